@@ -1,0 +1,1 @@
+"""What was measured, and what to buy: reads and writes run directories, offline. Knows neither torch nor Locust."""
