@@ -1,0 +1,315 @@
+"""One HdrHistogram configuration for every measure here, recorded in bulk, with what buckets round off kept exact.
+
+The configuration never varies, so adding is exact and a percentile of a sum is the percentile of the pooled samples.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+import zlib
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, Self
+
+import numpy as np
+from hdrh.histogram import HdrHistogram
+from numpy.typing import NDArray
+
+LOWEST_US = 1
+HIGHEST_US = 3_600_000_000
+DIGITS = 3
+MEASURES = ("latency", "service", "lateness", "queue", "compute")
+
+# The layout that HdrHistogram derives from (1, 3.6e9, 3): 2,048 buckets of 1 µs, then 1,024 for each doubling.
+_HALF = 1024
+_HALF_BITS = 10
+_LENGTH = 23 * _HALF
+# A float64 holds its exponent above 52 bits of mantissa; shifted right by 42, what is left counts buckets.
+_FLOAT_SHIFT = 52 - _HALF_BITS
+_FLOAT_OFFSET = ((1023 + _HALF_BITS) << _HALF_BITS) - _HALF
+
+# Every counter at 9 bytes, compressed not at all, in base64, with headers: 283 KiB. More is not one of ours.
+_MAX_PAYLOAD = 300_000
+_MAX_RAW = 40 + 9 * _LENGTH
+_OUTER = struct.Struct(">II")
+_INNER = struct.Struct(">IIIIQQd")
+_COOKIE_OUTER = 0x1C849304
+_COOKIE_INNER = 0x1C849303
+
+
+def _floors() -> NDArray[np.int64]:
+    """The lowest value in µs of each bucket, and of the one after the last; shape (_LENGTH + 1,)."""
+    index = np.arange(_LENGTH + 1, dtype=np.int64)
+    shift = np.maximum((index >> _HALF_BITS) - 1, 0)
+    return np.where(index < 2 * _HALF, index, (_HALF + (index & (_HALF - 1))) << shift)
+
+
+_FLOOR_US = _floors()
+
+
+def _index(us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bucket of each value in µs; values in [0, 2**52)."""
+    bits = us.astype(np.float64).view(np.int64)
+    return np.where(us < _HALF, us, (bits >> _FLOAT_SHIFT) - _FLOAT_OFFSET)
+
+
+_TOP = int(_index(np.array([HIGHEST_US]))[0])
+
+
+class Histogram:
+    """Values in µs between 1 µs and 1 h at three digits; values above are counted, and held in the highest bucket.
+
+    `counts` has shape (23552,), one entry a bucket. `count`, `sum_ns`, `min_ns` and `max_ns` are exact (the extremes
+    are None while empty); `above` is how many values were over the highest trackable one.
+    """
+
+    __slots__ = ("above", "count", "counts", "max_ns", "min_ns", "sum_ns")
+
+    def __init__(self) -> None:
+        self.counts: NDArray[np.int64] = np.zeros(_LENGTH, dtype=np.int64)
+        self.count = 0
+        self.sum_ns = 0
+        self.min_ns: int | None = None
+        self.max_ns: int | None = None
+        self.above = 0
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Histogram):
+            return NotImplemented
+        return self.exact == other.exact and bool(np.array_equal(self.counts, other.counts))
+
+    __hash__ = None  # type: ignore[assignment]  # it changes with every value
+
+    def __repr__(self) -> str:
+        return f"Histogram(count={self.count}, min_us={self.min_us}, mean_us={self.mean_us}, max_us={self.max_us})"
+
+    @property
+    def exact(self) -> tuple[int, int, int | None, int | None, int]:
+        """What stands beside the buckets: count, sum_ns, min_ns, max_ns, above."""
+        return self.count, self.sum_ns, self.min_ns, self.max_ns, self.above
+
+    def record_ns(self, values: NDArray[np.integer[Any]] | Sequence[int]) -> None:
+        """Records durations in ns, shape (n,), each rounded to the nearest µs for its bucket; ValueError if negative."""
+        ns = np.asarray(values, dtype=np.int64)
+        if ns.ndim != 1:
+            raise ValueError("a histogram records a flat array of durations")
+        size = int(ns.size)
+        if size == 0:
+            return
+        low, high = int(ns.min()), int(ns.max())
+        if low < 0:
+            raise ValueError(f"a duration cannot be negative: {low} ns")
+        us = (ns + 500) // 1000 if high < 2**62 else ns // 1000
+        if (high + 500) // 1000 > HIGHEST_US:
+            self.above += int(np.count_nonzero(us > HIGHEST_US))
+            us = np.minimum(us, HIGHEST_US)
+        index = _index(us)
+        first = int(index.min())
+        added = np.bincount(index - first)
+        self.counts[first : first + added.size] += added
+        self.count += size
+        # int64 holds the sum unless one value times their number could pass it; then Python's integers do.
+        self.sum_ns += int(ns.sum()) if high < 2**63 // size else sum(ns.tolist())
+        self.min_ns = low if self.min_ns is None else min(low, self.min_ns)
+        self.max_ns = high if self.max_ns is None else max(high, self.max_ns)
+
+    def add(self, other: Histogram) -> None:
+        """Adds another's samples to these; nothing is lost."""
+        self.counts += other.counts
+        self.count += other.count
+        self.sum_ns += other.sum_ns
+        self.above += other.above
+        if other.min_ns is not None:
+            self.min_ns = other.min_ns if self.min_ns is None else min(self.min_ns, other.min_ns)
+        if other.max_ns is not None:
+            self.max_ns = other.max_ns if self.max_ns is None else max(self.max_ns, other.max_ns)
+
+    def subtract(self, earlier: Histogram) -> Histogram:
+        """What came after `earlier`, an earlier state of this cumulative histogram; ValueError if it was not one.
+
+        Counts and sum are exact. The extremes are exact where they moved, else the edges of the outermost buckets.
+        """
+        counts = self.counts - earlier.counts
+        if (counts < 0).any() or self.sum_ns < earlier.sum_ns or self.above < earlier.above:
+            raise ValueError("the histogram to subtract is not an earlier state of this one")
+        later = Histogram()
+        later.counts = counts
+        later.count = self.count - earlier.count
+        later.sum_ns = self.sum_ns - earlier.sum_ns
+        later.above = self.above - earlier.above
+        if later.count:
+            assert self.min_ns is not None
+            assert self.max_ns is not None
+            low, high = _edges_ns(counts)
+            moved_low = earlier.min_ns is None or self.min_ns < earlier.min_ns
+            moved_high = earlier.max_ns is None or self.max_ns > earlier.max_ns
+            later.min_ns = self.min_ns if moved_low else max(low, self.min_ns)
+            later.max_ns = self.max_ns if moved_high or later.above else min(high, self.max_ns)
+            # Rounding to µs puts a value up to 500 ns away from its bucket's edge.
+            later.max_ns = max(later.max_ns, later.min_ns)
+        return later
+
+    def copy(self) -> Histogram:
+        """An independent histogram of the same samples."""
+        twin = Histogram()
+        twin.add(self)
+        return twin
+
+    def percentile_us(self, p: float, beyond: int = 0) -> float | None:
+        """The p-th percentile in µs: the smallest bucket that holds at least p % of all samples, by its upper edge.
+
+        `beyond` samples lie above everything recorded (errors, requests never sent). None where there is no sample,
+        or where the rank falls among those. Never outside the exact extremes. Rank is ceil(p/100 × n), as Java's
+        HdrHistogram has it and numpy's "inverted_cdf".
+        """
+        return self.at_rank_us(rank_of(p, self.count + beyond))
+
+    def at_rank_us(self, rank: int) -> float | None:
+        """The value in µs of the sample of this rank, 1 the smallest; None where there are fewer."""
+        if not 1 <= rank <= self.count:
+            return None
+        assert self.min_ns is not None
+        assert self.max_ns is not None
+        if rank > self.count - self.above:
+            return self.max_ns / 1000
+        bucket = int(np.searchsorted(np.cumsum(self.counts), rank))
+        return float(min(max(int(_FLOOR_US[bucket + 1]) - 1, self.min_ns / 1000), self.max_ns / 1000))
+
+    def count_above_us(self, bound_us: float) -> int:
+        """How many samples are in buckets that begin above the bound: those surely over it, to three digits."""
+        return int(self.counts[int(np.searchsorted(_FLOOR_US[:-1], bound_us, side="right")) :].sum())
+
+    @property
+    def mean_us(self) -> float | None:
+        """Exact mean in µs."""
+        return self.sum_ns / self.count / 1000 if self.count else None
+
+    @property
+    def min_us(self) -> float | None:
+        """Exact minimum in µs."""
+        return None if self.min_ns is None else self.min_ns / 1000
+
+    @property
+    def max_us(self) -> float | None:
+        """Exact maximum in µs."""
+        return None if self.max_ns is None else self.max_ns / 1000
+
+    def encode(self) -> bytes:
+        """HdrHistogram's V2 compressed payload in base64, as a line of an interval log carries it."""
+        peer = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
+        np.frombuffer(peer.counts, dtype=np.int64)[: self.counts.size] = self.counts
+        peer.total_count = self.count
+        if self.count:
+            used = np.flatnonzero(self.counts)
+            peer.min_value = int(_FLOOR_US[used[0]])
+            peer.max_value = int(_FLOOR_US[used[-1]])
+        return bytes(peer.encode())
+
+    @classmethod
+    def decode(
+        cls,
+        payload: bytes,
+        *,
+        count: int | None = None,
+        sum_ns: int | None = None,
+        min_ns: int | None = None,
+        max_ns: int | None = None,
+        above: int = 0,
+    ) -> Self:
+        """The histogram of a payload from outside; ValueError on anything but one of ours.
+
+        Exact values that are not given are estimated: the sum from the buckets' middles, the extremes from edges.
+        """
+        counts = _counts_of(payload)
+        total = int(counts.sum())
+        histogram = cls()
+        histogram.counts = counts
+        histogram.count = total
+        if count is not None and count != total:
+            raise ValueError(f"a histogram says {count} samples and holds {total}")
+        if not 0 <= above <= int(counts[_TOP]):
+            raise ValueError(f"a histogram says {above} samples out of range, more than its highest bucket holds")
+        histogram.above = above
+        if total:
+            low, high = _edges_ns(counts)
+            middles = (_FLOOR_US[:-1] + _FLOOR_US[1:] - 1) * 500
+            histogram.sum_ns = int(np.dot(counts.astype(object), middles)) if sum_ns is None else sum_ns
+            histogram.min_ns = low if min_ns is None else min_ns
+            histogram.max_ns = high if max_ns is None else max_ns
+            if not 0 <= histogram.min_ns <= histogram.max_ns or histogram.sum_ns < 0:
+                raise ValueError("a histogram's exact sum, minimum and maximum contradict each other")
+        return histogram
+
+
+def rank_of(p: float, total: int) -> int:
+    """The rank, 1 the smallest, of the p-th percentile (0 to 100) among `total` samples."""
+    if not 0 <= p <= 100:
+        raise ValueError(f"a percentile lies between 0 and 100, not {p}")
+    # Exact: 99.9 % of 1,000 is rank 999, where floating point's 999.0000000000001 would round up to 1,000.
+    share = Fraction(repr(float(p))) * total / 100
+    return max(-(-share.numerator // share.denominator), 1)
+
+
+def _edges_ns(counts: NDArray[np.int64]) -> tuple[int, int]:
+    used = np.flatnonzero(counts)
+    return int(_FLOOR_US[used[0]]) * 1000, (int(_FLOOR_US[used[-1] + 1]) - 1) * 1000
+
+
+def _counts_of(payload: bytes) -> NDArray[np.int64]:
+    """The buckets of a V2 compressed payload, checked before any of it is believed."""
+    if len(payload) > _MAX_PAYLOAD:
+        raise ValueError(f"a histogram of {len(payload)} bytes is larger than one can be")
+    try:
+        raw = base64.b64decode(payload, validate=True)
+        cookie, length = _OUTER.unpack_from(raw)
+        if cookie & ~0xF0 != _COOKIE_OUTER or length != len(raw) - _OUTER.size:
+            raise ValueError("not a compressed V2 histogram")
+        inflate = zlib.decompressobj()
+        body = inflate.decompress(raw[_OUTER.size :], _MAX_RAW)
+        if not inflate.eof:
+            raise ValueError("cut short, or larger than a histogram can be")
+        cookie, size, offset, digits, low, high, _ratio = _INNER.unpack_from(body)
+    except (binascii.Error, struct.error, zlib.error, ValueError) as error:
+        raise ValueError(f"a histogram cannot be decoded: {error}") from None
+    if cookie & ~0xF0 != _COOKIE_INNER or size != len(body) - _INNER.size or offset:
+        raise ValueError("a histogram cannot be decoded: its header is not V2's")
+    if (low, high, digits) != (LOWEST_US, HIGHEST_US, DIGITS):
+        raise ValueError(f"a histogram of another configuration: {low} to {high} at {digits} digits")
+    return _unpack(body[_INNER.size :])
+
+
+def _unpack(data: bytes) -> NDArray[np.int64]:
+    """Zigzag LEB128 words to buckets: a positive word is a count, a negative one a run of empty buckets.
+
+    The ninth byte of a word carries eight bits, as in HdrHistogram's ZigZagLEB128Codec.
+    """
+    counts = np.zeros(_LENGTH, dtype=np.int64)
+    index = position = 0
+    end = len(data)
+    while position < end:
+        word = shift = 0
+        while True:
+            if position >= end:
+                raise ValueError("a histogram cannot be decoded: its last word is cut")
+            byte = data[position]
+            position += 1
+            if shift == 56:
+                word |= byte << 56
+                break
+            word |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                break
+            shift += 7
+        value = (word >> 1) ^ -(word & 1)
+        if value < 0:
+            index -= value
+        elif index >= _LENGTH or value >= 2**48:
+            raise ValueError("a histogram cannot be decoded: a count is out of range")
+        else:
+            counts[index] = value
+            index += 1
+    if index > _LENGTH:
+        raise ValueError("a histogram cannot be decoded: it has more buckets than ours")
+    return counts

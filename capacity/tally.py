@@ -1,0 +1,128 @@
+"""What was counted: a Series says of what, a Tally how many and how long. Tallies of one series add up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from capacity.hardware import HardwareCombination
+from capacity.histogram import MEASURES, Histogram
+
+LATENCY_ERROR = "latency-error"
+HISTOGRAMS = (*MEASURES, LATENCY_ERROR)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One worker on one hardware combination serving one model; `worker` reads `cpu:0 @ 127.0.0.1:9001`."""
+
+    hardware: HardwareCombination
+    model: str
+    worker: str
+    simulated: bool
+
+
+def _empty() -> dict[str, Histogram]:
+    return {name: Histogram() for name in HISTOGRAMS}
+
+
+@dataclass
+class Tally:
+    """Requests of one series: due = requests + unsent, and requests = answered + the sum of errors (by gRPC code).
+
+    `histograms` has one for each measure, of answered requests, and `latency-error`, the latency of failed ones.
+    """
+
+    due: int = 0
+    answered: int = 0
+    unsent: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    histograms: dict[str, Histogram] = field(default_factory=_empty)
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    @property
+    def failed(self) -> int:
+        """Requests that were sent and not answered with OK."""
+        return sum(self.errors.values())
+
+    @property
+    def requests(self) -> int:
+        """Requests that were sent."""
+        return self.answered + self.failed
+
+    def add(self, other: Tally) -> None:
+        """Adds another's counts and samples to these."""
+        self.due += other.due
+        self.answered += other.answered
+        self.unsent += other.unsent
+        self.bytes_in += other.bytes_in
+        self.bytes_out += other.bytes_out
+        for code, count in other.errors.items():
+            self.errors[code] = self.errors.get(code, 0) + count
+        for name, histogram in other.histograms.items():
+            self.histograms.setdefault(name, Histogram()).add(histogram)
+
+    def copy(self) -> Tally:
+        """An independent tally of the same counts."""
+        twin = Tally()
+        twin.add(self)
+        return twin
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain msgpack types; histograms that are empty stay at home."""
+        return {
+            "due": self.due,
+            "answered": self.answered,
+            "unsent": self.unsent,
+            "errors": dict(self.errors),
+            "bytes": [self.bytes_in, self.bytes_out],
+            "histograms": {
+                name: [histogram.encode(), *histogram.exact]
+                for name, histogram in self.histograms.items()
+                if histogram.count
+            },
+        }
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """The tally that `to_wire` sent; ValueError on anything else."""
+        try:
+            tally = cls(
+                due=_count(wire["due"]),
+                answered=_count(wire["answered"]),
+                unsent=_count(wire["unsent"]),
+                errors={_name(code): _count(count) for code, count in wire["errors"].items()},
+                bytes_in=_count(wire["bytes"][0]),
+                bytes_out=_count(wire["bytes"][1]),
+            )
+            for name, parts in wire["histograms"].items():
+                if name not in HISTOGRAMS:
+                    raise ValueError(f"no histogram is called {name!r}")
+                payload, count, sum_ns, min_ns, max_ns, above = parts
+                if not isinstance(payload, bytes):
+                    raise ValueError("a histogram's payload is bytes")
+                tally.histograms[name] = Histogram.decode(
+                    payload,
+                    count=_count(count),
+                    sum_ns=_count(sum_ns),
+                    min_ns=_count(min_ns),
+                    max_ns=_count(max_ns),
+                    above=_count(above),
+                )
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"a tally came malformed: {error}") from None
+        return tally
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a code")
+    return value
