@@ -5,54 +5,29 @@ The configuration never varies, so adding is exact and a percentile of a sum is 
 
 from __future__ import annotations
 
-import base64
-import binascii
-import struct
-import zlib
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Self
 
 import numpy as np
-from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
-LOWEST_US = 1
-HIGHEST_US = 3_600_000_000
-DIGITS = 3
+from capacity import payload
+from capacity.payload import DIGITS, FLOOR_US, HALF, HALF_BITS, HIGHEST_US, LENGTH, LOWEST_US
+
+__all__ = ["DIGITS", "HIGHEST_US", "LOWEST_US", "MEASURES", "Histogram", "rank_of"]
+
 MEASURES = ("latency", "service", "lateness", "queue", "compute")
 
-# The layout that HdrHistogram derives from (1, 3.6e9, 3): 2,048 buckets of 1 µs, then 1,024 for each doubling.
-_HALF = 1024
-_HALF_BITS = 10
-_LENGTH = 23 * _HALF
 # A float64 holds its exponent above 52 bits of mantissa; shifted right by 42, what is left counts buckets.
-_FLOAT_SHIFT = 52 - _HALF_BITS
-_FLOAT_OFFSET = ((1023 + _HALF_BITS) << _HALF_BITS) - _HALF
-
-# Every counter at 9 bytes, compressed not at all, in base64, with headers: 283 KiB. More is not one of ours.
-_MAX_PAYLOAD = 300_000
-_MAX_RAW = 40 + 9 * _LENGTH
-_OUTER = struct.Struct(">II")
-_INNER = struct.Struct(">IIIIQQd")
-_COOKIE_OUTER = 0x1C849304
-_COOKIE_INNER = 0x1C849303
-
-
-def _floors() -> NDArray[np.int64]:
-    """The lowest value in µs of each bucket, and of the one after the last; shape (_LENGTH + 1,)."""
-    index = np.arange(_LENGTH + 1, dtype=np.int64)
-    shift = np.maximum((index >> _HALF_BITS) - 1, 0)
-    return np.where(index < 2 * _HALF, index, (_HALF + (index & (_HALF - 1))) << shift)
-
-
-_FLOOR_US = _floors()
+_FLOAT_SHIFT = 52 - HALF_BITS
+_FLOAT_OFFSET = ((1023 + HALF_BITS) << HALF_BITS) - HALF
 
 
 def _index(us: NDArray[np.int64]) -> NDArray[np.int64]:
     """Bucket of each value in µs; values in [0, 2**52)."""
     bits = us.astype(np.float64).view(np.int64)
-    return np.where(us < _HALF, us, (bits >> _FLOAT_SHIFT) - _FLOAT_OFFSET)
+    return np.where(us < HALF, us, (bits >> _FLOAT_SHIFT) - _FLOAT_OFFSET)
 
 
 _TOP = int(_index(np.array([HIGHEST_US]))[0])
@@ -68,7 +43,7 @@ class Histogram:
     __slots__ = ("above", "count", "counts", "max_ns", "min_ns", "sum_ns")
 
     def __init__(self) -> None:
-        self.counts: NDArray[np.int64] = np.zeros(_LENGTH, dtype=np.int64)
+        self.counts: NDArray[np.int64] = np.zeros(LENGTH, dtype=np.int64)
         self.count = 0
         self.sum_ns = 0
         self.min_ns: int | None = None
@@ -91,7 +66,7 @@ class Histogram:
         return self.count, self.sum_ns, self.min_ns, self.max_ns, self.above
 
     def record_ns(self, values: NDArray[np.integer[Any]] | Sequence[int]) -> None:
-        """Records durations in ns, shape (n,), each rounded to the nearest µs for its bucket; ValueError if negative."""
+        """Records durations in ns, shape (n,), each rounded to the nearest µs for its bucket. ValueError if below 0."""
         ns = np.asarray(values, dtype=np.int64)
         if ns.ndim != 1:
             raise ValueError("a histogram records a flat array of durations")
@@ -175,11 +150,11 @@ class Histogram:
         if rank > self.count - self.above:
             return self.max_ns / 1000
         bucket = int(np.searchsorted(np.cumsum(self.counts), rank))
-        return float(min(max(int(_FLOOR_US[bucket + 1]) - 1, self.min_ns / 1000), self.max_ns / 1000))
+        return float(min(max(int(FLOOR_US[bucket + 1]) - 1, self.min_ns / 1000), self.max_ns / 1000))
 
     def count_above_us(self, bound_us: float) -> int:
         """How many samples are in buckets that begin above the bound: those surely over it, to three digits."""
-        return int(self.counts[int(np.searchsorted(_FLOOR_US[:-1], bound_us, side="right")) :].sum())
+        return int(self.counts[int(np.searchsorted(FLOOR_US[:-1], bound_us, side="right")) :].sum())
 
     @property
     def mean_us(self) -> float | None:
@@ -196,21 +171,19 @@ class Histogram:
         """Exact maximum in µs."""
         return None if self.max_ns is None else self.max_ns / 1000
 
+    def recorded_us(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The lowest value in µs of each bucket that holds samples, ascending, and how many it holds; shapes (k,)."""
+        used = np.flatnonzero(self.counts)
+        return FLOOR_US[used], self.counts[used]
+
     def encode(self) -> bytes:
         """HdrHistogram's V2 compressed payload in base64, as a line of an interval log carries it."""
-        peer = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
-        np.frombuffer(peer.counts, dtype=np.int64)[: self.counts.size] = self.counts
-        peer.total_count = self.count
-        if self.count:
-            used = np.flatnonzero(self.counts)
-            peer.min_value = int(_FLOOR_US[used[0]])
-            peer.max_value = int(_FLOOR_US[used[-1]])
-        return bytes(peer.encode())
+        return payload.encode(self.counts)
 
     @classmethod
     def decode(
         cls,
-        payload: bytes,
+        encoded: bytes,
         *,
         count: int | None = None,
         sum_ns: int | None = None,
@@ -218,11 +191,11 @@ class Histogram:
         max_ns: int | None = None,
         above: int = 0,
     ) -> Self:
-        """The histogram of a payload from outside; ValueError on anything but one of ours.
+        """The histogram of a payload (base64) from outside; ValueError on anything but one of ours.
 
         Exact values that are not given are estimated: the sum from the buckets' middles, the extremes from edges.
         """
-        counts = _counts_of(payload)
+        counts = payload.decode(encoded)
         total = int(counts.sum())
         histogram = cls()
         histogram.counts = counts
@@ -234,7 +207,7 @@ class Histogram:
         histogram.above = above
         if total:
             low, high = _edges_ns(counts)
-            middles = (_FLOOR_US[:-1] + _FLOOR_US[1:] - 1) * 500
+            middles = (FLOOR_US[:-1] + FLOOR_US[1:] - 1) * 500
             histogram.sum_ns = int(np.dot(counts.astype(object), middles)) if sum_ns is None else sum_ns
             histogram.min_ns = low if min_ns is None else min_ns
             histogram.max_ns = high if max_ns is None else max_ns
@@ -254,62 +227,4 @@ def rank_of(p: float, total: int) -> int:
 
 def _edges_ns(counts: NDArray[np.int64]) -> tuple[int, int]:
     used = np.flatnonzero(counts)
-    return int(_FLOOR_US[used[0]]) * 1000, (int(_FLOOR_US[used[-1] + 1]) - 1) * 1000
-
-
-def _counts_of(payload: bytes) -> NDArray[np.int64]:
-    """The buckets of a V2 compressed payload, checked before any of it is believed."""
-    if len(payload) > _MAX_PAYLOAD:
-        raise ValueError(f"a histogram of {len(payload)} bytes is larger than one can be")
-    try:
-        raw = base64.b64decode(payload, validate=True)
-        cookie, length = _OUTER.unpack_from(raw)
-        if cookie & ~0xF0 != _COOKIE_OUTER or length != len(raw) - _OUTER.size:
-            raise ValueError("not a compressed V2 histogram")
-        inflate = zlib.decompressobj()
-        body = inflate.decompress(raw[_OUTER.size :], _MAX_RAW)
-        if not inflate.eof:
-            raise ValueError("cut short, or larger than a histogram can be")
-        cookie, size, offset, digits, low, high, _ratio = _INNER.unpack_from(body)
-    except (binascii.Error, struct.error, zlib.error, ValueError) as error:
-        raise ValueError(f"a histogram cannot be decoded: {error}") from None
-    if cookie & ~0xF0 != _COOKIE_INNER or size != len(body) - _INNER.size or offset:
-        raise ValueError("a histogram cannot be decoded: its header is not V2's")
-    if (low, high, digits) != (LOWEST_US, HIGHEST_US, DIGITS):
-        raise ValueError(f"a histogram of another configuration: {low} to {high} at {digits} digits")
-    return _unpack(body[_INNER.size :])
-
-
-def _unpack(data: bytes) -> NDArray[np.int64]:
-    """Zigzag LEB128 words to buckets: a positive word is a count, a negative one a run of empty buckets.
-
-    The ninth byte of a word carries eight bits, as in HdrHistogram's ZigZagLEB128Codec.
-    """
-    counts = np.zeros(_LENGTH, dtype=np.int64)
-    index = position = 0
-    end = len(data)
-    while position < end:
-        word = shift = 0
-        while True:
-            if position >= end:
-                raise ValueError("a histogram cannot be decoded: its last word is cut")
-            byte = data[position]
-            position += 1
-            if shift == 56:
-                word |= byte << 56
-                break
-            word |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-            shift += 7
-        value = (word >> 1) ^ -(word & 1)
-        if value < 0:
-            index -= value
-        elif index >= _LENGTH or value >= 2**48:
-            raise ValueError("a histogram cannot be decoded: a count is out of range")
-        else:
-            counts[index] = value
-            index += 1
-    if index > _LENGTH:
-        raise ValueError("a histogram cannot be decoded: it has more buckets than ours")
-    return counts
+    return int(FLOOR_US[used[0]]) * 1000, (int(FLOOR_US[used[-1] + 1]) - 1) * 1000

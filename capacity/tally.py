@@ -32,6 +32,7 @@ class Tally:
     """Requests of one series: due = requests + unsent, and requests = answered + the sum of errors (by gRPC code).
 
     `histograms` has one for each measure, of answered requests, and `latency-error`, the latency of failed ones.
+    `bytes_out` left the generator, `bytes_in` came back.
     """
 
     due: int = 0
