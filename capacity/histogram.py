@@ -142,15 +142,21 @@ class Histogram:
         return self.at_rank_us(rank_of(p, self.count + beyond))
 
     def at_rank_us(self, rank: int) -> float | None:
-        """The value in µs of the sample of this rank, 1 the smallest; None where there are fewer."""
+        """The value in µs of the sample of this rank (1 the smallest), by its bucket's upper edge; None if beyond."""
+        edges = self.edges_at_rank_us(rank)
+        return edges[1] if edges else None
+
+    def edges_at_rank_us(self, rank: int) -> tuple[float, float] | None:
+        """Between which values in µs the sample of this rank lies; None where there are fewer."""
         if not 1 <= rank <= self.count:
             return None
-        assert self.min_ns is not None
-        assert self.max_ns is not None
+        least, most = (self.min_ns or 0) / 1000, (self.max_ns or 0) / 1000
         if rank > self.count - self.above:
-            return self.max_ns / 1000
+            return max(float(HIGHEST_US), least), most
         bucket = int(np.searchsorted(np.cumsum(self.counts), rank))
-        return float(min(max(int(FLOOR_US[bucket + 1]) - 1, self.min_ns / 1000), self.max_ns / 1000))
+        # A bucket holds values rounded to the nearest µs, so an exact extreme may lie just outside its edges.
+        low, high = float(FLOOR_US[bucket]), float(FLOOR_US[bucket + 1] - 1)
+        return min(max(low, least), most), min(max(high, least), most)
 
     def count_above_us(self, bound_us: float) -> int:
         """How many samples are in buckets that begin above the bound: those surely over it, to three digits."""

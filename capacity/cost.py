@@ -1,0 +1,205 @@
+"""What an inference costs, and the choice of hardware in three steps: enough memory, latency in the SLO, lowest price.
+
+Each combination that loses a step loses it with its reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from capacity.document import Row
+from capacity.slo import Slo
+
+_SECONDS_PER_HOUR = 3600
+_INFERENCES = 100_000
+
+# Above this share of the memory there is, a combination is kept and called tight.
+_TIGHT = 0.8
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def sequential_per_100k(price_per_hour: float, mean_us: float, count: int = 1) -> float:
+    """The article's price of 100,000 inferences, one at a time on each of `count` accelerators that the price buys.
+
+    Price per second × mean seconds an inference × 100,000; the mean in µs, the result in the price's currency.
+    """
+    return price_per_hour / _SECONDS_PER_HOUR * mean_us / 1e6 * _INFERENCES / count
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row that may be chosen, under the name that tells it apart; `invalid` says why its run says nothing of it."""
+
+    label: str
+    row: Row
+    invalid: str = ""
+
+
+@dataclass(frozen=True)
+class Loser:
+    """Who lost a step, and why."""
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the choice: who came through it, remarks on some of those, and who did not."""
+
+    name: str
+    kept: tuple[str, ...]
+    losers: tuple[Loser, ...]
+    remarks: tuple[Loser, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Of the hardware for one model; without a winner `sentence` says why there is none."""
+
+    model: str
+    winner: Candidate | None
+    steps: tuple[Step, ...]
+    sentence: str
+
+
+def choose(candidates: Sequence[Candidate], slo: Slo | None) -> Choice:
+    """The choice among rows of one model. ValueError if there are several models, or no row at all."""
+    models = {candidate.row.model for candidate in candidates}
+    if len(models) != 1:
+        raise ValueError(f"hardware is chosen for one model at a time, not for {sorted(models)}")
+    valid = [candidate for candidate in candidates if not candidate.invalid]
+    steps = []
+    if len(valid) < len(candidates):
+        lost = tuple(
+            Loser(entry.label, f"its run is not valid: {entry.invalid}") for entry in candidates if entry.invalid
+        )
+        steps.append(Step("validity", _labels(valid), lost))
+    enough, memory = _by_memory(valid)
+    fast, latency = _by_latency(enough, slo)
+    winner, cost = _by_cost(fast)
+    steps += [memory, latency, cost]
+    return Choice(models.pop(), winner, tuple(steps), _sentence(winner, valid, enough, fast, slo))
+
+
+def _by_memory(candidates: list[Candidate]) -> tuple[list[Candidate], Step]:
+    kept, losers, remarks = [], [], []
+    for candidate in candidates:
+        short, remark = _memory(candidate.row)
+        if short:
+            losers.append(Loser(candidate.label, short))
+            continue
+        kept.append(candidate)
+        if remark:
+            remarks.append(Loser(candidate.label, remark))
+    return kept, Step("memory", _labels(kept), tuple(losers), tuple(remarks))
+
+
+def _memory(row: Row) -> tuple[str, str]:
+    """Why the memory is too little, or else what is to be said of it."""
+    memory, remarks = row.memory, []
+    # The article's lower bound: what the model and its inputs take; then what the worker was seen to take.
+    least = (memory.model_bytes or 0) + (memory.input_bytes or 0)
+    for place, has, peak in (
+        ("host", memory.host_bytes, memory.host_peak_bytes),
+        ("accelerator", memory.accelerator_bytes, memory.accelerator_peak_bytes),
+    ):
+        if place == "accelerator" and (row.kind == "cpu" or not row.accelerator):
+            continue
+        needs = max(peak or 0, least if place == "accelerator" or row.kind == "cpu" else 0)
+        if not needs:
+            continue
+        if has is None:
+            remarks.append(f"needs {size(needs)} of {place} memory; how much there is is not known")
+        elif needs > has:
+            return f"needs {size(needs)} of {place} memory and has {size(has)}", ""
+        elif needs > _TIGHT * has:
+            remarks.append(f"tight: {size(needs)} of {size(has)} of {place} memory")
+    return "", "; ".join(remarks)
+
+
+def _by_latency(candidates: list[Candidate], slo: Slo | None) -> tuple[list[Candidate], Step]:
+    if slo is None:
+        return candidates, Step("latency", _labels(candidates), ())
+    kept = [candidate for candidate in candidates if candidate.row.meets_slo]
+    losers = [
+        Loser(candidate.label, "; ".join(candidate.row.slo_reasons) or "not judged")
+        for candidate in candidates
+        if not candidate.row.meets_slo
+    ]
+    return kept, Step("latency", _labels(kept), tuple(losers))
+
+
+def _by_cost(candidates: list[Candidate]) -> tuple[Candidate | None, Step]:
+    priced = [entry for entry in candidates if entry.row.cost_per_100k.sequential is not None]
+    losers = [
+        Loser(entry.label, entry.row.cost_per_100k.reasons.get("sequential", "no price is known"))
+        for entry in candidates
+        if entry.row.cost_per_100k.sequential is None
+    ]
+    currencies = {entry.row.currency for entry in priced}
+    if len(currencies) > 1:
+        return None, Step("cost", (), tuple(Loser(entry.label, f"priced in {entry.row.currency}") for entry in priced))
+    # Where prices tie the lower P90 wins, as in the article.
+    priced.sort(key=lambda entry: (_price_of(entry), entry.row.latency_us.p90 or math.inf))
+    winner = priced[0] if priced else None
+    for entry in priced[1:]:
+        assert winner is not None
+        asked, lowest = _price_of(entry), _price_of(winner)
+        more = f"{100 * (asked / lowest - 1):.0f} % more" if lowest > 0 and asked > lowest else "the same, and slower"
+        losers.append(Loser(entry.label, f"{money(asked, entry.row.currency)} per 100,000: {more}"))
+    return winner, Step("cost", (winner.label,) if winner else (), tuple(losers))
+
+
+def _price_of(candidate: Candidate) -> float:
+    return candidate.row.cost_per_100k.sequential or 0.0
+
+
+def _sentence(
+    winner: Candidate | None,
+    valid: list[Candidate],
+    enough: list[Candidate],
+    fast: list[Candidate],
+    slo: Slo | None,
+) -> str:
+    under = f" under {slo}" if slo else ""
+    if winner:
+        price = money(_price_of(winner), winner.row.currency)
+        simulated = " (simulated)" if winner.row.simulated else ""
+        return f"{winner.label}{simulated} has the lowest sequential price{under}: {price} per 100,000 inferences."
+    if not valid:
+        return "No run is valid, so nothing can be said about the hardware."
+    if not enough:
+        return "No combination has enough memory."
+    if not fast:
+        undecided = any(candidate.row.meets_slo is None for candidate in enough)
+        return (
+            f"No combination is shown to meet {slo}; some samples are too few to tell."
+            if undecided
+            else f"No combination meets {slo}."
+        )
+    fastest = min(fast, key=lambda entry: entry.row.latency_us.p90 or math.inf)
+    p90 = fastest.row.latency_us.p90
+    quick = f" The lowest P90{under} is that of {fastest.label}: {p90 / 1000:.3g} ms." if p90 else ""
+    return f"No price is known, so none can be chosen by cost.{quick}"
+
+
+def _labels(candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    return tuple(candidate.label for candidate in candidates)
+
+
+def size(count: float) -> str:
+    """Bytes as a person reads them: 1.5 GiB."""
+    power = 0
+    while count >= 1024 and power < len(_UNITS) - 1:
+        count, power = count / 1024, power + 1
+    return f"{count:.3g} {_UNITS[power]}"
+
+
+def money(amount: float, currency: str) -> str:
+    """$0.06, $0.0042, €1.20: two decimals, or two digits where it is less than a cent would show."""
+    sign = {"USD": "$", "EUR": "€", "GBP": "£"}.get(currency, f"{currency} " if currency else "")
+    decimals = 2 if amount == 0 or amount >= 0.05 else 1 - math.floor(math.log10(amount))
+    return f"{sign}{amount:,.{decimals}f}"

@@ -1,0 +1,246 @@
+"""run.json as types: what a run was, what was checked, and its rows. Read and written here, made in summary.py."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from capacity.confidence import Check
+
+SCHEMA = 1
+JSON_NAME = "run.json"
+
+
+def _to_ns(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("not a finite number")
+    return round(value, 3)
+
+
+# Microseconds, kept to the nanosecond that clocks give.
+Us = Annotated[float, AfterValidator(_to_ns)]
+Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class WorkerInfo(_Frozen):
+    """What one worker's Describe said, or what is known of a server that has none. Durations in µs, memory in bytes."""
+
+    label: str
+    address: str
+    host_type: str = ""
+    host_name: str = ""
+    host_memory_bytes: int | None = None
+    kind: str = ""
+    ordinal: int | None = None
+    accelerator_type: str = ""
+    accelerator_id: str = ""
+    accelerator_memory_bytes: int | None = None
+    status: str = ""
+    simulated: bool = False
+    simulation: str = ""
+    versions: dict[str, str] = {}
+    threads: int | None = None
+    cores: list[int] = []
+    model: str = ""
+    model_version: str = ""
+    model_mode: str = ""
+    model_precision: str = ""
+    model_sha256: str = ""
+    model_file_bytes: int | None = None
+    model_parameter_bytes: int | None = None
+    max_batch_size: int | None = None
+    first_inference_us: Us | None = None
+    warmup_us: list[Us] = []
+    process_peak_bytes: int | None = None
+    accelerator_peak_bytes: int | None = None
+    instance_id: str = ""
+    pid: int | None = None
+
+
+class Measure(_Frozen):
+    """One measure in µs. A percentile is null where the sample cannot support it, or where its rank is `beyond`.
+
+    `samples` includes `beyond`: failed and unsent requests, above every value. An interval holds its percentile with
+    95 % confidence; its upper end is null where that lies beyond. The mean, min and max are of answered requests.
+    """
+
+    samples: Count = 0
+    beyond: Count = 0
+    mean: Us | None = None
+    min: Us | None = None
+    p50: Us | None = None
+    p90: Us | None = None
+    p95: Us | None = None
+    p99: Us | None = None
+    p999: Us | None = None
+    max: Us | None = None
+    p90_interval: tuple[Us, Us | None] | None = None
+    p99_interval: tuple[Us, Us | None] | None = None
+
+
+class Warmup(_Frozen):
+    """What was sent before the measured part and kept apart."""
+
+    requests: Count = 0
+    errors: Count = 0
+    mean_us: Us | None = None
+
+
+class Memory(_Frozen):
+    """Bytes of one host and one accelerator: what there is, the highest seen, and what model and one input take."""
+
+    model_bytes: int | None = None
+    input_bytes: int | None = None
+    host_bytes: int | None = None
+    host_peak_bytes: int | None = None
+    accelerator_bytes: int | None = None
+    accelerator_peak_bytes: int | None = None
+
+
+class CostPer100k(_Frozen):
+    """Prices of 100,000 inferences; one that is null has its reason under its name."""
+
+    sequential: Money | None = None
+    saturated: Money | None = None
+    at_slo: Money | None = None
+    reasons: dict[str, str] = {}
+
+
+class SloRate(_Frozen):
+    """After a search: the highest rate that met the SLO, and the lowest that did not."""
+
+    passing_rps: float | None = None
+    failing_rps: float | None = None
+
+
+class Row(_Frozen):
+    """One combination and model, or (`worker` set) one worker of it.
+
+    Always: due = requests + unsent, and requests = answered + sum(errors).
+    """
+
+    hardware: str
+    host: str
+    accelerator: str = ""
+    count: int = Field(default=1, ge=1)
+    hosts: int = Field(default=1, ge=1)
+    kind: str = ""
+    model: str
+    worker: str | None = None
+    simulated: bool
+    due: Count
+    requests: Count
+    answered: Count
+    errors: dict[str, Count] = {}
+    unsent: Count = 0
+    offered_rps: float
+    throughput_rps: float
+    latency_us: Measure = Measure()
+    service_us: Measure = Measure()
+    lateness_us: Measure = Measure()
+    queue_us: Measure = Measure()
+    compute_us: Measure = Measure()
+    first_inference_us: Us | None = None
+    first_request_us: Us | None = None
+    warmup: Warmup = Warmup()
+    memory_bytes: int | None = None
+    memory: Memory = Memory()
+    price_per_hour: Money | None = None
+    currency: str = ""
+    price_note: str = ""
+    cost_per_100k: CostPer100k = CostPer100k()
+    meets_slo: bool | None = None
+    slo_reasons: list[str] = []
+    more_samples: int | None = None
+    slo_rate: SloRate = SloRate()
+    notes: list[str] = []
+
+    @model_validator(mode="after")
+    def _identity(self) -> Self:
+        failed = sum(self.errors.values())
+        if self.due != self.requests + self.unsent or self.requests != self.answered + failed:
+            raise ValueError(
+                f"the counts of {self.hardware} contradict each other: {self.due} due, {self.requests} requests, "
+                f"{self.answered} answered, {failed} errors, {self.unsent} unsent"
+            )
+        return self
+
+
+class RunFile(_Frozen):
+    """run.json. `valid` is false where a check failed: then the rows say nothing about the hardware."""
+
+    # Its JSON name is `schema`, which pydantic keeps for itself.
+    version: Literal[1] = Field(default=1, alias="schema")
+    started: datetime
+    duration_s: float
+    options: dict[str, Any]
+    conditions: dict[str, str] = {}
+    slo: str | None = None
+    region: str = ""
+    prices_as_of: str = ""
+    valid: bool
+    checks: list[Check] = []
+    generators: list[dict[str, Any]] = []
+    workers: list[WorkerInfo] = []
+    rows: list[Row]
+    ordinals: list[Row] = []
+
+    @property
+    def arrivals(self) -> str:
+        """closed, constant, poisson or trace."""
+        return str(self.options.get("arrivals", "closed")).partition(":")[0]
+
+    @property
+    def failures(self) -> list[Check]:
+        """The checks that make this run say nothing about the hardware."""
+        return [check for check in self.checks if check.status == "FAIL"]
+
+    def to_json(self) -> str:
+        """The file's text; every number in it is finite."""
+        data = self.model_dump(mode="json", by_alias=True)
+        return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def save(self, directory: Path) -> Path:
+        """Writes run.json in one step: a reader sees the old file or the new one, never half of it."""
+        directory.mkdir(parents=True, exist_ok=True)
+        path, text = directory / JSON_NAME, self.to_json()
+        handle, name = tempfile.mkstemp(dir=directory, prefix=".run-", suffix=".json")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            # mkstemp makes it readable by its owner alone; results are as public as the folder they are in.
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads and checks a run.json; ValueError in one sentence naming file and field."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from None
+        found = data.get("schema") if isinstance(data, dict) else None
+        if found != SCHEMA:
+            raise ValueError(f"{path} has schema {found!r}; this version reads {SCHEMA}")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            where, message = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+            raise ValueError(f"{path}: {where}: {message}") from None

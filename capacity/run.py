@@ -1,0 +1,89 @@
+"""Run directories: run.json, checked when it is read, and the histograms of run.hlog beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from capacity import hlog
+from capacity.document import JSON_NAME, CostPer100k, Measure, Memory, Row, RunFile, SloRate, Warmup, WorkerInfo
+from capacity.histogram import Histogram
+from capacity.summary import build
+from capacity.tally import Series
+
+__all__ = [
+    "HLOG_NAME",
+    "JSON_NAME",
+    "CostPer100k",
+    "Measure",
+    "Memory",
+    "Row",
+    "Run",
+    "RunFile",
+    "SloRate",
+    "Warmup",
+    "WorkerInfo",
+    "build",
+]
+
+HLOG_NAME = "run.hlog"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory: its file, and the histograms that stand beside it."""
+
+    directory: Path
+    file: RunFile
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Reads and checks a run directory; ValueError in one sentence naming what is wrong."""
+        if not directory.is_dir():
+            raise ValueError(f"{directory} is not a run directory: no such folder")
+        if not (directory / JSON_NAME).is_file():
+            log = (
+                " (there is a run.hlog: the run was cut off before its end)" if (directory / HLOG_NAME).exists() else ""
+            )
+            raise ValueError(f"{directory} is not a whole run: it has no {JSON_NAME}{log}")
+        return cls(directory, RunFile.load(directory / JSON_NAME))
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.directory.resolve().name
+
+    @cached_property
+    def histograms(self) -> dict[tuple[Series, str], Histogram]:
+        """Each series' and measure's histogram over the whole run, from run.hlog; empty if there is none."""
+        total: dict[tuple[Series, str], Histogram] = {}
+        path = self.directory / HLOG_NAME
+        tags: dict[str, tuple[Series, str]] = {}
+        for interval in hlog.read(path) if path.is_file() else ():
+            key = tags.get(interval.tag) or tags.setdefault(interval.tag, hlog.parse_tag(interval.tag))
+            total.setdefault(key, Histogram()).add(interval.histogram)
+        return total
+
+    def histogram(self, row: Row, measure: str) -> Histogram | None:
+        """A row's histogram of one measure; None where run.hlog has none of it."""
+        found = [
+            histogram for (series, name), histogram in self.histograms.items() if name == measure and _of(series, row)
+        ]
+        return _added(found) if found else None
+
+
+def _of(series: Series, row: Row) -> bool:
+    if (series.model, series.simulated) != (row.model, row.simulated):
+        return False
+    same = (series.hardware.host, series.hardware.accelerator) == (row.host, row.accelerator)
+    return same and (row.worker is None or row.worker == series.worker)
+
+
+def _added(histograms: Iterable[Histogram]) -> Histogram:
+    total = Histogram()
+    for histogram in histograms:
+        total.add(histogram)
+    return total
