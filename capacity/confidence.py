@@ -25,10 +25,10 @@ class Check(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    value: str
+    value: int | float | str
     threshold: str
     status: Status
-    note: str = ""
+    detail: str = ""
 
 
 def samples_needed(p: float, confidence: float = CONFIDENCE) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from datetime import datetime
@@ -19,19 +18,17 @@ JSON_NAME = "run.json"
 
 
 def _to_ns(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("not a finite number")
     return round(value, 3)
 
 
 # Microseconds, kept to the nanosecond that clocks give.
 Us = Annotated[float, AfterValidator(_to_ns)]
-Money = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Money = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class WorkerInfo(_Frozen):

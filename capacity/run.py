@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from capacity import hlog
+from capacity.confidence import Check
 from capacity.document import JSON_NAME, CostPer100k, Measure, Memory, Row, RunFile, SloRate, Warmup, WorkerInfo
 from capacity.histogram import Histogram
 from capacity.summary import build
@@ -17,6 +18,7 @@ from capacity.tally import Series
 __all__ = [
     "HLOG_NAME",
     "JSON_NAME",
+    "Check",
     "CostPer100k",
     "Measure",
     "Memory",

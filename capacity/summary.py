@@ -38,13 +38,13 @@ def build(
 ) -> RunFile:
     """The run.json of a run of `duration_s` seconds.
 
-    A Series' hardware is what its one worker binds; workers of one combination and model are pooled here, and what
-    they bind adds up. ValueError where a tally's counts contradict each other.
+    A Series' hardware is the whole pool that its worker is part of, so the workers of a pool share it. ValueError
+    where a tally's counts contradict each other.
     """
     told = {worker.label: worker for worker in workers}
-    pools: dict[tuple[str, str, str, bool], list[Series]] = defaultdict(list)
+    pools: dict[tuple[HardwareCombination, str, bool], list[Series]] = defaultdict(list)
     for series in tallies:
-        pools[series.hardware.host, series.hardware.accelerator, series.model, series.simulated].append(series)
+        pools[series.hardware, series.model, series.simulated].append(series)
 
     def row(members: list[Series], hardware: HardwareCombination, ordinal: bool) -> Row:
         return _row(
@@ -63,10 +63,11 @@ def build(
         )
 
     rows, ordinals = [], []
-    for members in pools.values():
+    for (hardware, _model, _simulated), members in pools.items():
         members.sort(key=lambda series: series.worker)
-        rows.append(row(members, _pool(members, told), ordinal=False))
-        ordinals += [row([series], series.hardware, ordinal=True) for series in members]
+        rows.append(row(members, hardware, ordinal=False))
+        one = replace(hardware, count=1, hosts=1) if len(members) > 1 else hardware
+        ordinals += [row([series], one, ordinal=True) for series in members]
     rows.sort(key=lambda entry: (entry.model, entry.hardware))
     ordinals.sort(key=lambda entry: (entry.model, entry.hardware, entry.worker or ""))
     return RunFile(
@@ -91,20 +92,6 @@ def _sum(tallies: Iterable[Tally]) -> Tally:
     for tally in tallies:
         total.add(tally)
     return total
-
-
-def _pool(members: list[Series], told: Mapping[str, WorkerInfo]) -> HardwareCombination:
-    """What the members bind together: their accelerators added, the hosts told apart by name, else by address."""
-    hosts: dict[str, int] = {}
-    for series in members:
-        info = told.get(series.worker)
-        host = (
-            info.host_name if info and info.host_name else series.worker.rpartition("@")[2].strip().rpartition(":")[0]
-        )
-        hosts[host] = max(hosts.get(host, 0), series.hardware.hosts)
-    return replace(
-        members[0].hardware, count=sum(series.hardware.count for series in members), hosts=sum(hosts.values())
-    )
 
 
 def _row(

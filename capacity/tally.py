@@ -15,7 +15,7 @@ HISTOGRAMS = (*MEASURES, LATENCY_ERROR)
 
 @dataclass(frozen=True)
 class Series:
-    """One worker on one hardware combination serving one model; `worker` reads `cpu:0 @ 127.0.0.1:9001`."""
+    """One worker serving one model, in the pool that `hardware` names; `worker` reads `cpu:0 @ 127.0.0.1:9001`."""
 
     hardware: HardwareCombination
     model: str

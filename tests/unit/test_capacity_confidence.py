@@ -1,0 +1,112 @@
+"""Intervals hold what they promise, and an SLO's verdict says when the sample cannot tell."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from capacity.confidence import interval_ranks, interval_us, judge, samples_needed
+from capacity.histogram import Histogram
+from capacity.slo import Slo
+
+
+def of(values_ns: object) -> Histogram:
+    histogram = Histogram()
+    histogram.record_ns(np.asarray(values_ns, np.int64))
+    return histogram
+
+
+@pytest.mark.parametrize(("p", "needed"), [(50, 6), (90, 29), (95, 59), (99, 299), (99.9, 2995), (10, 29)])
+def test_the_fewest_samples_that_an_interval_needs(p: float, needed: int) -> None:
+    assert samples_needed(p) == needed
+    assert interval_ranks(p, needed) is not None
+    assert interval_ranks(p, needed - 1) is None
+
+
+@pytest.mark.parametrize("p", [1, 10, 50, 90, 95, 99, 99.9])
+@pytest.mark.parametrize("n", [6, 29, 35, 36, 60, 299, 400, 3_000, 100_000])
+def test_the_ranks_cover_at_least_95_percent_and_no_step_narrower_would(p: float, n: int) -> None:
+    ranks = interval_ranks(p, n)
+    if ranks is None:
+        assert n < samples_needed(p)
+        return
+    low, high = ranks
+    assert 1 <= low < high <= n
+    q = p / 100
+    assert binom.cdf(high - 1, n, q) - binom.cdf(low - 1, n, q) >= 0.95 - 1e-12
+    under, over = float(binom.cdf(low - 1, n, q)), float(binom.sf(high - 1, n, q))
+    assert binom.cdf(low, n, q) > 0.025 or binom.cdf(low, n, q) + over > 0.05
+    assert binom.sf(high - 2, n, q) > 0.025 or binom.sf(high - 2, n, q) + under > 0.05
+
+
+def test_intervals_of_a_known_percentile_hold_it_as_often_as_promised() -> None:
+    generator, truth = np.random.default_rng(7), 10_000 * -np.log(0.1)
+    held = 0
+    for _ in range(500):
+        interval = interval_us(of(generator.exponential(10_000_000, 1000)), 90)
+        assert interval is not None
+        assert interval[1] is not None
+        held += interval[0] <= truth <= interval[1]
+    assert 0.93 <= held / 500 <= 0.98
+
+
+def test_errors_push_the_interval_up_and_open_its_end() -> None:
+    histogram = of(np.arange(1, 1001) * 1_000_000)
+    plain, pushed = interval_us(histogram, 90), interval_us(histogram, 90, beyond=50)
+    assert plain is not None
+    assert pushed is not None
+    assert pushed[0] > plain[0]
+    assert interval_us(histogram, 90, beyond=110) == (pytest.approx(981_000, rel=0.01), None)
+    assert interval_us(histogram, 90, beyond=500) is None
+
+
+def test_dependent_samples_widen_the_interval() -> None:
+    histogram = of(np.random.default_rng(8).exponential(10_000_000, 4000))
+    plain, wide = interval_us(histogram, 90), interval_us(histogram, 90, dependence=4)
+    assert plain is not None
+    assert wide is not None
+    assert plain[1] is not None
+    assert wide[1] is not None
+    assert 1.6 < (wide[1] - wide[0]) / (plain[1] - plain[0]) < 2.6
+    assert interval_us(histogram, 90, dependence=200) is None
+
+
+def test_a_clear_pass_and_a_clear_failure() -> None:
+    histogram = of([9_000_000] * 950 + [20_000_000] * 50)
+    assert judge(Slo.parse("p90=15ms"), histogram, 0).status == "PASS"
+    failed = judge(Slo.parse("p90=15ms,p99=15ms"), histogram, 0)
+    assert (failed.status, failed.meets) == ("FAIL", False)
+    assert failed.reasons == ("P99 20 ms > 15ms",)
+
+
+def test_errors_and_unsent_are_beyond_the_bound() -> None:
+    histogram = of([9_000_000] * 950)
+    assert judge(Slo.parse("p90=15ms"), histogram, 50).meets is True
+    assert judge(Slo.parse("p90=15ms"), histogram, 300).reasons == ("P90 beyond all answered requests > 15ms",)
+
+
+def test_what_the_sample_cannot_tell_is_unresolved_and_the_advice_resolves_it() -> None:
+    histogram = of([9_000_000] * 910 + [20_000_000] * 90)
+    verdict = judge(Slo.parse("p90=15ms"), histogram, 0)
+    assert (verdict.status, verdict.meets) == ("UNRESOLVED", None)
+    assert verdict.more_samples is not None
+    factor = -(-(1000 + verdict.more_samples) // 1000)
+    longer = of([9_000_000] * 910 * factor + [20_000_000] * 90 * factor)
+    assert judge(Slo.parse("p90=15ms"), longer, 0).status == "PASS"
+
+    few = judge(Slo.parse("p99=15ms"), of([1_000_000] * 100), 0)
+    assert few.reasons == ("P99: not enough samples (100 < 299)",)
+    assert few.more_samples == 199
+    edge = judge(Slo.parse("p90=15ms"), of([9_000_000] * 900 + [20_000_000] * 100), 0)
+    assert (edge.status, edge.more_samples) == ("UNRESOLVED", None)
+
+
+def test_a_bound_on_errors_needs_enough_requests_to_claim() -> None:
+    slo = Slo.parse("errors=0.1%")
+    verdict = judge(slo, of([1_000_000] * 1000), 0)
+    assert verdict.status == "UNRESOLVED"
+    assert verdict.more_samples == pytest.approx(2_000, rel=0.5)
+    assert judge(slo, of([1_000_000] * 5000), 0).status == "PASS"
+    assert judge(slo, of([1_000_000] * 5000), 50).reasons == ("errors 50 of 5050 > 0.1 %",)
+    assert judge(Slo.parse("errors=0%"), of([1_000_000] * 10), 0).status == "PASS"
+    assert judge(Slo.parse("errors=0%"), of([1_000_000] * 10), 1).status == "FAIL"
+    assert judge(slo, Histogram(), 0).status == "UNRESOLVED"
