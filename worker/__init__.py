@@ -1,1 +1,1 @@
-"""The system under load: one TorchScript model on one accelerator ordinal behind gRPC. Never imports Locust or gevent."""
+"""The system under load: one TorchScript model on one ordinal behind gRPC. Never imports Locust or gevent."""

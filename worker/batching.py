@@ -1,0 +1,298 @@
+"""The queue in front of the one executor thread, and the dynamic batcher that empties it.
+
+The event loop puts jobs into a mailbox; the executor thread alone sorts, joins and runs them, so that nothing is
+locked. A job is claimed exactly once, by whoever comes first: the executor that runs it, or the loop that gives it up.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import grpc
+
+from worker.contexts import Context, Ran
+from worker.errors import Refused, unavailable
+from worker.tensors import Tensor
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Triton's dynamic batching, with its meanings and defaults. `max_batch_size` 0: requests are never joined."""
+
+    max_batch_size: int = 0
+    # How long the oldest request may wait for others.
+    max_queue_delay_us: int = 0
+    # Sizes to form as soon as they can be; none: only the largest.
+    preferred: tuple[int, ...] = ()
+    # Requests that may wait; 0: no bound.
+    max_queue_size: int = 0
+    # 0: no levels. Level 1 goes first.
+    priority_levels: int = 0
+    default_priority: int = 0
+
+
+class Job:
+    """One request on its way through the queue."""
+
+    __slots__ = ("_ticket", "arrived_ns", "begun_ns", "expires_ns", "future", "inputs", "key", "priority", "rows")
+
+    def __init__(
+        self,
+        inputs: Sequence[Tensor],
+        *,
+        rows: int = 1,
+        key: Any = None,
+        priority: int = 0,
+        expires_ns: int = 0,
+    ) -> None:
+        self.inputs = inputs
+        self.rows = rows
+        # Only requests of equal keys are joined: all shapes but for the first dimension.
+        self.key = key
+        self.priority = priority
+        # By time.monotonic_ns; 0: never.
+        self.expires_ns = expires_ns
+        self.arrived_ns = time.monotonic_ns()
+        self.begun_ns = 0
+        self.future: asyncio.Future[Done]
+        self._ticket = [True]
+
+    @property
+    def claimed(self) -> bool:
+        return not self._ticket
+
+    def claim(self) -> bool:
+        """True for the first caller only, from whichever thread: list.pop is atomic."""
+        try:
+            return self._ticket.pop()
+        except IndexError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a job ended well: its outputs, and what its forward pass took. Times in nanoseconds."""
+
+    outputs: tuple[Tensor, ...]
+    queue_ns: int
+    input_ns: int
+    infer_ns: int
+    output_ns: int
+
+
+class Batcher:
+    """One executor thread and the queue in front of it. Its methods belong to the event loop's thread."""
+
+    def __init__(
+        self,
+        context: Context,
+        policy: Policy,
+        loop: asyncio.AbstractEventLoop,
+        on_execution: Callable[[int, Ran], None] = lambda rows, ran: None,
+    ) -> None:
+        self._context = context
+        self._policy = policy
+        self._loop = loop
+        self._on_execution = on_execution
+        self._mailbox: SimpleQueue[Job | Callable[[], None] | None] = SimpleQueue()
+        self._finished: deque[tuple[int, Ran | BaseException, list[Job]]] = deque()
+        self._woken = False
+        # The executor's own: one queue a priority level.
+        self._levels: list[deque[Job]] = [deque() for _ in range(policy.priority_levels + 1)]
+        # Each is written by one thread only; their difference is the depth of the queue.
+        self._submitted = 0
+        self._given_up = 0
+        self._taken = 0
+        self._thread = threading.Thread(target=self._execute, name="executor", daemon=True)
+        self._thread.start()
+
+    @property
+    def depth(self) -> int:
+        """Requests that wait for their forward pass."""
+        return self._submitted - self._given_up - self._taken
+
+    def call(self, function: Callable[[], Any]) -> "asyncio.Future[Any]":
+        """Runs `function` in the executor thread, ahead of all jobs submitted later."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def run() -> None:
+            try:
+                result = function()
+            except BaseException as error:
+                self._loop.call_soon_threadsafe(_fail, future, error)
+            else:
+                self._loop.call_soon_threadsafe(_succeed, future, result)
+
+        self._mailbox.put(run)
+        return future
+
+    async def infer(self, job: Job) -> Done:
+        """Waits for the job's end. Raises Refused or what the model raised. Cancelled while it waits it never runs."""
+        policy = self._policy
+        if policy.max_queue_size and self.depth >= policy.max_queue_size:
+            raise unavailable(f"the queue is full: {policy.max_queue_size} requests wait")
+        job.future = future = self._loop.create_future()
+        timer = None
+        if job.expires_ns:
+            delay = (job.expires_ns - job.arrived_ns) / 1e9
+            timer = self._loop.call_later(delay, self._expire, job)
+        self._submitted += 1
+        self._mailbox.put(job)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if job.claim():
+                self._given_up += 1
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self, job: Job) -> None:
+        if job.claim():
+            self._given_up += 1
+            _fail(job.future, _expired())
+
+    async def stop(self) -> None:
+        """Ends the thread after what is queued already."""
+        self._mailbox.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    # What follows runs in the executor thread.
+
+    def _execute(self) -> None:
+        mailbox = self._mailbox
+        while True:
+            if not any(self._levels):
+                item = mailbox.get()
+                if item is None:
+                    return
+                self._sort(item)
+            while not mailbox.empty():
+                item = mailbox.get()
+                if item is None:
+                    mailbox.put(None)
+                    break
+                self._sort(item)
+            jobs = self._next_batch()
+            if jobs:
+                self._run(jobs)
+
+    def _sort(self, item: Job | Callable[[], None]) -> None:
+        if isinstance(item, Job):
+            self._levels[item.priority].append(item)
+        else:
+            item()
+
+    def _next_batch(self) -> list[Job]:
+        head = self._candidates(1)
+        if not head or self._policy.max_batch_size <= 1:
+            return self._take(head)
+        policy = self._policy
+        limit = policy.max_batch_size
+        ready_at = min(job.arrived_ns for job in head) + policy.max_queue_delay_us * 1000
+        while True:
+            jobs = self._candidates(limit)
+            rows = sum(job.rows for job in jobs)
+            closed = rows >= limit or len(jobs) < sum(map(len, self._levels))  # full, or the next one does not fit
+            if sizes := [size for size in policy.preferred if size <= rows]:
+                return self._take(_up_to(jobs, max(sizes)))
+            wait_ns = ready_at - time.monotonic_ns()
+            if closed or wait_ns <= 0:
+                return self._take(jobs)
+            try:
+                item = self._mailbox.get(timeout=wait_ns / 1e9)
+            except Empty:
+                return self._take(jobs)
+            if item is None:
+                self._mailbox.put(None)
+                return self._take(jobs)
+            self._sort(item)
+
+    def _candidates(self, limit: int) -> list[Job]:
+        """The first jobs in order that may run as one: of equal keys, no more rows than `limit`, at least one."""
+        jobs: list[Job] = []
+        rows = 0
+        for level in self._levels:
+            while level and level[0].claimed:
+                level.popleft()
+            for job in level:
+                if jobs and (job.key != jobs[0].key or rows + job.rows > limit):
+                    return jobs
+                jobs.append(job)
+                rows += job.rows
+                if rows >= limit:
+                    return jobs
+        return jobs
+
+    def _take(self, jobs: list[Job]) -> list[Job]:
+        """Removes `jobs` from the queue and claims them; what was given up or has expired is left out."""
+        now = time.monotonic_ns()
+        claimed: list[Job] = []
+        for job in jobs:
+            self._levels[job.priority].popleft()
+            if not job.claim():
+                continue
+            self._taken += 1
+            if job.expires_ns and now >= job.expires_ns:
+                self._loop.call_soon_threadsafe(_fail, job.future, _expired())
+                continue
+            job.begun_ns = now
+            claimed.append(job)
+        return claimed
+
+    def _run(self, jobs: list[Job]) -> None:
+        rows = sum(job.rows for job in jobs)
+        result: Ran | BaseException
+        try:
+            result = self._context.run([job.inputs for job in jobs])
+        except BaseException as error:
+            result = error
+        self._finished.append((rows, result, jobs))
+        # One wake-up of the loop serves all that has finished until it comes.
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._hand_over)
+
+    # And this in the event loop's again.
+
+    def _hand_over(self) -> None:
+        self._woken = False  # first, so that what finishes from here on wakes the loop again
+        while self._finished:
+            rows, result, jobs = self._finished.popleft()
+            if isinstance(result, BaseException):
+                for job in jobs:
+                    _fail(job.future, result)
+            else:
+                self._on_execution(rows, result)
+                for job, outputs in zip(jobs, result.outputs, strict=True):
+                    waited = job.begun_ns - job.arrived_ns
+                    _succeed(job.future, Done(outputs, waited, result.input_ns, result.infer_ns, result.output_ns))
+
+
+def _up_to(jobs: list[Job], rows: int) -> list[Job]:
+    chosen: list[Job] = []
+    for job in jobs:
+        if sum(other.rows for other in chosen) + job.rows > rows:
+            break
+        chosen.append(job)
+    return chosen or jobs[:1]
+
+
+def _expired() -> Refused:
+    return Refused(grpc.StatusCode.UNAVAILABLE, "the request's timeout expired while it waited")
+
+
+def _succeed(future: "asyncio.Future[Any]", result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: "asyncio.Future[Any]", error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,328 @@
+"""ExecutionContext: one TorchScript model on one accelerator ordinal, for life, driven by one thread."""
+
+import contextlib
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from worker.accelerators import Kind
+from worker.errors import UsageError
+from worker.models import Specification
+from worker.tensors import Tensor, TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+# Steady: the last warm-up inference took no longer than this many times the fastest. Bounded in case it never is.
+STEADY = 1.25
+WARMUP_LEAST = 3
+WARMUP_MOST = 20
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+class Ran(NamedTuple):
+    """One forward pass: each request's outputs, and how long copy-in, forward and copy-out took, in nanoseconds."""
+
+    outputs: list[tuple[Tensor, ...]]
+    input_ns: int
+    infer_ns: int
+    output_ns: int
+
+
+class Context(Protocol):
+    """What the executor thread drives. All but the attributes is called in that one thread."""
+
+    specification: Specification
+    # Parameters and buffers as loaded, in bytes.
+    parameter_bytes: int
+    precision: str
+    threads: int
+
+    def load(self) -> None: ...
+
+    def run(self, batch: Sequence[Sequence[Tensor]]) -> Ran:
+        """One forward pass over one or more requests, whose tensors differ in their first dimension at most."""
+
+    def peak_bytes(self) -> int: ...
+
+    def versions(self) -> dict[str, str]: ...
+
+
+class WarmUp(NamedTuple):
+    first_ns: int
+    later_ns: list[int]
+
+
+def warm_up(context: Context, batch_sizes: Sequence[int] = ()) -> WarmUp:
+    """Runs the first inference, then repeats until steady: TorchScript profiles on call 1 and optimizes on call 2.
+
+    Each of `batch_sizes` gets its own repetitions, because each may be compiled anew.
+    """
+
+    def timed(rows: int | None) -> int:
+        feed = [spec.example_tensor(rows) for spec in context.specification.inputs]
+        begin = time.perf_counter_ns()
+        context.run([feed])
+        return time.perf_counter_ns() - begin
+
+    first = timed(None)
+    later: list[int] = []
+    for rows in batch_sizes or (None,):
+        took: list[int] = []
+        while len(took) < WARMUP_LEAST or (took[-1] > STEADY * min(took) and len(took) < WARMUP_MOST):
+            took.append(timed(rows))
+        later += took
+    return WarmUp(first, later)
+
+
+class ExecutionContext:
+    """Loads, freezes and runs one model on the ordinal that the process is bound to.
+
+    `precision` is the number format of the parameters and of floating inputs; outputs travel as the specification
+    says whatever it is. `inference_mode` False computes under no_grad only.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        ordinal: int,
+        path: Path,
+        specification: Specification,
+        *,
+        threads: int = 0,
+        precision: str = "fp32",
+        inference_mode: bool = True,
+    ) -> None:
+        self.specification = specification
+        self.parameter_bytes = 0
+        self.precision = precision
+        self.threads = threads
+        self._kind = kind
+        self._ordinal = ordinal
+        self._path = path
+        self._inference_mode = inference_mode
+        self._life = contextlib.ExitStack()
+        self._forward: Any = None
+
+    def load(self) -> None:
+        """Imports torch, loads the model and enters the contexts in this thread. UsageError in one sentence."""
+        try:
+            import torch
+        except ImportError:
+            raise UsageError("serving a model needs torch: pip install 'inferload[worker]'") from None
+        # Elements are read out of the request's own bytes; what comes of it is copied before anything writes to it.
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        self.threads = torch.get_num_threads()
+        self._torch = torch
+        self._dtypes = _dtypes(torch)
+        try:
+            module = self._kind.load(self._path, self._ordinal)
+        except RuntimeError as error:
+            raise UsageError(f"{self._path} cannot be loaded: {_first_line(error)}") from None
+        module.eval()
+        self._cast = None
+        if self.precision != "fp32":
+            if not self._kind.casts:
+                raise UsageError(f"{self._kind.name} chooses the number format when the model is compiled")
+            self._cast = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+            module.to(self._cast)
+        held = [*module.parameters(), *module.buffers()]
+        self.parameter_bytes = sum(tensor.numel() * tensor.element_size() for tensor in held)
+        if self._kind.freezes and hasattr(module, "training"):  # a module that was frozen before has lost it
+            module = torch.jit.freeze(module)
+        self._life.enter_context(torch.inference_mode() if self._inference_mode else torch.no_grad())
+        self._life.enter_context(self._kind.context(self._ordinal))
+        self._copies = _PinnedCopies(torch) if self._kind.device.startswith("cuda") else _PlainCopies(self._kind.device)
+        self._forward = module
+        if not self.specification.outputs:
+            self.specification = self.specification.model_copy(update={"outputs": self._observed_outputs()})
+
+    def run(self, batch: Sequence[Sequence[Tensor]]) -> Ran:
+        begin = time.perf_counter_ns()
+        inputs = [self._input([request[position] for request in batch]) for position in range(len(batch[0]))]
+        given = time.perf_counter_ns()
+        outputs = list(_flatten(self._forward(*inputs)))
+        self._kind.synchronize()
+        computed = time.perf_counter_ns()
+        specs = self.specification.outputs
+        if len(outputs) != len(specs):
+            raise RuntimeError(f"the model gave {len(outputs)} outputs where its specification has {len(specs)}")
+        columns = [self._output(tensor, spec) for tensor, spec in zip(outputs, specs, strict=True)]
+        if len(batch) == 1:
+            rows = [tuple(Tensor(spec.datatype, *column) for spec, column in zip(specs, columns, strict=True))]
+        else:
+            rows = _split(specs, columns, [request[0].shape[0] for request in batch])
+        done = time.perf_counter_ns()
+        return Ran(rows, given - begin, computed - given, done - computed)
+
+    def peak_bytes(self) -> int:
+        return self._kind.peak_bytes()
+
+    def versions(self) -> dict[str, str]:
+        return {"torch": str(self._torch.__version__), **self._kind.versions()}
+
+    def _input(self, parts: list[Tensor]) -> "torch.Tensor":
+        torch = self._torch
+        dtype = self._dtypes[parts[0].datatype]
+        pieces = [torch.frombuffer(part.data, dtype=dtype).view(part.shape) for part in parts if len(part.data)]
+        if not pieces:
+            return torch.empty(parts[0].shape, dtype=dtype, device=self._kind.device)
+        # A copy of its own: aligned as torch aligns, so that the result has the same bits wherever the bytes lay.
+        tensor = self._copies.to_device(pieces)
+        return tensor.to(self._cast) if self._cast is not None and tensor.is_floating_point() else tensor
+
+    def _output(self, tensor: "torch.Tensor", spec: TensorSpec) -> tuple[tuple[int, ...], bytes]:
+        dtype = self._dtypes[spec.datatype]
+        if tensor.dtype != dtype:
+            tensor = tensor.to(dtype)
+        shape = tuple(tensor.shape)
+        if dtype is self._torch.bfloat16:
+            tensor = tensor.contiguous().view(self._torch.int16)
+        return shape, self._copies.to_bytes(tensor)
+
+    def _observed_outputs(self) -> tuple[TensorSpec, ...]:
+        """Names and shapes of a foreign model's outputs: run it twice, and a dimension that changes is a free one."""
+        names = {dtype: name for name, dtype in self._dtypes.items()}
+
+        def outputs(any_size: int) -> list["torch.Tensor"]:
+            feeds = [spec.example_tensor(any_size=any_size) for spec in self.specification.inputs]
+            found = list(_flatten(self._forward(*(self._input([feed]) for feed in feeds))))
+            self._kind.synchronize()
+            return found
+
+        try:
+            first = outputs(1)
+        except RuntimeError as error:
+            raise UsageError(f"the model does not take what --input says: {_last_line(error)}") from None
+        try:
+            second = outputs(2)
+        except RuntimeError:
+            second = first  # one size only, whatever was said
+        specs = []
+        for position, (one, other) in enumerate(zip(first, second, strict=True)):
+            if one.dtype not in names:
+                raise UsageError(f"output {position} is of type {one.dtype}, which has no name in the protocol")
+            shape = tuple(a if a == b and a > 0 else -1 for a, b in zip(one.shape, other.shape, strict=True))
+            specs.append(TensorSpec(name=f"output_{position}", datatype=names[one.dtype], shape=shape))
+        return tuple(specs)
+
+
+class _PlainCopies:
+    def __init__(self, device: str) -> None:
+        self._device = device
+
+    def to_device(self, pieces: "list[torch.Tensor]") -> "torch.Tensor":
+        if len(pieces) == 1:
+            return pieces[0].clone() if self._device == "cpu" else pieces[0].to(self._device)
+        import torch
+
+        return torch.cat(pieces).to(self._device)
+
+    def to_bytes(self, tensor: "torch.Tensor") -> bytes:
+        return bytes(tensor.cpu().numpy().tobytes())
+
+
+class _PinnedCopies:
+    """Copies through page-locked memory on the current stream, which a pageable copy would not use alone.
+
+    One buffer a direction, grown to the largest tensor seen. A copy in must be over before the buffer is used
+    again, so it is waited for: beside the forward that needs it, that costs nothing.
+    """
+
+    def __init__(self, torch: Any) -> None:
+        self._torch = torch
+        self._in = torch.empty(0, dtype=torch.uint8)
+        self._out = torch.empty(0, dtype=torch.uint8)
+
+    def _grown(self, buffer: "torch.Tensor", size: int) -> "torch.Tensor":
+        if buffer.numel() >= size:
+            return buffer
+        grown: torch.Tensor = self._torch.empty(size, dtype=self._torch.uint8, pin_memory=True)
+        return grown
+
+    def to_device(self, pieces: "list[torch.Tensor]") -> "torch.Tensor":
+        size = sum(piece.numel() * piece.element_size() for piece in pieces)
+        self._in = self._grown(self._in, size)
+        shape = (sum(piece.shape[0] for piece in pieces), *pieces[0].shape[1:]) if pieces[0].dim() else ()
+        staged = self._in[:size].view(pieces[0].dtype).view(shape)
+        if len(pieces) == 1:
+            staged.copy_(pieces[0])
+        else:
+            self._torch.cat(pieces, out=staged)
+        moved: torch.Tensor = staged.to("cuda:0", non_blocking=True)
+        self._torch.cuda.current_stream().synchronize()
+        return moved
+
+    def to_bytes(self, tensor: "torch.Tensor") -> bytes:
+        tensor = tensor.contiguous()
+        size = tensor.numel() * tensor.element_size()
+        self._out = self._grown(self._out, size)
+        staged = self._out[:size].view(tensor.dtype).view(tensor.shape)
+        staged.copy_(tensor, non_blocking=True)
+        self._torch.cuda.current_stream().synchronize()
+        return bytes(staged.numpy().tobytes())
+
+
+def _dtypes(torch: Any) -> dict[str, Any]:
+    names = {
+        "BOOL": "bool",
+        "UINT8": "uint8",
+        "UINT16": "uint16",
+        "UINT32": "uint32",
+        "UINT64": "uint64",
+        "INT8": "int8",
+        "INT16": "int16",
+        "INT32": "int32",
+        "INT64": "int64",
+        "FP16": "float16",
+        "BF16": "bfloat16",
+        "FP32": "float32",
+        "FP64": "float64",
+    }
+    # Torch has the wide unsigned types since 2.3.
+    return {name: getattr(torch, attribute) for name, attribute in names.items() if hasattr(torch, attribute)}
+
+
+def _flatten(given: Any) -> "Iterator[torch.Tensor]":
+    if isinstance(given, Mapping):
+        given = given.values()
+    if isinstance(given, (list, tuple)) or not hasattr(given, "dtype"):
+        for part in given:
+            yield from _flatten(part)
+    else:
+        yield given
+
+
+def _split(
+    specs: Sequence[TensorSpec], columns: Sequence[tuple[tuple[int, ...], bytes]], sizes: Sequence[int]
+) -> list[tuple[Tensor, ...]]:
+    """Cuts each output, whose first dimension is the sum of `sizes`, back into what each request gets."""
+    total = sum(sizes)
+    for spec, (shape, _) in zip(specs, columns, strict=True):
+        if shape[:1] != (total,):
+            raise RuntimeError(f"output {spec.name} of shape {list(shape)} has not the {total} rows that were given")
+    result: list[tuple[Tensor, ...]] = []
+    start = 0
+    for size in sizes:
+        parts = []
+        for spec, (shape, data) in zip(specs, columns, strict=True):
+            row = len(data) // total
+            parts.append(Tensor(spec.datatype, (size, *shape[1:]), data[start * row : (start + size) * row]))
+        result.append(tuple(parts))
+        start += size
+    return result
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _last_line(error: Exception) -> str:
+    """TorchScript puts its own stack first and what went wrong last."""
+    return ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()

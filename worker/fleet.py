@@ -1,0 +1,304 @@
+"""A fleet: one worker process per ordinal, started together, kept alive, ended together whatever happens.
+
+One thread, one selector: the workers' output, and the signals through a wake-up descriptor.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from worker import host
+from worker.errors import UsageError
+
+# How long a worker may take to end beyond its own drain, before it is killed.
+GRACE_S = 5.0
+BACKOFF_S = 0.5
+BACKOFF_MOST_S = 30.0
+
+
+@dataclass
+class _Worker:
+    accelerator: str
+    command: list[str]
+    process: subprocess.Popen[bytes] | None = None
+    address: str = ""
+    model: str = ""
+    ready: bool = False
+    restarts: int = 0
+    # By time.monotonic; 0: nothing is planned.
+    restart_at: float = 0.0
+    # Held back until the worker is ready, so that a failure to start is told once.
+    said: list[str] = field(default_factory=list)
+    partial: dict[str, bytes] = field(default_factory=dict)
+
+
+class Fleet:
+    """Starts `serve` once per accelerator. `run` returns the exit code."""
+
+    def __init__(
+        self,
+        accelerators: Sequence[str],
+        arguments: Sequence[str],
+        *,
+        targets_file: Path | None = None,
+        command: Sequence[str] = (),
+        restarts: int = 5,
+        drain_s: float = 30.0,
+    ) -> None:
+        serve = [sys.executable, "-m", "worker", "serve", *arguments, "--accelerator"]
+        self._workers = [_Worker(name, [*serve, name]) for name in accelerators]
+        self._targets_file = targets_file
+        self._command = list(command)
+        self._restarts = restarts
+        self._drain_s = drain_s
+        self._selector = selectors.DefaultSelector()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._signals: list[int] = []
+        self._parent = os.getpid()
+
+    def run(self) -> int:
+        reader, writer = socket.socketpair()
+        for end in (reader, writer):
+            end.setblocking(False)
+        self._selector.register(reader, selectors.EVENT_READ)
+        previous = {
+            number: signal.signal(number, self._noted) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+        }
+        wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        written = False
+        try:
+            for worker in self._workers:
+                self._start(worker)
+            if not self._wait_until_ready():
+                return 0
+            if self._targets_file is not None:
+                self._write_targets(self._targets_file)
+                written = True
+            return self._serve()
+        finally:
+            if written and self._targets_file is not None:
+                self._targets_file.unlink(missing_ok=True)
+            self._end()
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            self._selector.close()
+            reader.close()
+            writer.close()
+
+    def _noted(self, number: int, frame: object) -> None:
+        if number != signal.SIGCHLD:
+            self._signals.append(number)
+
+    def _spawn(self, command: list[str], **options: object) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(  # type: ignore[call-overload]
+            command,
+            # Safe here: this process has one thread.
+            preexec_fn=lambda: host.die_with_parent(self._parent),
+            **options,
+        )
+
+    def _start(self, worker: _Worker) -> None:
+        # A session of its own: Ctrl-C in a terminal ends the load first, and the workers after it.
+        worker.process = self._spawn(
+            worker.command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        worker.restart_at = 0.0
+        worker.said.clear()
+        for name, pipe in (("stdout", worker.process.stdout), ("stderr", worker.process.stderr)):
+            assert pipe is not None
+            os.set_blocking(pipe.fileno(), False)
+            worker.partial[name] = b""
+            self._selector.register(pipe, selectors.EVENT_READ, (worker, name))
+
+    def _turn(self, timeout: float | None) -> None:
+        """Waits for one thing to happen, and takes in all that has."""
+        for key, _ in self._selector.select(timeout):
+            if key.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    key.fileobj.recv(4096)  # type: ignore[union-attr]
+            else:
+                self._read(key)
+
+    def _read(self, key: selectors.SelectorKey) -> None:
+        worker, name = key.data
+        try:
+            data = os.read(key.fd, 65536)
+        except BlockingIOError:
+            return
+        *lines, worker.partial[name] = (worker.partial[name] + data).split(b"\n")
+        if not data:
+            if worker.partial[name]:
+                lines.append(worker.partial[name])
+            self._selector.unregister(key.fileobj)
+            key.fileobj.close()  # type: ignore[union-attr]
+        for line in lines:
+            self._hear(worker, name, line.decode(errors="replace"))
+
+    def _hear(self, worker: _Worker, name: str, line: str) -> None:
+        words = line.split(" ", 3)
+        if name == "stdout" and words[0] == "ready" and len(words) == 4 and not worker.ready:
+            worker.ready, worker.address, worker.model = True, words[1], words[3]
+            # Restarted, it answers where it answered before.
+            if worker.restarts == 0:
+                worker.command += ["--port", worker.address.rpartition(":")[2]]
+            for held in worker.said:
+                _say(held)
+            worker.said.clear()
+        elif worker.ready:
+            _say(line)
+        else:
+            worker.said.append(line)
+
+    def _wait_until_ready(self) -> bool:
+        """False where a signal came first. Raises UsageError with the words of a worker that failed."""
+        names = ", ".join(worker.accelerator for worker in self._workers)
+        live = sys.stderr.isatty()
+        _say(f"starting {len(self._workers)} worker{'s' * (len(self._workers) > 1)}: {names}", end="" if live else "\n")
+        while not all(worker.ready for worker in self._workers):
+            if self._signals:
+                return False
+            self._turn(None)
+            if live:
+                _say(f"\r\x1b[Kstarting: {sum(w.ready for w in self._workers)} of {len(self._workers)} ready", end="")
+            for worker in self._workers:
+                if not worker.ready and worker.process is not None and (code := worker.process.poll()) is not None:
+                    self._drain_output(worker)
+                    said = (
+                        "\n".join(worker.said) or f"{worker.accelerator} ended with {_ending(code)} before it was ready"
+                    )
+                    raise WorkerFailed(said.removeprefix("error: "), code)
+        if live:
+            _say("\r\x1b[K", end="")
+        for worker in self._workers:
+            line = f"ready {worker.address} {worker.accelerator} {worker.model}"
+            if self._command:
+                _say(line)
+            else:
+                print(line, flush=True)
+        return True
+
+    def _drain_output(self, worker: _Worker) -> None:
+        for key in [key for key in self._selector.get_map().values() if key.data and key.data[0] is worker]:
+            self._read(key)
+
+    def _write_targets(self, path: Path) -> None:
+        targets = [
+            {
+                "address": worker.address,
+                "accelerator": worker.accelerator,
+                "model": worker.model,
+                "pid": worker.process.pid if worker.process else 0,
+            }
+            for worker in self._workers
+        ]
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps({"schema": 1, "targets": targets}, indent=2) + "\n")
+            temporary.replace(path)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+
+    def _serve(self) -> int:
+        if self._command:
+            addresses = ",".join(worker.address for worker in self._workers)
+            try:
+                self._child = self._spawn(self._command, env={**os.environ, "INFERLOAD_TARGETS": addresses})
+            except (OSError, subprocess.SubprocessError) as error:
+                raise UsageError(
+                    f"{self._command[0]} cannot be run: {getattr(error, 'strerror', None) or error}"
+                ) from None
+        while True:
+            if self._child is not None and (code := self._child.poll()) is not None:
+                return code if code >= 0 else 128 - code
+            if self._signals:
+                if self._child is None:
+                    return 0
+                self._forward(self._signals.pop(0))
+            if not self._keep_alive() and self._child is None:
+                _say("error: no worker is left")
+                return 1
+            due = [worker.restart_at for worker in self._workers if worker.restart_at]
+            self._turn(max(0.0, min(due) - time.monotonic()) if due else None)
+
+    def _forward(self, number: int) -> None:
+        assert self._child is not None
+        # Ctrl-C has reached the command already, with everything else in the terminal's foreground.
+        with contextlib.suppress(OSError, ProcessLookupError):
+            if number == signal.SIGINT and sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp():
+                return
+        self._child.send_signal(number)
+
+    def _keep_alive(self) -> bool:
+        """Notes workers that died, starts those whose time has come. False where none is left."""
+        for worker in self._workers:
+            process = worker.process
+            if process is not None and (code := process.poll()) is not None:
+                self._drain_output(worker)
+                for held in worker.said:
+                    _say(held)
+                worker.process, worker.ready = None, False
+                what = f"worker {worker.accelerator} at {worker.address} ended with {_ending(code)}"
+                if worker.restarts >= self._restarts:
+                    _say(f"{what}; it was restarted {worker.restarts} times and is given up")
+                else:
+                    wait = min(BACKOFF_S * 2**worker.restarts, BACKOFF_MOST_S)
+                    worker.restarts += 1
+                    worker.restart_at = time.monotonic() + wait
+                    _say(f"{what}; restart {worker.restarts} of {self._restarts} in {wait:g} s")
+            elif process is None and worker.restart_at and time.monotonic() >= worker.restart_at:
+                self._start(worker)
+        return any(worker.process is not None or worker.restart_at for worker in self._workers)
+
+    def _end(self) -> None:
+        """SIGTERM to all, SIGKILL to those that stay, or at once when a second signal comes."""
+        alive = [worker.process for worker in self._workers if worker.process is not None]
+        if self._child is not None:
+            alive.append(self._child)
+        self._signals.clear()
+        for process in alive:
+            if process.poll() is None:
+                process.terminate()
+        deadline = time.monotonic() + self._drain_s + GRACE_S
+        while any(process.poll() is None for process in alive):
+            left = deadline - time.monotonic()
+            if left <= 0 or self._signals:
+                break
+            self._turn(left)
+        for process in alive:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None:
+                self._selector.unregister(key.fileobj)
+                key.fileobj.close()  # type: ignore[union-attr]
+
+
+class WorkerFailed(UsageError):
+    """A worker ended before it was ready; its own words, and its exit code."""
+
+    def __init__(self, said: str, code: int) -> None:
+        super().__init__(said)
+        self.code = code if code > 0 else 1
+
+
+def _ending(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def _say(text: str, end: str = "\n") -> None:
+    print(text, end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,120 @@
+"""One worker process: the grpc.aio server, from binding its port to draining."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from worker.batching import Batcher, Policy
+from worker.contexts import Context, WarmUp, warm_up
+from worker.counters import Counters
+from worker.errors import UsageError
+from worker.served import ServedModel
+from worker.service import Identity, Service
+from worker.wire import accelerator_pb2, open_inference_pb2
+
+# The default of 4 MiB refuses a batch of 32 images (19 MB).
+MESSAGE_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a worker listens and ends."""
+
+    address: str = "127.0.0.1"
+    port: int = 0
+    policy: Policy = field(default_factory=Policy)
+    drain_s: float = 30.0
+
+
+async def serve(context: Context, identity: Identity, options: Options, on_ready: Callable[[str, str], None]) -> None:
+    """Binds, loads and warms up in the executor thread, calls `on_ready`, serves until SIGTERM or SIGINT, drains.
+
+    UsageError where the port is taken or the model cannot be loaded.
+    """
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    counters = Counters()
+    batcher = Batcher(context, options.policy, loop, counters.executed)
+    service = Service(identity, context, batcher, counters)
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),  # on by default: a second worker would share the port without an error
+            ("grpc.max_receive_message_length", MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MESSAGE_BYTES),
+        ]
+    )
+    server.add_generic_rpc_handlers(service.handlers())
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    names = [
+        open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
+        accelerator_pb2.DESCRIPTOR.services_by_name["AcceleratorService"].full_name,
+        health.SERVICE_NAME,
+    ]
+    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    port = _bind(server, options)
+    for name in ("", *names):
+        await healthy.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+    await server.start()
+    loading = asyncio.ensure_future(batcher.call(lambda: _load(context, options.policy)))
+    waiting = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait((loading, waiting), return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        # Nothing can interrupt a model that is being loaded, and nothing is lost with it.
+        os._exit(0)
+    try:
+        model, warm = loading.result()
+    except BaseException:
+        waiting.cancel()
+        await server.stop(None)
+        raise
+    service.serve(model, warm)
+    for name in ("", *names):
+        await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
+    # What is alive now stays alive: the collector need not look at it again in the middle of a measurement.
+    gc.collect()
+    gc.freeze()
+    on_ready(f"{options.address}:{port}", model.name)
+    await waiting
+    service.model = None
+    await healthy.enter_graceful_shutdown()
+    await server.stop(options.drain_s)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(batcher.stop(), 1)
+
+
+def _load(context: Context, policy: Policy) -> tuple[ServedModel, WarmUp]:
+    context.load()
+    if policy.max_batch_size and not context.specification.batches:
+        raise UsageError("--max-batch-size needs a model whose inputs and outputs all have a free first dimension (-1)")
+    warm = warm_up(context, range(1, policy.max_batch_size + 1))
+    return ServedModel(context.specification, policy), warm
+
+
+def _bind(server: grpc.aio.Server, options: Options) -> int:
+    """The port bound. Tried with a plain socket first, whose error says why; gRPC's own does not."""
+    try:
+        found = socket.getaddrinfo(options.address, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = "is in use" if error.errno == 98 else f"cannot be bound: {error.strerror or error}"
+        raise UsageError(f"{options.address}:{options.port} {reason}") from None
+    host = f"[{options.address}]" if ":" in options.address else options.address
+    try:
+        return server.add_insecure_port(f"{host}:{options.port}")
+    except RuntimeError:
+        raise UsageError(f"{options.address}:{options.port} is in use") from None

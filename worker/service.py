@@ -1,0 +1,299 @@
+"""The gRPC servicers: bytes to tensors to the queue to bytes, and the one place that maps errors to status codes."""
+
+import asyncio
+import os
+import resource
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeAlias
+
+import grpc
+
+from worker import host
+from worker.accelerators import Accelerator
+from worker.batching import Batcher
+from worker.contexts import Context, WarmUp
+from worker.counters import Counters, Duration
+from worker.errors import Refused, invalid, unavailable
+from worker.histograms import DIGITS, HIGHEST_US, LOWEST_US, Histogram
+from worker.served import VERSION, ServedModel, config, metadata
+from worker.wire import accelerator_pb2 as ours
+from worker.wire import open_inference_pb2 as oip
+
+EXTENSIONS = ("model_configuration", "statistics")
+
+# grpc carries no types.
+ServicerContext: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What Describe says that does not change: the hardware, the model file, and where both came from."""
+
+    host_type: str
+    accelerator: Accelerator
+    cores: tuple[int, ...]
+    simulated: bool = False
+    simulation: str = ""
+    sha256: str = ""
+    file_bytes: int = 0
+    host_memory_bytes: int = field(default_factory=host.memory_bytes)
+    instance_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+class Service:
+    """Every RPC of both services. `ready` once the model is warm; until then, and while draining, it refuses work."""
+
+    def __init__(self, identity: Identity, context: Context, batcher: Batcher, counters: Counters) -> None:
+        self.identity = identity
+        self.counters = counters
+        self.context = context
+        self.model: ServedModel | None = None
+        self._batcher = batcher
+        self._warm = WarmUp(0, [])
+        self._ready_ns = time.monotonic_ns()
+        self._sequence = 0
+
+    def serve(self, model: ServedModel, warm: WarmUp) -> None:
+        """From here on inference is answered."""
+        self._warm = warm
+        self._ready_ns = time.monotonic_ns()
+        self.model = model
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """What the server needs in order to dispatch: each method of both services under its protocol name."""
+        raw = {
+            "ModelInfer": grpc.unary_unary_rpc_method_handler(self.model_infer)  # bytes in, bytes out
+        }
+        plain: dict[str, Callable[..., Awaitable[Any]]] = {
+            "ServerLive": self.server_live,
+            "ServerReady": self.server_ready,
+            "ModelReady": self.model_ready,
+            "ServerMetadata": self.server_metadata,
+            "ModelMetadata": self.model_metadata,
+            "ModelConfig": self.model_config,
+            "ModelStatistics": self.model_statistics,
+        }
+        own: dict[str, Callable[..., Awaitable[Any]]] = {"Describe": self.describe, "Snapshot": self.snapshot}
+        inference = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+        accelerator = ours.DESCRIPTOR.services_by_name["AcceleratorService"]
+        return [
+            grpc.method_handlers_generic_handler(
+                inference.full_name, {name: _handler(oip, name, method) for name, method in plain.items()} | raw
+            ),
+            grpc.method_handlers_generic_handler(
+                accelerator.full_name, {name: _handler(ours, name, method) for name, method in own.items()}
+            ),
+        ]
+
+    async def server_live(self, request: oip.ServerLiveRequest, context: ServicerContext) -> oip.ServerLiveResponse:
+        return oip.ServerLiveResponse(live=True)
+
+    async def server_ready(self, request: oip.ServerReadyRequest, context: ServicerContext) -> oip.ServerReadyResponse:
+        return oip.ServerReadyResponse(ready=self.model is not None)
+
+    async def model_ready(self, request: oip.ModelReadyRequest, context: ServicerContext) -> oip.ModelReadyResponse:
+        model = self.model
+        return oip.ModelReadyResponse(ready=model is not None and model.named(request.name, request.version))
+
+    async def server_metadata(
+        self, request: oip.ServerMetadataRequest, context: ServicerContext
+    ) -> oip.ServerMetadataResponse:
+        return oip.ServerMetadataResponse(name="inferload", version=own_version(), extensions=EXTENSIONS)
+
+    async def model_metadata(
+        self, request: oip.ModelMetadataRequest, context: ServicerContext
+    ) -> oip.ModelMetadataResponse:
+        return metadata(self._model(request.name, request.version))
+
+    async def model_config(self, request: oip.ModelConfigRequest, context: ServicerContext) -> oip.ModelConfigResponse:
+        accelerator = self.identity.accelerator
+        model = self._model(request.name, request.version)
+        return oip.ModelConfigResponse(config=config(model, accelerator.kind, accelerator.ordinal))
+
+    async def model_statistics(
+        self, request: oip.ModelStatisticsRequest, context: ServicerContext
+    ) -> oip.ModelStatisticsResponse:
+        model = self._model(request.name, request.version) if request.name else self._model_or_refuse()
+        return oip.ModelStatisticsResponse(model_stats=[_statistics(model.name, self.counters)])
+
+    async def model_infer(self, data: bytes, context: ServicerContext) -> bytes:
+        """The hot path. Bytes both ways, so that a message that cannot be parsed is the client's error too."""
+        begin = time.monotonic_ns()
+        counters = self.counters
+        counters.requests += 1
+        counters.in_flight += 1
+        try:
+            return await self._infer(data, begin)
+        except Refused as refused:
+            counters.failed(refused.code.name, time.monotonic_ns() - begin)
+            await context.abort(refused.code, refused.message)
+        except asyncio.CancelledError:
+            counters.failed("CANCELLED", time.monotonic_ns() - begin)
+            raise
+        except Exception as error:
+            counters.failed("INTERNAL", time.monotonic_ns() - begin)
+            await context.abort(grpc.StatusCode.INTERNAL, one_line(error))
+        finally:
+            counters.in_flight -= 1
+        raise AssertionError("abort always raises")
+
+    async def _infer(self, data: bytes, begin: int) -> bytes:
+        try:
+            request = oip.ModelInferRequest.FromString(data)
+        except Exception:  # the runtime's DecodeError, by whichever class its implementation raises
+            raise invalid("the message is not a ModelInferRequest") from None
+        model = self._model(request.model_name, request.model_version)
+        done = await self._batcher.infer(model.job(request))
+        response = model.response(request, done.outputs)
+        self.counters.succeeded(done, time.monotonic_ns() - begin)
+        return response
+
+    async def describe(self, request: ours.DescribeRequest, context: ServicerContext) -> ours.DescribeResponse:
+        identity, accelerator, executed = self.identity, self.identity.accelerator, self.context
+        model = self._model_or_refuse()
+        return ours.DescribeResponse(
+            host_type=identity.host_type,
+            host_name=socket.gethostname(),
+            host_memory_bytes=identity.host_memory_bytes,
+            kind=accelerator.kind,
+            ordinal=accelerator.ordinal,
+            accelerator_type=accelerator.type,
+            accelerator_id=accelerator.id,
+            accelerator_memory_bytes=accelerator.memory_bytes,
+            status=accelerator.status,
+            simulated=identity.simulated,
+            simulation=identity.simulation,
+            versions={**versions(), **executed.versions()},
+            threads=executed.threads,
+            cores=identity.cores,
+            model=ours.DescribeResponse.Model(
+                name=model.name,
+                version=VERSION,
+                mode=model.specification.mode,
+                precision=executed.precision,
+                sha256=identity.sha256,
+                file_bytes=identity.file_bytes,
+                parameter_bytes=executed.parameter_bytes,
+                max_batch_size=model.policy.max_batch_size,
+            ),
+            first_inference_ns=self._warm.first_ns,
+            warmup_ns=self._warm.later_ns,
+            process_peak_bytes=process_peak_bytes(),
+            accelerator_peak_bytes=executed.peak_bytes(),
+            instance_id=identity.instance_id,
+            pid=os.getpid(),
+        )
+
+    async def snapshot(self, request: ours.SnapshotRequest, context: ServicerContext) -> ours.SnapshotResponse:
+        counters = self.counters
+        self._sequence += 1
+        return ours.SnapshotResponse(
+            instance_id=self.identity.instance_id,
+            sequence=self._sequence,
+            uptime_ns=time.monotonic_ns() - self._ready_ns,
+            requests=counters.requests,
+            answered=counters.answered,
+            errors=counters.errors,
+            executions=counters.executions,
+            histograms={
+                "queue": _histogram(counters.queue_histogram),
+                "compute": _histogram(counters.compute_histogram),
+            },
+            process_peak_bytes=process_peak_bytes(),
+            accelerator_peak_bytes=self.context.peak_bytes(),
+        )
+
+    def _model_or_refuse(self) -> ServedModel:
+        if self.model is None:
+            raise unavailable("the model is not ready")
+        return self.model
+
+    def _model(self, name: str, model_version: str) -> ServedModel:
+        model = self._model_or_refuse()
+        if not model.named(name, model_version):
+            asked = f"{name!r}" + (f" version {model_version}" if model_version else "")
+            raise Refused(grpc.StatusCode.NOT_FOUND, f"{asked} is not served here; {model.name} version {VERSION} is")
+        return model
+
+
+def _handler(messages: Any, name: str, method: Callable[..., Awaitable[Any]]) -> grpc.RpcMethodHandler:
+    async def call(request: Any, context: ServicerContext) -> Any:
+        try:
+            return await method(request, context)
+        except Refused as refused:
+            await context.abort(refused.code, refused.message)
+
+    return grpc.unary_unary_rpc_method_handler(
+        call,
+        request_deserializer=getattr(messages, f"{name}Request").FromString,
+        response_serializer=getattr(messages, f"{name}Response").SerializeToString,
+    )
+
+
+def _statistics(name: str, counters: Counters) -> oip.ModelStatistics:
+    def duration(value: Duration) -> oip.StatisticDuration:
+        return oip.StatisticDuration(count=value.count, ns=value.ns)
+
+    return oip.ModelStatistics(
+        name=name,
+        version=VERSION,
+        last_inference=counters.last_inference_ms,
+        inference_count=counters.inferences,
+        execution_count=counters.executions,
+        inference_stats=oip.InferStatistics(
+            success=duration(counters.success),
+            fail=duration(counters.fail),
+            queue=duration(counters.queue),
+            compute_input=duration(counters.input),
+            compute_infer=duration(counters.infer),
+            compute_output=duration(counters.output),
+        ),
+        batch_stats=[
+            oip.InferBatchStatistics(
+                batch_size=rows,
+                compute_input=duration(size.input),
+                compute_infer=duration(size.infer),
+                compute_output=duration(size.output),
+            )
+            for rows, size in sorted(counters.batches.items())
+        ],
+    )
+
+
+def _histogram(histogram: Histogram) -> ours.Histogram:
+    summary = histogram.summary()
+    return ours.Histogram(
+        **vars(summary),
+        lowest_us=LOWEST_US,
+        highest_us=HIGHEST_US,
+        digits=DIGITS,
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """TorchScript puts its own stack first and what went wrong last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
+
+
+def process_peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere
+
+
+def own_version() -> str:
+    try:
+        return version("inferload")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def versions() -> dict[str, str]:
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"inferload": own_version(), "python": python, "grpcio": grpc.__version__}
