@@ -1,74 +1,31 @@
 """A gRPC channel made for load: unary calls of one method, multiplexed on a few connections of one gevent hub.
 
-Calls and their deadlines, connections and their backoff. How a failed request ended is a Reply with a gRPC status
+Calls and their deadlines live here, connections in `_h2_pool.py`. A failed request is a Reply with a gRPC status
 code, never an exception. What it is not: no streaming, no retries, no proxies, no service config, no name-based
 balancing; a channel belongs to the thread, and after a fork to the process, that first used it.
 """
 
-import functools
 import heapq
 import math
-import random
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gevent
-from gevent.event import Event
 from gevent.hub import Waiter
 
-from loadgen._h2 import Connection
-from loadgen._h2_frames import GOAWAY, LARGEST_WINDOW, frame, request_block
-from loadgen._h2_reply import CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, Head, Reply
+from loadgen._h2_frames import LARGEST_WINDOW, request_block
+from loadgen._h2_pool import Destination, Pool, Statistics
+from loadgen._h2_reply import CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, Reply
 from loadgen._h2_send import Call, Prepared
 from loadgen._h2_socket import Link, Security, split_address
 
 __all__ = ["Channel", "Handle", "Prepared", "Reply", "Security", "Statistics"]
 
 Handle = Call
-FIRST_BACKOFF_S, BACKOFF_FACTOR, LONGEST_BACKOFF_S, BACKOFF_JITTER = 0.1, 1.6, 5.0, 0.2
 FOREVER = float("inf")
-
-
-@dataclass(slots=True)
-class Statistics:
-    """What happened on a channel's connections since it was made. Bytes are those on the wire, TLS included."""
-
-    connects: int = 0
-    """Connections that came to the server's SETTINGS."""
-    reconnects: int = 0
-    """Those of them that replaced one which was lost or going away."""
-    failed_connects: int = 0
-    broken: int = 0
-    """Connections that ended, calls in flight or not, without being asked to."""
-    protocol_errors: int = 0
-    """Those of them that we ended because the server broke HTTP/2 or gRPC framing."""
-    goaways: int = 0
-    refused: int = 0
-    """Calls that a GOAWAY left out: UNAVAILABLE."""
-    resets: int = 0
-    """Calls that ended with the server's RST_STREAM."""
-    stray_frames: int = 0
-    """Frames for calls that had already ended, as after a deadline."""
-    deadlines: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
-
-
-class _Slot:
-    """The place of one of the channel's connections."""
-
-    def __init__(self) -> None:
-        self.link: Link | None = None
-        self.pending: Link | None = None  # connecting, up to the server's SETTINGS
-        self.connecting: Any = None  # the greenlet that does it
-        self.settled: Any = None  # its event
-        self.served = False
-        self.failures = 0
-        self.retry_at = 0.0
 
 
 class _Blocked:
@@ -114,33 +71,26 @@ class Channel:
             raise ValueError(f"max_receive_bytes is between 1 and {LARGEST_WINDOW - 5}")
         if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
             raise ValueError("a bearer token is printable ASCII")
-        self._host, self._port = split_address(address)
-        self._context = security.context() if security else None
-        self._server_name = (security.server_name if security else None) or self._host
+        host, port = split_address(address)
+        context = security.context() if security else None
+        name = security.server_name if security else None
         self._fields: dict[str, Any] = {
             "method": method,
             "scheme": "https" if security else "http",
-            "authority": authority or (security.server_name if security else None) or address,
+            "authority": authority or name or address,
             "token": token,
         }
-        self._connect_timeout_s = connect_timeout_s
-        self._max_receive_bytes = max_receive_bytes
+        destination = Destination(host, port, context, name or host, connect_timeout_s)
+        self._pool = Pool(destination, connections, max_receive_bytes, self._room, self._report)
         self._blocks: dict[float | None, bytes] = {None: request_block(**self._fields)}
-        self._seen: dict[bytes, Head] = {}
-        self._slots = [_Slot() for _ in range(connections)]
-        self._down = connections  # slots that are neither connected nor connecting
-        self._ready: list[Link] = []
-        self._going: set[Link] = set()  # draining: their calls finish, nothing new starts
         self._waiting: OrderedDict[Call, float | None] = OrderedDict()  # no stream yet -> its timeout
         self._deadlines: list[tuple[float, int, Call]] = []
         self._sequence = 0
         self._sweep_at = 1024
         self._timer: Any = None
         self._timer_at = FOREVER
-        self._why = "not connected"
         self._closed = False
         self._hub: Any = None
-        self._counts = Statistics()
 
     # Calls
 
@@ -163,9 +113,11 @@ class Channel:
             if self._closed or timeout_s <= 0:
                 return self._start_nowhere(call)
             self._watch(call)
-        if self._down:
-            self._revive()
-        ready = self._ready
+        pool = self._pool
+        if pool.down:
+            self._hub = self._hub or gevent.get_hub()
+            pool.revive()
+        ready = pool.ready
         if ready and not self._waiting:
             link = ready[0] if len(ready) == 1 else min(ready, key=_in_flight)
             connection = link.connection
@@ -178,13 +130,12 @@ class Channel:
             return self._start_nowhere(call)
         self._waiting[call] = timeout_s
         self._pump()
-        if self._waiting and not self._hopeful():
-            self._hub.loop.run_callback(self._give_up)
         return call
 
     def call(self, payload: bytes | Prepared, timeout_s: float | None = None) -> Reply:
         """A call that blocks this greenlet only. Where the greenlet is killed meanwhile, the call is cancelled."""
-        blocked = _Blocked(self._hub or self._open())
+        self._hub = self._hub or gevent.get_hub()
+        blocked = _Blocked(self._hub)
         handle = self.start(payload, timeout_s, blocked)
         try:
             return blocked.waiter.get()
@@ -199,52 +150,33 @@ class Channel:
 
     def flush(self) -> None:
         """Sends what has been started now, where the next turn of the event loop would be too late."""
-        for link in self._ready:
+        for link in self._pool.ready:
             link.flush()
 
     @property
     def in_flight(self) -> int:
         """Calls that have started and not ended, those that still wait for a connection or a stream included."""
-        return sum(len(link.connection.streams) for link in self._links()) + len(self._waiting)
+        return sum(len(link.connection.streams) for link in self._pool.links()) + len(self._waiting)
 
     @property
     def statistics(self) -> Statistics:
         """A copy of the counters as they stand."""
-        total = Statistics(*(getattr(self._counts, name) for name in Statistics.__slots__))
-        for link in self._links():
-            _absorb(total, link)
-        return total
+        return self._pool.statistics()
 
     def close(self) -> None:
         """Ends every call in flight with CANCELLED, before this returns. Later calls end with CANCELLED too."""
         if self._closed:
             return
         self._closed = True
-        self._down = 0
-        links, waiting = self._links(), list(self._waiting)
-        self._ready.clear()
-        self._going.clear()
+        waiting = list(self._waiting)
         self._waiting.clear()
         self._stop_timer()
         reply = Reply(CANCELLED, "the channel was closed")
-        for slot in self._slots:
-            if slot.connecting is not None:
-                slot.connecting.kill(block=False)
-            slot.link = slot.connecting = slot.pending = None
-        for link in links:
-            link.connection.out.append(frame(GOAWAY, 0, 0, bytes(8)))
-            link.flush()
-            link.close()
-            _absorb(self._counts, link)
-            link.connection.abandon(reply)
+        self._pool.close(reply)
         for call in waiting:
             self._done(call, reply)
 
     # The unusual ways of a call
-
-    def _open(self) -> Any:
-        self._hub = gevent.get_hub()
-        return self._hub
 
     def _block(self, timeout_s: float | None) -> bytes:
         if len(self._blocks) >= 4096:
@@ -253,20 +185,26 @@ class Channel:
         return block
 
     def _start_nowhere(self, call: Call) -> Call:
-        hub = self._hub or self._open()
+        hub = self._hub = self._hub or gevent.get_hub()
         reply = Reply(CANCELLED, "the channel is closed") if self._closed else _DEADLINE
-        self._counts.deadlines += not self._closed
+        self._pool.counts.deadlines += not self._closed
         hub.loop.run_callback(self._done, call, reply)
         return call
+
+    def _room(self) -> None:
+        if self._waiting:
+            self._pump()
 
     def _pump(self) -> None:
         """Gives streams to the calls that wait for one, first come, first served."""
         while self._waiting:
-            with_room = [link for link in self._ready if len(link.connection.streams) < link.connection.limit]
+            with_room = [link for link in self._pool.ready if len(link.connection.streams) < link.connection.limit]
             if not with_room:
-                for slot in self._slots:  # stream ids that have run out are noticed here
-                    if slot.link is not None and slot.link.connection.draining:
-                        self._retire(slot, slot.link)
+                self._pool.retire_drained()
+                if self._pool.down:
+                    self._pool.revive()
+                if not self._pool.hopeful():
+                    self._hub.loop.run_callback(self._give_up)
                 return
             link = min(with_room, key=_in_flight)
             call, timeout_s = self._waiting.popitem(last=False)
@@ -277,9 +215,9 @@ class Channel:
 
     def _give_up(self) -> None:
         """No connection, none in the making: the waiting calls fail at once, as gRPC's do unless told to wait."""
-        if self._hopeful():
+        if self._pool.hopeful():
             return
-        reply = Reply(UNAVAILABLE, self._why)
+        reply = Reply(UNAVAILABLE, self._pool.why)
         while self._waiting:
             call, _ = self._waiting.popitem(last=False)
             self._done(call, reply)
@@ -289,13 +227,12 @@ class Channel:
             self._waiting.pop(call, None)
         else:
             call.connection.withdraw(call)
-            for link in self._links():
+            for link in self._pool.links():
                 if link.connection is call.connection:
                     link.schedule()
-                    self._close_if_over(link)
+                    self._pool.close_if_over(link)
         self._done(call, reply)
-        if self._waiting:
-            self._pump()
+        self._room()
 
     def _done(self, call: Call, reply: Reply) -> None:
         done, call.done = call.done, None
@@ -322,7 +259,8 @@ class Channel:
 
     def _arm(self, deadline: float) -> None:
         self._stop_timer()
-        self._timer = (self._hub or self._open()).loop.timer(max(deadline - time.monotonic(), 0.0))
+        self._hub = self._hub or gevent.get_hub()
+        self._timer = self._hub.loop.timer(max(deadline - time.monotonic(), 0.0))
         self._timer.start(self._expire, update=True)
         self._timer_at = deadline
 
@@ -341,127 +279,11 @@ class Channel:
                 if deadline > now:
                     self._arm(deadline)
                     return
-                self._counts.deadlines += 1
+                self._pool.counts.deadlines += 1
             heapq.heappop(self._deadlines)
             if call.done is not None:
                 self._end(call, _DEADLINE)
         self._stop_timer()
-
-    # Connections
-
-    def _links(self) -> list[Link]:
-        pending = [slot.pending for slot in self._slots if slot.pending is not None]
-        return [*self._ready, *self._going, *pending]
-
-    def _hopeful(self) -> bool:
-        return bool(self._ready) or any(slot.connecting is not None for slot in self._slots)
-
-    def _revive(self) -> None:
-        """Connects what is down and whose backoff is over."""
-        if self._closed:
-            return
-        if self._hub is None:
-            self._open()
-        now = time.monotonic()
-        for slot in self._slots:
-            if slot.link is None and slot.connecting is None and now >= slot.retry_at:
-                self._down -= 1
-                slot.connecting = gevent.spawn(self._connect, slot)
-
-    def _connect(self, slot: _Slot) -> None:
-        """One attempt, up to the server's SETTINGS."""
-        connection = Connection(self._seen, self._max_receive_bytes, self._report)
-        slot.pending = link = Link(connection, functools.partial(self._changed, slot))
-        slot.settled = settled = Event()
-        timeout = gevent.Timeout(self._connect_timeout_s)
-        why: str | None
-        try:
-            with timeout:
-                link.open(self._host, self._port, self._context, self._server_name, self._connect_timeout_s)
-                settled.wait()
-            why = link.lost
-        except gevent.Timeout as error:
-            if error is not timeout:
-                raise
-            why = f"no HTTP/2 SETTINGS within {self._connect_timeout_s} s"
-        except OSError as error:
-            why = f"cannot connect: {error.strerror or error}"
-        finally:
-            if not connection.settled or link.lost is not None:
-                link.close()
-        if why is not None and not connection.settled and not self._closed:
-            self._counts.failed_connects += 1
-            self._counts.protocol_errors += link.broke_protocol
-            _absorb(self._counts, link)
-            slot.pending = slot.connecting = None
-            self._down += 1
-            self._back_off(slot, why)
-            self._hub.loop.run_callback(self._give_up)
-
-    def _changed(self, slot: _Slot, link: Link) -> None:
-        """Follows every read of a link."""
-        connection = link.connection
-        if slot.pending is link and slot.settled is not None:
-            if connection.settled and link.lost is None:
-                slot.link, slot.pending, slot.connecting = link, None, None
-                self._ready.append(link)
-                self._counts.connects += 1
-                self._counts.reconnects += slot.served
-                slot.served = True
-                slot.settled.set()
-            elif link.lost is not None:
-                slot.settled.set()
-                return
-        if link.lost is not None:
-            self._lose(slot, link, link.lost)
-        elif connection.draining:
-            self._retire(slot, link)
-        elif slot.failures and connection.answered:
-            slot.failures = 0
-        if self._waiting:
-            self._pump()
-
-    def _retire(self, slot: _Slot, link: Link) -> None:
-        """A link that takes no new calls: it stays until those it has are over."""
-        if link in self._ready:
-            self._ready.remove(link)
-            self._going.add(link)
-            self._vacate(slot, link, "the server is going away")
-        self._close_if_over(link)
-
-    def _close_if_over(self, link: Link) -> None:
-        if not link.connection.streams and link in self._going:
-            self._going.remove(link)
-            link.flush()
-            link.close()
-            _absorb(self._counts, link)
-
-    def _lose(self, slot: _Slot, link: Link, why: str) -> None:
-        was_ready = link in self._ready
-        if was_ready:
-            self._ready.remove(link)
-        self._going.discard(link)
-        self._counts.broken += was_ready or bool(link.connection.streams)
-        self._counts.protocol_errors += link.broke_protocol
-        _absorb(self._counts, link)
-        if was_ready:
-            self._vacate(slot, link, why)
-        link.connection.abandon(Reply(UNAVAILABLE, why))
-
-    def _vacate(self, slot: _Slot, link: Link, why: str) -> None:
-        slot.link = None
-        self._down += 1
-        if not link.connection.answered:
-            self._back_off(slot, why)  # a server that takes connections and answers nothing is not hammered
-        if self._waiting:
-            self._revive()
-            self._hub.loop.run_callback(self._give_up)
-
-    def _back_off(self, slot: _Slot, why: str) -> None:
-        self._why = why
-        delay = min(FIRST_BACKOFF_S * BACKOFF_FACTOR**slot.failures, LONGEST_BACKOFF_S)
-        slot.failures = min(slot.failures + 1, 32)
-        slot.retry_at = time.monotonic() + delay * random.uniform(1 - BACKOFF_JITTER, 1 + BACKOFF_JITTER)
 
 
 _DEADLINE = Reply(DEADLINE_EXCEEDED, "the deadline is over")
@@ -477,13 +299,3 @@ def _rounded_up(seconds: float) -> float:
         return 1e-6
     step = 10.0 ** (math.floor(math.log10(seconds)) - 2)
     return math.ceil(seconds / step) * step
-
-
-def _absorb(total: Statistics, link: Link) -> None:
-    connection = link.connection
-    total.goaways += connection.goaways
-    total.refused += connection.refused
-    total.resets += connection.resets
-    total.stray_frames += connection.stray
-    total.bytes_sent += link.sent
-    total.bytes_received += link.received

@@ -69,6 +69,7 @@ from loadgen._h2_send import Call, Sender
 MOST_ACKS = 10000  # answers owed to a peer that does not read them
 MOST_CONTINUATIONS = 64
 KEPT_BLOCK, KEPT_BLOCKS = 1024, 4096  # header blocks remembered: bytes each, and how many
+_NO_ERROR = bytes(4)
 _NOT_HTTP2 = "the peer does not begin with HTTP/2 SETTINGS; is it a gRPC server?"
 
 
@@ -173,6 +174,15 @@ class Connection(Sender):
                             self._failed()
                 else:
                     self._on_head(stream_id, flags, head)
+            elif (
+                kind == RST_STREAM
+                and stream_id & 1
+                and self._partial is None
+                and stream_id not in streams
+                and stream_id < self.next_id
+                and data[start:position] == _NO_ERROR
+            ):
+                pass  # how a server ends a stream whose request it has not read to the end (RFC 9113, 8.1)
             else:
                 self._on_frame(kind, flags, stream_id & LAST_STREAM_ID, data[start:position])
         else:
@@ -204,12 +214,12 @@ class Connection(Sender):
         if handler is not None:  # types that nobody knows are ignored (RFC 9113, 4.1)
             handler(self, flags, stream_id, payload)
 
-    def _known(self, stream_id: int) -> None:
+    def _known(self, stream_id: int, count: int = 1) -> None:
         """A frame for no call in flight: late for one that has ended, or wrong."""
         if stream_id & 1 == 0 or stream_id >= self.next_id:
             raise ProtocolError(PROTOCOL_ERROR, f"a frame on stream {stream_id}, which nobody opened")
         if not self.closed:
-            self.stray += 1
+            self.stray += count
 
     def _unpadded(self, flags: int, payload: bytes) -> bytes:
         if not flags & PADDED:
@@ -369,8 +379,7 @@ class Connection(Sender):
             upload = self._uploads.get(stream_id)
             call = self.streams.get(stream_id)
             if call is None:
-                self._known(stream_id)
-                self.stray -= not self.closed  # usual after the last byte of an upload
+                self._known(stream_id, 0)  # usual after the last byte of an upload
                 return
             if upload is not None:
                 upload.window += increment

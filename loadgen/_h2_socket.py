@@ -78,6 +78,7 @@ class _Tls:
     def __init__(self, context: ssl.SSLContext, server_name: str) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        self.ended = False  # the peer has closed the session
 
     def handshake(self, connected: Any) -> None:
         while True:
@@ -104,6 +105,7 @@ class _Tls:
         try:
             while piece := self._session.read(RECEIVE):
                 pieces.append(piece)
+            self.ended = True
         except ssl.SSLWantReadError:
             pass
         return b"".join(pieces)
@@ -232,6 +234,9 @@ class Link:
         except ssl.SSLError as error:
             self._fail(f"TLS failed: {error.reason or error}")
         else:
+            if self._tls is not None and self._tls.ended:
+                self._fail("the server closed the TLS session")
+                return
             self._changed(self)
             self.flush()
 
