@@ -1,1 +1,20 @@
-"""The load: `locust -f loadgen/` drives targets and records what they did. Never imports torch."""
+"""The load: `locust -f loadgen/` drives targets and records what they did. Never imports torch.
+
+`from loadgen import InferenceUser` is the public class for a locustfile of your own. It is looked up on first use, so
+that importing this package for anything else pulls in neither Locust nor gevent.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loadgen._user import InferenceUser
+
+__all__ = ["InferenceUser"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "InferenceUser":
+        from loadgen._user import InferenceUser
+
+        return InferenceUser
+    raise AttributeError(f"module 'loadgen' has no attribute {name!r}")

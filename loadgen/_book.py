@@ -1,0 +1,164 @@
+"""The book of a run, kept by the master or by a generator that is alone: run.hlog as it goes, run.json at its end."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gevent
+
+from capacity.confidence import Check
+from capacity.hardware import Catalogue
+from capacity.hlog import LogWriter, tag_of
+from capacity.run import RunFile, build
+from capacity.tally import Series, Tally
+from loadgen._options import Options
+from loadgen._target import Target, own_histograms, snapshot
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that the generators measured, added up. Times of requests in ns, `measured_s` in seconds."""
+
+    totals: Mapping[Series, Tally]
+    warmups: Mapping[Series, Tally]
+    first_requests_ns: Mapping[Series, int]
+    measured_s: float
+    generators: Sequence[Mapping[str, Any]]
+    checks: Sequence[Check]
+
+
+class Book:
+    """One run directory. `command` is what the user typed, as the report shows it."""
+
+    def __init__(
+        self,
+        options: Options,
+        targets: Sequence[Target],
+        catalogue: Catalogue,
+        *,
+        command: Mapping[str, Any],
+        request_shapes: Mapping[str, str],
+        users: int,
+    ) -> None:
+        self.started = datetime.now(UTC)
+        self.directory = _fresh(options.run_dir or RUNS / self.started.astimezone().strftime("%Y%m%d-%H%M%S"))
+        self._options = options
+        self._targets = targets
+        self._catalogue = catalogue
+        self._command = dict(command)
+        self._request_shapes = dict(request_shapes)
+        self._users = users
+        self._before: dict[str, Any] = {}
+        self._origin = time.monotonic()
+        self._last = 0.0
+        self._log = LogWriter(
+            self.directory / "run.hlog",
+            self.started.timestamp(),
+            ["inferload run; tags are hardware/model/worker/measured|simulated/measure; microseconds"],
+        )
+
+    def measuring_begins(self) -> None:
+        """Asks every worker for its own counters, so that what came before can be taken off at the end."""
+        self._before = _snapshots(self._targets)
+
+    def interval(self, gained: Mapping[Series, Tally]) -> None:
+        """Appends what came in since the last interval."""
+        now = time.monotonic() - self._origin
+        for series, tally in gained.items():
+            for measure, histogram in tally.histograms.items():
+                if histogram.count:
+                    self._log.write(self._last, now - self._last, tag_of(series, measure), histogram)
+        self._last = now
+        self._log.flush()
+
+    def close(self, outcome: Outcome) -> RunFile:
+        """Adds the workers' own histograms, writes run.json, and returns what it says."""
+        after = _snapshots(self._targets)
+        totals = {series: tally.copy() for series, tally in outcome.totals.items()}
+        workers = []
+        for target in self._targets:
+            if target.info is not None:
+                workers.append(_with_peaks(target, after.get(target.address)))
+            own = own_histograms(self._before.get(target.address), after.get(target.address))
+            for measure, histogram in own.items():
+                if histogram.count and target.series in totals:
+                    totals[target.series].histograms[measure].add(histogram)
+                    self._log.write(0.0, self._last, tag_of(target.series, measure), histogram)
+        self._log.close()
+        file = build(
+            started=self.started,
+            options=self._command,
+            conditions=self._conditions(outcome),
+            workers=workers,
+            tallies=totals,
+            warmups=outcome.warmups,
+            first_requests_ns=outcome.first_requests_ns,
+            duration_s=outcome.measured_s,
+            slo=self._options.slo,
+            catalogue=self._catalogue,
+            checks=list(outcome.checks),
+            generators=[dict(generator) for generator in outcome.generators],
+        )
+        file.save(self.directory)
+        return file
+
+    def _conditions(self, outcome: Outcome) -> dict[str, str]:
+        options = self._options
+        arrivals = f"{options.arrivals}, {self._users} users"
+        if options.is_open:
+            arrivals += f" of {options.user_rate:g}/s each, seed {options.seed}"
+        else:
+            arrivals += " (a user is one request in flight; due = sent)"
+        conditions = {
+            "arrivals": arrivals,
+            "router": options.router,
+            "transport": options.transport,
+            "measured": f"{outcome.measured_s:.3g} s after a warm-up of {options.warmup_ns / 1e9:g} s",
+            "deadline": f"{options.deadline_ns / 1e9:g} s",
+            "generators": f"{len(outcome.generators)} on {platform.node()}, {os.cpu_count()} cores",
+            "generator versions": ", ".join(
+                f"{name} {version(name)}" for name in ("inferload", "locust", "gevent", "grpcio", "numpy")
+            ),
+        }
+        conditions |= {f"input of {model}": shapes for model, shapes in self._request_shapes.items()}
+        if down := [f"{t.address}: {t.down}" for t in self._targets if t.down]:
+            conditions["down at the start"] = "; ".join(down)
+        return conditions
+
+
+def _fresh(wanted: Path) -> Path:
+    """The directory, or the first of DIR-2, DIR-3, … that holds no run yet: a run never overwrites another."""
+    candidate, number = wanted, 1
+    while (candidate / "run.hlog").exists():
+        number += 1
+        candidate = wanted.with_name(f"{wanted.name}-{number}")
+    candidate.mkdir(parents=True, exist_ok=True)
+    return candidate
+
+
+def _snapshots(targets: Sequence[Target]) -> dict[str, Any]:
+    jobs = {target.address: gevent.spawn(snapshot, target.address) for target in targets if target.info is not None}
+    gevent.joinall(list(jobs.values()))
+    return {address: job.value for address, job in jobs.items() if job.value is not None}
+
+
+def _with_peaks(target: Target, after: Any | None) -> Any:
+    assert target.info is not None
+    if after is None:
+        return target.info
+    return target.info.model_copy(
+        update={
+            "process_peak_bytes": after.process_peak_bytes,
+            "accelerator_peak_bytes": after.accelerator_peak_bytes,
+        }
+    )

@@ -1,0 +1,72 @@
+"""The reference transport: grpcio under gevent. Slower than our own channel, and beyond doubt about the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import grpc
+import grpc.experimental.gevent
+
+from loadgen._reply import Reply
+
+#: Each completion queue that grpcio polls under gevent holds one of the hub's native threads for as long as it waits,
+#: and a hub has 10: thirty slow calls then delay a fast one by a second. (Found by trying.)
+_NATIVE_THREADS = 200
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+_ready = False
+
+
+def _reply(ended: Any) -> Reply:
+    code = ended.code()
+    if code is grpc.StatusCode.OK:
+        return Reply(0, "", ended.result())
+    return Reply(code.value[0], ended.details() or "", None)
+
+
+def make_ready() -> None:
+    """Ties grpcio to gevent, once a process and after any fork."""
+    global _ready
+    if not _ready:
+        gevent.get_hub().threadpool.maxsize = _NATIVE_THREADS
+        grpc.experimental.gevent.init_gevent()
+        _ready = True
+
+
+def open_channel(address: str) -> Any:
+    """A channel of its own connection to `host:port`, without TLS."""
+    make_ready()
+    return grpc.insecure_channel(address, options=_OPTIONS)
+
+
+class GrpcioChannel:
+    """Unary calls of one method over grpcio, bytes in and bytes out. `call` blocks the calling greenlet only."""
+
+    def __init__(self, address: str, *, method: str) -> None:
+        self._channel = open_channel(address)
+        self._call = self._channel.unary_unary(method, request_serializer=None, response_deserializer=None)
+
+    def call(self, payload: bytes, timeout_s: float | None = None) -> Reply:
+        """One request. A failed one is a Reply with its code, never an exception."""
+        try:
+            return Reply(0, "", self._call(payload, timeout=timeout_s))
+        except grpc.RpcError as error:
+            return Reply(error.code().value[0], error.details() or "", None)
+
+    def start(self, payload: bytes, timeout_s: float | None, done: Callable[[Reply], None]) -> None:
+        """As `call`, but returns at once; `done` is called exactly once, and must not block."""
+        future = self._call.future(payload, timeout=timeout_s)
+        future.add_done_callback(lambda ended: done(_reply(ended)))
+
+    def close(self) -> None:
+        """Ends the connection; calls in flight become CANCELLED."""
+        self._channel.close()

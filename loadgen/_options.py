@@ -1,0 +1,187 @@
+"""The command line, read once into one frozen Options. Knows argparse's namespace; nothing else here does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capacity.hardware import HardwareCombination
+from capacity.slo import Slo, parse_duration_ns
+
+ARRIVALS = ("closed", "constant", "poisson")
+ROUTERS = ("pinned", "round-robin", "random", "least-outstanding")
+TRANSPORTS = ("grpcio",)
+
+#: Targets in the environment, for a command that a fleet runs (`worker fleet … -- locust …`).
+TARGETS_VARIABLE = "INFERLOAD_TARGETS"
+#: What a fleet leaves in the folder that it was started in.
+TARGETS_FILE = "targets.json"
+
+#: Options of ours and of Locust's that run.json keeps.
+RECORDED = frozenset(
+    {
+        *("targets", "arrivals", "user_rate", "seed", "max_in_flight", "router", "requests", "warmup", "deadline"),
+        *("slo", "transport", "model", "hardware", "input", "input_shape", "run_dir", "catalogue"),
+        *("host", "num_users", "spawn_rate", "run_time", "processes"),
+    }
+)
+
+
+class WrongInput(Exception):
+    """The user said something that cannot be: one sentence that says what, and what would be right."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one run was asked to do. Durations in nanoseconds; `targets` may be empty (an embedded fleet is meant)."""
+
+    targets: str
+    transport: str
+    arrivals: str
+    user_rate: float
+    seed: int
+    max_in_flight: int
+    router: str
+    requests: int | None
+    deadline_ns: int
+    warmup_ns: int
+    slo: Slo | None
+    input_file: Path | None
+    input_shapes: Mapping[str, tuple[int, ...]]
+    hardware: HardwareCombination | None
+    model: str
+    run_dir: Path | None
+    catalogue: Path | None
+    by: str
+
+    @property
+    def is_open(self) -> bool:
+        """Requests are due by a schedule, whatever the targets do."""
+        return self.arrivals != "closed"
+
+    @classmethod
+    def read(cls, namespace: Any) -> Options:
+        """Checks everything that can be checked before a target is asked. Raises WrongInput."""
+        requests = _integer("--requests", namespace.requests) if namespace.requests else None
+        if requests is not None and requests < 1:
+            raise WrongInput(f"--requests {requests}: give a whole number of at least 1")
+        return cls(
+            targets=(namespace.targets or _host(namespace.host) or os.environ.get(TARGETS_VARIABLE, "")).strip(),
+            transport=_choice("--transport", namespace.transport, TRANSPORTS),
+            arrivals=_choice("--arrivals", namespace.arrivals, ARRIVALS),
+            user_rate=_rate("--user-rate", namespace.user_rate),
+            seed=_integer("--seed", namespace.seed),
+            max_in_flight=_integer("--max-in-flight", namespace.max_in_flight),
+            router=_choice("--router", namespace.router, ROUTERS),
+            requests=requests,
+            deadline_ns=_duration("--deadline", namespace.deadline, at_least_ns=1_000_000),
+            warmup_ns=_duration("--warmup", namespace.warmup, at_least_ns=0),
+            slo=_parsed("--slo", namespace.slo, Slo.parse) if namespace.slo else None,
+            input_file=_existing("--input", namespace.input),
+            input_shapes=_shapes(namespace.input_shape),
+            hardware=_parsed("--hardware", namespace.hardware, HardwareCombination.parse)
+            if namespace.hardware
+            else None,
+            model=namespace.model or "",
+            run_dir=Path(namespace.run_dir) if namespace.run_dir else None,
+            catalogue=_existing("--catalogue", namespace.catalogue),
+            by=_choice("--by", namespace.by, ("combination", "ordinal")),
+        )
+
+
+def register(parser: Any) -> None:
+    """Adds the options to Locust's parser (listener of `init_command_line_parser`). All values are strings: they travel
+    to Locust's workers in a msgpack message, and come from the web form as text."""
+    group = parser.add_argument_group("inferload", "What is driven, how, and what is recorded.")
+
+    def add(name: str, default: str, text: str, *, metavar: str | None = None, web: bool = False) -> None:
+        # Locust's own keyword for this works on the parser alone, not on a group of it.
+        group.add_argument(name, default=default, help=text, metavar=metavar).include_in_web_ui = web
+
+    add("--targets", "", "Addresses of workers, comma-separated, or @FILE as a fleet writes it.", metavar="A,B|@FILE")
+    add("--arrivals", "closed", f"How requests arrive: {', '.join(ARRIVALS)}.", metavar="NAME")
+    add("--user-rate", "1", "Arrivals a second of each user, where arrivals are open.", metavar="R", web=True)
+    add("--seed", "1", "Of random arrivals and routes.", metavar="N")
+    add("--max-in-flight", "10000", "Open arrivals beyond this many in flight are unsent.", metavar="N")
+    add("--router", "pinned", f"Which target a request goes to: {', '.join(ROUTERS)}.", metavar="NAME")
+    add("--requests", "", "Measured requests per target, then stop.", metavar="N", web=True)
+    add("--warmup", "0s", "Time after ramp-up that is recorded apart.", metavar="5s", web=True)
+    add("--deadline", "10s", "A request without a reply by then has failed.", metavar="1s", web=True)
+    add("--slo", "", "Service level objective, e.g. p90=15ms or p99=50ms,errors=0.1%%.", metavar="p90=15ms", web=True)
+    add("--transport", "grpcio", "How requests travel: grpcio.", metavar="grpcio")
+    add("--model", "", "Model to ask for where a server does not say which it has.", metavar="NAME")
+    add("--hardware", "", "Hardware of targets that cannot describe themselves.", metavar='"g5.xlarge"')
+    add("--input", "", "Input tensors by name, instead of random ones.", metavar="FILE.npz")
+    add("--input-shape", "", "Sizes for dimensions that the model leaves open.", metavar="NAME:1,7[;NAME:…]")
+    add("--run-dir", "", "Where run.hlog, run.json and report.html go (default: runs/TIME).", metavar="DIR")
+    add("--catalogue", "", "Prices and memory (default: hardware.toml here, else the packaged one).", metavar="FILE")
+    add("--by", "combination", "Rows of the table at the end: combination or ordinal.", metavar="NAME")
+
+
+def _host(host: str | None) -> str:
+    return (host or "").split("://", 1)[-1].rstrip("/")
+
+
+def _choice(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise WrongInput(f"{option} {value}: choose one of {', '.join(allowed)}")
+    return value
+
+
+def _parsed(option: str, text: str, parse: Any) -> Any:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise WrongInput(f"{option} {text}: {error}") from None
+
+
+def _integer(option: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise WrongInput(f"{option} {text}: give a whole number") from None
+
+
+def _rate(option: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e9:
+        raise WrongInput(f"{option} {text}: give a number above 0")
+    return value
+
+
+def _duration(option: str, text: str, *, at_least_ns: int) -> int:
+    if at_least_ns == 0 and text.strip() in ("0", "0s"):
+        return 0
+    value: int = _parsed(option, text, parse_duration_ns)
+    if value < at_least_ns:
+        raise WrongInput(f"{option} {text}: give at least {at_least_ns / 1e6:g}ms")
+    return value
+
+
+def _existing(option: str, text: str) -> Path | None:
+    if not text:
+        return None
+    path = Path(text)
+    if not path.is_file():
+        raise WrongInput(f"{option} {text}: no such file")
+    return path
+
+
+def _shapes(text: str) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for part in filter(None, (text or "").split(";")):
+        name, colon, sizes = part.rpartition(":")
+        try:
+            shape = tuple(int(size) for size in sizes.split(","))
+        except ValueError:
+            shape = ()
+        if not colon or not name or not shape or min(shape) < 1:
+            raise WrongInput(f"--input-shape {part}: write NAME:1,7 with sizes of at least 1")
+        shapes[name] = shape
+    return shapes

@@ -1,0 +1,132 @@
+"""Fires due times on schedule: one heap and one timer for all sources of this process, exact below a millisecond.
+
+The schedule is absolute. After a stall everything overdue is fired at once, each with its own due time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import heapq
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import gevent
+
+#: Overdue requests fired before the sockets get a turn again.
+BURST = 32
+#: The timer is set this much early, and the rest is spent turning the event loop: a process that sleeps is woken tens
+#: of microseconds late, more on a virtual machine.
+EARLY_NS = 60_000
+#: gevent runs ready greenlets for up to the interpreter's switch interval before it polls sockets; its 5 ms would be
+#: the lateness of every reply while the pacer turns the loop. (Found by trying.)
+SWITCH_INTERVAL_S = 1e-4
+
+_CLOCK_MONOTONIC = 1
+_TFD_TIMER_ABSTIME = 1
+
+
+class _Timer:
+    """Wakes a greenlet at a time of the monotonic clock. libev rounds its own timeouts up to whole milliseconds; a
+    Linux timerfd does not, and wakes the same poll. Elsewhere the greenlet turns the loop every millisecond."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._when = 0
+        if sys.platform == "linux":
+            self._libc = ctypes.CDLL(None, use_errno=True)
+            self._fd = self._libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._fd >= 0:
+            self._watcher: Any = gevent.get_hub().loop.io(self._fd, 1)
+            self._spec = (ctypes.c_long * 4)()
+
+    def arm(self, when_ns: int) -> None:
+        """Sets the time, also of a wait that is under way. A time that has passed wakes at once."""
+        self._when = when_ns
+        if self._fd >= 0:
+            self._spec[2], self._spec[3] = divmod(max(when_ns, 1), 1_000_000_000)
+            self._libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, self._spec, None)
+
+    def wait(self) -> None:
+        """Blocks this greenlet until the armed time."""
+        if self._fd >= 0:
+            gevent.get_hub().wait(self._watcher)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._fd, 8)
+            return
+        while not self._when or time.monotonic_ns() < self._when:
+            gevent.sleep(0.001)
+        self._when = 0
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._watcher.close()
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Pacer:
+    """Calls `fire(due_ns)` for every due time of every source, none before its time. `fire` must not block."""
+
+    def __init__(self) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self._heap: list[tuple[int, int, int, Iterator[int], Callable[[int], None]]] = []
+        self._numbers = count()
+        self._active: set[int] = set()
+        self._timer = _Timer()
+        self._greenlet = gevent.spawn(self._run)
+
+    def add(self, start_ns: int, offsets: Iterator[int], fire: Callable[[int], None]) -> int:
+        """A new source, due at start + each offset. Returns its number, for `remove`."""
+        number = next(self._numbers)
+        self._active.add(number)
+        self._push(number, start_ns, offsets, fire)
+        if self._heap:
+            self._timer.arm(self._heap[0][0] - EARLY_NS)
+        return number
+
+    def remove(self, number: int) -> None:
+        """The source fires no more."""
+        self._active.discard(number)
+
+    def _push(self, number: int, start_ns: int, offsets: Iterator[int], fire: Callable[[int], None]) -> None:
+        offset = next(offsets, None)
+        if offset is not None:
+            heapq.heappush(self._heap, (start_ns + offset, number, start_ns, offsets, fire))
+
+    def _run(self) -> None:
+        while True:
+            left = self._heap[0][0] - time.monotonic_ns() if self._heap else None
+            if left is None:
+                self._timer.wait()
+            elif left > EARLY_NS:
+                self._timer.arm(self._heap[0][0] - EARLY_NS)
+                self._timer.wait()
+            elif left > 0:
+                gevent.sleep(0)
+            else:
+                self._fire_overdue(time.monotonic_ns(), BURST)
+                gevent.sleep(0)
+
+    def _fire_overdue(self, now_ns: int, at_most: int) -> int:
+        fired = 0
+        while self._heap and self._heap[0][0] <= now_ns and fired < at_most:
+            due, number, start_ns, offsets, fire = heapq.heappop(self._heap)
+            if number in self._active:
+                fire(due)
+                fired += 1
+                self._push(number, start_ns, offsets, fire)
+        return fired
+
+    def close(self) -> None:
+        """Ends all sources. What is overdue at this moment is fired still, so that whoever fires can count it."""
+        self._greenlet.kill()
+        now_ns = time.monotonic_ns()
+        while self._fire_overdue(now_ns, BURST):
+            pass
+        self._heap.clear()
+        self._timer.close()
