@@ -243,7 +243,8 @@ class Connection(Sender):
         if payload and call.head.status == 200:
             call.parts.append(payload)
             call.received += len(payload)
-            announced = int.from_bytes(call.parts[0][1:5], "big") if len(call.parts[0]) >= 5 else 0
+            first = call.parts[0]
+            announced = int.from_bytes(first[1:5], "big") if len(first) >= 5 and first[0] <= 1 else 0
             if max(announced, call.received - 5) > self._max_receive:
                 words = f"the reply's message is larger than {self._max_receive} bytes"
                 self._refuse(call, Reply(RESOURCE_EXHAUSTED, words), CANCEL)
