@@ -448,6 +448,26 @@ def test_a_thousand_calls_over_tls(server: dict[str, str], folder: Path) -> None
         assert {reply.payload for reply in gathered.wait()} == {b"%d" % number * 100 for number in range(1000)}
 
 
+PATCHED = """
+from gevent import monkey
+monkey.patch_all()
+import pathlib, sys
+from loadgen._channel import Channel, Security
+plain, tls, root = sys.argv[1:]
+security = Security(pathlib.Path(root).read_bytes(), server_name="worker.test")
+for address, options in ((plain, {}), (tls, {"security": security})):
+    channel = Channel(address, method="/test.Echo/Echo", **options)
+    print([len(channel.call(bytes(size), 20.0).payload) for size in (5, 600_000)])
+    channel.close()
+"""
+
+
+def test_it_is_the_same_where_gevent_has_patched_everything(server: dict[str, str], folder: Path) -> None:
+    command = [sys.executable, "-c", PATCHED, server["plain"], server["tls"], str(folder / "ca.pem")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S)
+    assert result.stdout == "[5, 600000]\n[5, 600000]\n", result.stderr
+
+
 def test_a_server_that_goes_away_finishes_what_it_has(folder: Path) -> None:
     with server_process(folder) as server, channel(server["short"], "Hold") as hold:
         held = Gathered(10)
