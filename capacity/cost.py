@@ -57,12 +57,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Choice:
-    """Of the hardware for one model; without a winner `sentence` says why there is none."""
+    """Of the hardware for one model: `reason` says why this one won, or why there is no winner."""
 
     model: str
     winner: Candidate | None
     steps: tuple[Step, ...]
-    sentence: str
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        """The choice in one sentence, or two."""
+        if self.winner is None:
+            return self.reason
+        return f"{self.winner.label}{' (simulated)' if self.winner.row.simulated else ''}: {self.reason}"
 
 
 def choose(candidates: Sequence[Candidate], slo: Slo | None) -> Choice:
@@ -81,7 +88,7 @@ def choose(candidates: Sequence[Candidate], slo: Slo | None) -> Choice:
     fast, latency = _by_latency(enough, slo)
     winner, cost = _by_cost(fast)
     steps += [memory, latency, cost]
-    return Choice(models.pop(), winner, tuple(steps), _sentence(winner, valid, enough, fast, slo))
+    return Choice(models.pop(), winner, tuple(steps), _reason(winner, valid, enough, fast, slo))
 
 
 def _by_memory(candidates: list[Candidate]) -> tuple[list[Candidate], Step]:
@@ -157,7 +164,7 @@ def _price_of(candidate: Candidate) -> float:
     return candidate.row.cost_per_100k.sequential or 0.0
 
 
-def _sentence(
+def _reason(
     winner: Candidate | None,
     valid: list[Candidate],
     enough: list[Candidate],
@@ -167,8 +174,7 @@ def _sentence(
     under = f" under {slo}" if slo else ""
     if winner:
         price = money(_price_of(winner), winner.row.currency)
-        simulated = " (simulated)" if winner.row.simulated else ""
-        return f"{winner.label}{simulated} has the lowest sequential price{under}: {price} per 100,000 inferences."
+        return f"the lowest sequential price{under}, {price} per 100,000 inferences."
     if not valid:
         return "No run is valid, so nothing can be said about the hardware."
     if not enough:
@@ -180,6 +186,8 @@ def _sentence(
             if undecided
             else f"No combination meets {slo}."
         )
+    if any(candidate.row.cost_per_100k.sequential is not None for candidate in fast):
+        return "Prices in different currencies are not compared, so none can be chosen by cost."
     fastest = min(fast, key=lambda entry: entry.row.latency_us.p90 or math.inf)
     p90 = fastest.row.latency_us.p90
     quick = f" The lowest P90{under} is that of {fastest.label}: {p90 / 1000:.3g} ms." if p90 else ""
@@ -196,6 +204,13 @@ def size(count: float) -> str:
     while count >= 1024 and power < len(_UNITS) - 1:
         count, power = count / 1024, power + 1
     return f"{count:.3g} {_UNITS[power]}"
+
+
+def hourly(amount: float, currency: str) -> str:
+    """A price an hour as lists give it: $0.205, $3.06."""
+    digits = f"{amount:.4f}".rstrip("0")
+    decimals = max(len(digits) - digits.index(".") - 1, 2)
+    return f"{money(0, currency)[:-4]}{amount:,.{decimals}f}"
 
 
 def money(amount: float, currency: str) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from capacity.cost import Candidate, choose, money, sequential_per_100k, size
+from capacity.cost import Candidate, choose, hourly, money, sequential_per_100k, size
 from capacity.document import CostPer100k, Measure, Memory, Row
 from capacity.slo import Slo
 
@@ -61,7 +61,7 @@ def test_the_article_chooses_c5_large_with_eia2_medium() -> None:
     assert losers([LARGE, MEDIUM, cpu], "latency") == {"c5.xlarge": "P90 30 ms > 15ms"}
     assert losers([LARGE, MEDIUM, cpu], "cost") == {"c5.large + eia2.large": "$0.08 per 100,000: 37 % more"}
     assert choice.sentence == (
-        "c5.large + eia2.medium has the lowest sequential price under p90=15ms: $0.06 per 100,000 inferences."
+        "c5.large + eia2.medium: the lowest sequential price under p90=15ms, $0.06 per 100,000 inferences."
     )
 
 
@@ -133,6 +133,7 @@ def test_two_currencies_are_not_compared() -> None:
     euro = entry("a", 1, 1, 0.1, currency="EUR")
     choice = choose([MEDIUM, euro], SLO)
     assert choice.winner is None
+    assert "different currencies" in choice.sentence
     assert losers([MEDIUM, euro], "cost") == {MEDIUM.label: "priced in USD", "a": "priced in EUR"}
 
 
@@ -153,6 +154,13 @@ def test_amounts_read_well() -> None:
         "$12.30",
         "$0.0042",
         "$0.00031",
+    ]
+    assert [hourly(amount, "USD") for amount in (0.205, 3.06, 0, 55.04, 0.8048)] == [
+        "$0.205",
+        "$3.06",
+        "$0.00",
+        "$55.04",
+        "$0.8048",
     ]
     assert money(1.2, "EUR") == "€1.20"
     assert money(1.2, "CHF") == "CHF 1.20"
