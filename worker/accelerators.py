@@ -126,6 +126,7 @@ class Cpu(Kind):
     def environment(self, ordinal: int) -> Accelerator:
         found = self.find(ordinal)
         host.pin(host.slices(self.cores_per_ordinal)[ordinal].cores)
+        host.take_turns()
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ[variable] = str(self.cores_per_ordinal)
         return found

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -74,15 +74,12 @@ class Job:
             return False
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How a job ended well: its outputs, and what its forward pass took. Times in nanoseconds."""
+class Done(NamedTuple):
+    """How a job ended well: its outputs, the forward pass that it was part of, and how long it waited for it."""
 
     outputs: tuple[Tensor, ...]
+    ran: Ran
     queue_ns: int
-    input_ns: int
-    infer_ns: int
-    output_ns: int
 
 
 class Batcher:
@@ -167,11 +164,17 @@ class Batcher:
 
     def _execute(self) -> None:
         mailbox = self._mailbox
+        alone = self._policy.max_batch_size <= 1
         while True:
             if not any(self._levels):
                 item = mailbox.get()
                 if item is None:
                     return
+                if alone and isinstance(item, Job) and mailbox.empty():
+                    # The usual case, without the sorting.
+                    if self._claimed(item, time.monotonic_ns()):
+                        self._run([item])
+                    continue
                 self._sort(item)
             while not mailbox.empty():
                 item = mailbox.get()
@@ -233,18 +236,20 @@ class Batcher:
     def _take(self, jobs: list[Job]) -> list[Job]:
         """Removes `jobs` from the queue and claims them; what was given up or has expired is left out."""
         now = time.monotonic_ns()
-        claimed: list[Job] = []
         for job in jobs:
             self._levels[job.priority].popleft()
-            if not job.claim():
-                continue
-            self._taken += 1
-            if job.expires_ns and now >= job.expires_ns:
-                self._loop.call_soon_threadsafe(_fail, job.future, _expired())
-                continue
-            job.begun_ns = now
-            claimed.append(job)
-        return claimed
+        return [job for job in jobs if self._claimed(job, now)]
+
+    def _claimed(self, job: Job, now: int) -> bool:
+        """True where the job is to be run now. One that has expired is answered."""
+        if not job.claim():
+            return False
+        self._taken += 1
+        if job.expires_ns and now >= job.expires_ns:
+            self._loop.call_soon_threadsafe(_fail, job.future, _expired())
+            return False
+        job.begun_ns = now
+        return True
 
     def _run(self, jobs: list[Job]) -> None:
         rows = sum(job.rows for job in jobs)
@@ -271,8 +276,7 @@ class Batcher:
             else:
                 self._on_execution(rows, result)
                 for job, outputs in zip(jobs, result.outputs, strict=True):
-                    waited = job.begun_ns - job.arrived_ns
-                    _succeed(job.future, Done(outputs, waited, result.input_ns, result.infer_ns, result.output_ns))
+                    _succeed(job.future, Done(outputs, result, job.begun_ns - job.arrived_ns))
 
 
 def _up_to(jobs: list[Job], rows: int) -> list[Job]:

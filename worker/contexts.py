@@ -113,8 +113,6 @@ class ExecutionContext:
             import torch
         except ImportError:
             raise UsageError("serving a model needs torch: pip install 'inferload[worker]'") from None
-        # Elements are read out of the request's own bytes; what comes of it is copied before anything writes to it.
-        warnings.filterwarnings("ignore", message="The given buffer is not writable")
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -138,18 +136,21 @@ class ExecutionContext:
             module = torch.jit.freeze(module)
         self._life.enter_context(torch.inference_mode() if self._inference_mode else torch.no_grad())
         self._life.enter_context(self._kind.context(self._ordinal))
-        self._copies = _PinnedCopies(torch) if self._kind.device.startswith("cuda") else _PlainCopies(self._kind.device)
-        self._forward = module
+        pinned = self._kind.device.startswith("cuda")
+        self._staging = [_Staging(torch, self._dtypes[spec.datatype], pinned) for spec in self.specification.inputs]
+        self._copy_out = _PinnedCopy(torch) if pinned else _plain_copy
+        self._forward = module.forward  # the call operator adds hooks, which a loaded module has none of
         if not self.specification.outputs:
             self.specification = self.specification.model_copy(update={"outputs": self._observed_outputs()})
 
     def run(self, batch: Sequence[Sequence[Tensor]]) -> Ran:
         begin = time.perf_counter_ns()
-        inputs = [self._input([request[position] for request in batch]) for position in range(len(batch[0]))]
+        inputs = [self._input(position, batch, staging) for position, staging in enumerate(self._staging)]
         given = time.perf_counter_ns()
-        outputs = list(_flatten(self._forward(*inputs)))
+        given_back = self._forward(*inputs)
         self._kind.synchronize()
         computed = time.perf_counter_ns()
+        outputs = [given_back] if isinstance(given_back, self._torch.Tensor) else list(_flatten(given_back))
         specs = self.specification.outputs
         if len(outputs) != len(specs):
             raise RuntimeError(f"the model gave {len(outputs)} outputs where its specification has {len(specs)}")
@@ -167,14 +168,11 @@ class ExecutionContext:
     def versions(self) -> dict[str, str]:
         return {"torch": str(self._torch.__version__), **self._kind.versions()}
 
-    def _input(self, parts: list[Tensor]) -> "torch.Tensor":
-        torch = self._torch
-        dtype = self._dtypes[parts[0].datatype]
-        pieces = [torch.frombuffer(part.data, dtype=dtype).view(part.shape) for part in parts if len(part.data)]
-        if not pieces:
-            return torch.empty(parts[0].shape, dtype=dtype, device=self._kind.device)
-        # A copy of its own: aligned as torch aligns, so that the result has the same bits wherever the bytes lay.
-        tensor = self._copies.to_device(pieces)
+    def _input(self, position: int, batch: Sequence[Sequence[Tensor]], staging: "_Staging") -> "torch.Tensor":
+        tensor = staging.filled([request[position] for request in batch])
+        if self._kind.device != "cpu":
+            # From page-locked memory it may run beside: on the current stream, so that forward waits for it.
+            tensor = tensor.to(self._kind.device, non_blocking=staging.pinned)
         return tensor.to(self._cast) if self._cast is not None and tensor.is_floating_point() else tensor
 
     def _output(self, tensor: "torch.Tensor", spec: TensorSpec) -> tuple[tuple[int, ...], bytes]:
@@ -184,7 +182,7 @@ class ExecutionContext:
         shape = tuple(tensor.shape)
         if dtype is self._torch.bfloat16:
             tensor = tensor.contiguous().view(self._torch.int16)
-        return shape, self._copies.to_bytes(tensor)
+        return shape, self._copy_out(tensor)
 
     def _observed_outputs(self) -> tuple[TensorSpec, ...]:
         """Names and shapes of a foreign model's outputs: run it twice, and a dimension that changes is a free one."""
@@ -192,7 +190,8 @@ class ExecutionContext:
 
         def outputs(any_size: int) -> list["torch.Tensor"]:
             feeds = [spec.example_tensor(any_size=any_size) for spec in self.specification.inputs]
-            found = list(_flatten(self._forward(*(self._input([feed]) for feed in feeds))))
+            inputs = [self._input(position, [feeds], staging) for position, staging in enumerate(self._staging)]
+            found = list(_flatten(self._forward(*inputs)))
             self._kind.synchronize()
             return found
 
@@ -213,60 +212,74 @@ class ExecutionContext:
         return tuple(specs)
 
 
-class _PlainCopies:
-    def __init__(self, device: str) -> None:
-        self._device = device
+class _Staging:
+    """Where one input's bytes are put before forward: one buffer, grown to the largest batch seen, and views of it.
 
-    def to_device(self, pieces: "list[torch.Tensor]") -> "torch.Tensor":
-        if len(pieces) == 1:
-            return pieces[0].clone() if self._device == "cpu" else pieces[0].to(self._device)
-        import torch
-
-        return torch.cat(pieces).to(self._device)
-
-    def to_bytes(self, tensor: "torch.Tensor") -> bytes:
-        return bytes(tensor.cpu().numpy().tobytes())
-
-
-class _PinnedCopies:
-    """Copies through page-locked memory on the current stream, which a pageable copy would not use alone.
-
-    One buffer a direction, grown to the largest tensor seen. A copy in must be over before the buffer is used
-    again, so it is waited for: beside the forward that needs it, that costs nothing.
+    Torch aligns the buffer, so that a result has the same bits wherever the request's bytes lay; on CUDA it is
+    page-locked, so that the copy to the device can run beside other work. It is written again for the next forward
+    only, after this one has been waited for.
     """
+
+    VIEWS = 64
+
+    def __init__(self, torch: Any, dtype: "torch.dtype", pinned: bool) -> None:
+        self._torch = torch
+        self._dtype = dtype
+        self.pinned = pinned
+        self._grow(0)
+
+    def filled(self, parts: Sequence[Tensor]) -> "torch.Tensor":
+        """The parts, one after the other along the first dimension."""
+        shape = parts[0].shape
+        if len(parts) > 1:
+            shape = (sum(part.shape[0] for part in parts), *shape[1:])
+        view = self._views.get(shape)
+        if view is None:
+            view = self._view(shape, sum(len(part.data) for part in parts))
+        start = 0
+        for part in parts:
+            end = start + len(part.data)
+            self._bytes[start:end] = part.data
+            start = end
+        return view
+
+    def _view(self, shape: tuple[int, ...], size: int) -> "torch.Tensor":
+        if size > len(self._bytes):
+            self._grow(size)
+        if len(self._views) >= self.VIEWS:
+            self._views.clear()
+        view: torch.Tensor = self._buffer[:size].view(self._dtype).view(shape)
+        self._views[shape] = view
+        return view
+
+    def _grow(self, size: int) -> None:
+        self._buffer = self._torch.empty(size, dtype=self._torch.uint8, pin_memory=self.pinned)
+        self._bytes = memoryview(self._buffer.numpy())
+        self._views: dict[tuple[int, ...], torch.Tensor] = {}
+
+
+def _plain_copy(tensor: "torch.Tensor") -> bytes:
+    data: bytes = tensor.cpu().numpy().tobytes()
+    return data
+
+
+class _PinnedCopy:
+    """Copies out through page-locked memory, grown to the largest tensor seen, and waits for the copy."""
 
     def __init__(self, torch: Any) -> None:
         self._torch = torch
-        self._in = torch.empty(0, dtype=torch.uint8)
-        self._out = torch.empty(0, dtype=torch.uint8)
+        self._buffer = torch.empty(0, dtype=torch.uint8)
 
-    def _grown(self, buffer: "torch.Tensor", size: int) -> "torch.Tensor":
-        if buffer.numel() >= size:
-            return buffer
-        grown: torch.Tensor = self._torch.empty(size, dtype=self._torch.uint8, pin_memory=True)
-        return grown
-
-    def to_device(self, pieces: "list[torch.Tensor]") -> "torch.Tensor":
-        size = sum(piece.numel() * piece.element_size() for piece in pieces)
-        self._in = self._grown(self._in, size)
-        shape = (sum(piece.shape[0] for piece in pieces), *pieces[0].shape[1:]) if pieces[0].dim() else ()
-        staged = self._in[:size].view(pieces[0].dtype).view(shape)
-        if len(pieces) == 1:
-            staged.copy_(pieces[0])
-        else:
-            self._torch.cat(pieces, out=staged)
-        moved: torch.Tensor = staged.to("cuda:0", non_blocking=True)
-        self._torch.cuda.current_stream().synchronize()
-        return moved
-
-    def to_bytes(self, tensor: "torch.Tensor") -> bytes:
+    def __call__(self, tensor: "torch.Tensor") -> bytes:
         tensor = tensor.contiguous()
         size = tensor.numel() * tensor.element_size()
-        self._out = self._grown(self._out, size)
-        staged = self._out[:size].view(tensor.dtype).view(tensor.shape)
+        if self._buffer.numel() < size:
+            self._buffer = self._torch.empty(size, dtype=self._torch.uint8, pin_memory=True)
+        staged = self._buffer[:size].view(tensor.dtype).view(tensor.shape)
         staged.copy_(tensor, non_blocking=True)
         self._torch.cuda.current_stream().synchronize()
-        return bytes(staged.numpy().tobytes())
+        data: bytes = staged.numpy().tobytes()
+        return data
 
 
 def _dtypes(torch: Any) -> dict[str, Any]:
@@ -290,13 +303,11 @@ def _dtypes(torch: Any) -> dict[str, Any]:
 
 
 def _flatten(given: Any) -> "Iterator[torch.Tensor]":
-    if isinstance(given, Mapping):
-        given = given.values()
-    if isinstance(given, (list, tuple)) or not hasattr(given, "dtype"):
-        for part in given:
-            yield from _flatten(part)
-    else:
+    if hasattr(given, "dtype"):
         yield given
+    else:
+        for part in given.values() if isinstance(given, Mapping) else given:
+            yield from _flatten(part)
 
 
 def _split(

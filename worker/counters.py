@@ -7,9 +7,10 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from worker.batching import Done
 from worker.contexts import Ran
 from worker.histograms import Histogram
+
+BULK = 256
 
 
 @dataclass
@@ -54,28 +55,44 @@ class Counters:
     batches: dict[int, BatchSize] = field(default_factory=dict)
     queue_histogram: Histogram = field(default_factory=Histogram)
     compute_histogram: Histogram = field(default_factory=Histogram)
+    # Passes and requests not yet added up: doing that in bulk takes it out of the path of each request.
+    _passes: list[tuple[int, Ran]] = field(default_factory=list)
+    _requests: list[tuple[Ran, int, int]] = field(default_factory=list)
 
     def executed(self, rows: int, ran: Ran) -> None:
-        self.executions += 1
-        self.inferences += rows
-        size = self.batches.get(rows)
-        if size is None:
-            size = self.batches[rows] = BatchSize()
-        size.input.add(ran.input_ns)
-        size.infer.add(ran.infer_ns)
-        size.output.add(ran.output_ns)
+        """One forward pass over `rows` rows."""
+        self._passes.append((rows, ran))
 
-    def succeeded(self, done: Done, took_ns: int) -> None:
+    def succeeded(self, ran: Ran, queue_ns: int, took_ns: int) -> None:
+        """One request answered, as part of a forward pass."""
         self.answered += 1
         self.last_inference_ms = time.time_ns() // 1_000_000
-        self.success.add(took_ns)
-        self.queue.add(done.queue_ns)
-        self.input.add(done.input_ns)
-        self.infer.add(done.infer_ns)
-        self.output.add(done.output_ns)
-        self.queue_histogram.record(done.queue_ns)
-        self.compute_histogram.record(done.input_ns + done.infer_ns + done.output_ns)
+        self._requests.append((ran, queue_ns, took_ns))
+        if len(self._requests) >= BULK:
+            self.settle()
 
     def failed(self, code: str, took_ns: int) -> None:
         self.errors[code] += 1
         self.fail.add(took_ns)
+
+    def settle(self) -> None:
+        """Adds up what has come in. To be called before anything but requests, answered, errors and fail is read."""
+        passes, self._passes = self._passes, []
+        requests, self._requests = self._requests, []
+        for rows, ran in passes:
+            self.executions += 1
+            self.inferences += rows
+            size = self.batches.setdefault(rows, BatchSize())
+            size.input.add(ran.input_ns)
+            size.infer.add(ran.infer_ns)
+            size.output.add(ran.output_ns)
+        if not requests:
+            return
+        for ran, queue_ns, took_ns in requests:
+            self.success.add(took_ns)
+            self.queue.add(queue_ns)
+            self.input.add(ran.input_ns)
+            self.infer.add(ran.infer_ns)
+            self.output.add(ran.output_ns)
+        self.queue_histogram.record([queue_ns for _, queue_ns, _ in requests])
+        self.compute_histogram.record([ran.input_ns + ran.infer_ns + ran.output_ns for ran, _, _ in requests])

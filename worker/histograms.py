@@ -1,6 +1,7 @@
 """The worker's own HDR histograms of how long requests waited and were computed, in one fixed configuration."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +15,6 @@ DIGITS = 3
 # A power of two that holds three digits: 2048 buckets of equal width, the upper half of which repeats at each doubling.
 _HALF_BITS = 10
 _MASK = (1 << (_HALF_BITS + 1)) - 1
-# Values are kept until so many are there: recording in bulk costs a tenth of recording each.
-_BULK = 256
 
 
 @dataclass(frozen=True)
@@ -36,24 +35,17 @@ class Histogram:
     def __init__(self) -> None:
         self._hdr = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
         self._counts = np.frombuffer(self._hdr.counts, np.uint64)
-        self._waiting: list[int] = []
         self.count = 0
         self.sum_ns = 0
         self.min_ns = 0
         self.max_ns = 0
         self.above = 0
 
-    def record(self, nanoseconds: int) -> None:
-        self._waiting.append(nanoseconds)
-        if len(self._waiting) >= _BULK:
-            self.fold()
-
-    def fold(self) -> None:
-        """Moves what was recorded since the last fold into the buckets."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
+    def record(self, nanoseconds: Sequence[int]) -> None:
+        """Adds durations in bulk, which costs a tenth of adding each."""
+        if not nanoseconds:
             return
-        values = np.array(waiting, np.int64)
+        values = np.array(nanoseconds, np.int64)
         micro = (values + 500) // 1000
         self.above += int(np.count_nonzero(micro > HIGHEST_US))
         index = bucket_index(np.minimum(micro, HIGHEST_US))
@@ -62,10 +54,9 @@ class Histogram:
         self.min_ns = low if self.count == 0 else min(self.min_ns, low)
         self.max_ns = max(self.max_ns, high)
         self.sum_ns += int(values.sum())
-        self.count += len(waiting)
+        self.count += len(nanoseconds)
 
     def summary(self) -> Summary:
-        self.fold()
         self._hdr.total_count = self.count
         self._hdr.min_value = (self.min_ns + 500) // 1000 if self.count else sys.maxsize
         self._hdr.max_value = min((self.max_ns + 500) // 1000, HIGHEST_US)
@@ -74,7 +65,6 @@ class Histogram:
 
     def cumulative(self, bounds_us: npt.NDArray[np.int64]) -> list[int]:
         """How many values are at or below each bound, to the resolution of the buckets."""
-        self.fold()
         running = np.cumsum(self._counts)
         return [int(running[index]) for index in bucket_index(np.minimum(bounds_us, HIGHEST_US))]
 

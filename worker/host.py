@@ -139,6 +139,17 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def take_turns() -> None:
+    """Lets the threads of this process, on a core of its own, finish what they do instead of interrupting each other.
+
+    Without it the thread in which gRPC waits for the network preempts the event loop at each of its own events, some
+    six times a request, only to hand it one more: a quarter of the processor time of a small request.
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 def sleep_precisely() -> None:
     """Takes this thread's timer slack from 50 µs to the least there is, so that a sleep ends when it should."""
     _prctl(_PR_SET_TIMERSLACK, 1)

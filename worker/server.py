@@ -85,9 +85,10 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
     # What is alive now stays alive: the collector need not look at it again in the middle of a measurement.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # requests leave little behind; the default looks after every 700 objects
     on_ready(f"{options.address}:{port}", model.name)
     await waiting
-    service.model = None
+    service.refuse()
     await healthy.enter_graceful_shutdown()
     await server.stop(options.drain_s)
     with contextlib.suppress(TimeoutError):

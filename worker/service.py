@@ -21,7 +21,10 @@ from worker.contexts import Context, WarmUp
 from worker.counters import Counters, Duration
 from worker.errors import Refused, invalid, unavailable
 from worker.histograms import DIGITS, HIGHEST_US, LOWEST_US, Histogram
+from worker.requests import Plan, Reader
 from worker.served import VERSION, ServedModel, config, metadata
+from worker.sharedmemory import Regions
+from worker.tensors import Tensor
 from worker.wire import accelerator_pb2 as ours
 from worker.wire import open_inference_pb2 as oip
 
@@ -54,6 +57,8 @@ class Service:
         self.counters = counters
         self.context = context
         self.model: ServedModel | None = None
+        self.regions = Regions()
+        self._reader: Reader | None = None
         self._batcher = batcher
         self._warm = WarmUp(0, [])
         self._ready_ns = time.monotonic_ns()
@@ -63,7 +68,12 @@ class Service:
         """From here on inference is answered."""
         self._warm = warm
         self._ready_ns = time.monotonic_ns()
+        self._reader = Reader(model, self.regions)
         self.model = model
+
+    def refuse(self) -> None:
+        """From here on inference is answered with UNAVAILABLE."""
+        self.model = self._reader = None
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """What the server needs in order to dispatch: each method of both services under its protocol name."""
@@ -129,7 +139,14 @@ class Service:
         counters.requests += 1
         counters.in_flight += 1
         try:
-            return await self._infer(data, begin)
+            reader = self._reader
+            if reader is None:
+                raise unavailable("the model is not ready")
+            plan, inputs = reader.remembered(data) or self._read(data)
+            outputs, ran, queue_ns = await self._batcher.infer(plan.job(inputs))
+            response = plan.answer(reader.model.name, reader.selected(plan, outputs))
+            counters.succeeded(ran, queue_ns, time.monotonic_ns() - begin)
+            return response
         except Refused as refused:
             counters.failed(refused.code.name, time.monotonic_ns() - begin)
             await context.abort(refused.code, refused.message)
@@ -143,16 +160,15 @@ class Service:
             counters.in_flight -= 1
         raise AssertionError("abort always raises")
 
-    async def _infer(self, data: bytes, begin: int) -> bytes:
+    def _read(self, data: bytes) -> tuple[Plan, list[Tensor]]:
+        """A message that is not like one before."""
         try:
             request = oip.ModelInferRequest.FromString(data)
         except Exception:  # the runtime's DecodeError, by whichever class its implementation raises
             raise invalid("the message is not a ModelInferRequest") from None
-        model = self._model(request.model_name, request.model_version)
-        done = await self._batcher.infer(model.job(request))
-        response = model.response(request, done.outputs)
-        self.counters.succeeded(done, time.monotonic_ns() - begin)
-        return response
+        self._model(request.model_name, request.model_version)
+        assert self._reader is not None
+        return self._reader.read(request, data)
 
     async def describe(self, request: ours.DescribeRequest, context: ServicerContext) -> ours.DescribeResponse:
         identity, accelerator, executed = self.identity, self.identity.accelerator, self.context
@@ -193,6 +209,7 @@ class Service:
     async def snapshot(self, request: ours.SnapshotRequest, context: ServicerContext) -> ours.SnapshotResponse:
         counters = self.counters
         self._sequence += 1
+        counters.settle()
         return ours.SnapshotResponse(
             instance_id=self.identity.instance_id,
             sequence=self._sequence,
@@ -237,6 +254,8 @@ def _handler(messages: Any, name: str, method: Callable[..., Awaitable[Any]]) ->
 
 
 def _statistics(name: str, counters: Counters) -> oip.ModelStatistics:
+    counters.settle()
+
     def duration(value: Duration) -> oip.StatisticDuration:
         return oip.StatisticDuration(count=value.count, ns=value.ns)
 
