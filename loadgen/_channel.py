@@ -235,7 +235,7 @@ class Channel:
         self._room()
 
     def _done(self, call: Call, reply: Reply) -> None:
-        done, call.done = call.done, None
+        done = call.end()
         if done is not None:
             try:
                 done(reply)

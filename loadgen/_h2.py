@@ -13,28 +13,21 @@ from typing import ClassVar
 
 from hpack import HPACKError
 
+from loadgen._h2_control import Control
 from loadgen._h2_frames import (
     ACK,
     CANCEL,
     COMPRESSION_ERROR,
     CONTINUATION,
     DATA,
-    DEFAULT_FRAME,
-    ENABLE_PUSH,
     END_HEADERS,
     END_STREAM,
     ENHANCE_YOUR_CALM,
-    FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     GOAWAY,
     HEADERS,
-    INITIAL_WINDOW_SIZE,
-    LARGEST_CHUNK,
     LARGEST_WINDOW,
     LAST_STREAM_ID,
-    MAX_CONCURRENT_STREAMS,
-    MAX_FRAME_SIZE,
-    NO_ERROR,
     OUR_FRAME,
     PADDED,
     PING,
@@ -46,10 +39,10 @@ from loadgen._h2_frames import (
     SETTINGS,
     WINDOW_UPDATE,
     ProtocolError,
+    exactly,
     frame,
     frame_head,
     prefix_head,
-    setting,
     u32,
 )
 from loadgen._h2_reply import (
@@ -57,23 +50,21 @@ from loadgen._h2_reply import (
     MAX_HEADER_LIST,
     OK,
     RESOURCE_EXHAUSTED,
-    UNAVAILABLE,
     Head,
     Reply,
     decode_head,
     final_reply,
     reset_reply,
 )
-from loadgen._h2_send import Call, Sender
+from loadgen._h2_send import Call
 
-MOST_ACKS = 10000  # answers owed to a peer that does not read them
 MOST_CONTINUATIONS = 64
 KEPT_BLOCK, KEPT_BLOCKS = 1024, 4096  # header blocks remembered: bytes each, and how many
 _NO_ERROR = bytes(4)
 _NOT_HTTP2 = "the peer does not begin with HTTP/2 SETTINGS; is it a gRPC server?"
 
 
-class Connection(Sender):
+class Connection(Control):
     """The client's side of one connection; see the module's docstring. Counts what went wrong in its attributes."""
 
     def __init__(
@@ -83,20 +74,16 @@ class Connection(Sender):
         failed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__()
-        self.settled = False  # the peer's SETTINGS have come
+        super().__init__(failed)
         self.answered = False  # a reply has come
-        self.closed = False
-        self.resets = self.goaways = self.refused = self.stray = 0
+        self.resets = 0  # calls that the server reset
         self._seen = seen  # header block -> what it says; shared by a channel's connections
         self._max_receive = max_receive_bytes
-        self._failed = failed  # reports an exception out of a call's `done`
         self._clock = clock
         self._tail = bytearray()  # a frame that is not whole yet, and the bytes it needs
         self._need = 0
         self._partial: tuple[int, int, list[bytes]] | None = None  # HEADERS without END_HEADERS: id, flags, pieces
         self._receive_window = LARGEST_WINDOW
-        self._max_streams = LAST_STREAM_ID
 
     def feed(self, data: bytes) -> None:
         """Takes what the socket gave. Raises ProtocolError; then only `out` (a GOAWAY) and `abandon` are left."""
@@ -125,6 +112,7 @@ class Connection(Sender):
         streams, uploads, seen, limit = self.streams, self._uploads, self._seen, self._max_receive
         unpack, unpack_prefix = frame_head.unpack_from, prefix_head.unpack_from
         position, end, received = 0, len(data), 0
+        calm = self.settled and self._partial is None
         while end - position >= 9:
             high, low, kind, flags, stream_id = unpack(data, position)
             start = position + 9
@@ -136,7 +124,7 @@ class Connection(Sender):
                 position = start - 9
                 self._need = 9 + length
                 break
-            if kind == DATA and self.settled and self._partial is None:
+            if kind == DATA and calm:
                 received += length
                 call = streams.get(stream_id)
                 if (
@@ -152,11 +140,11 @@ class Connection(Sender):
                         call.payload = data[start + 5 : position]
                         continue
                 self._on_data(call, stream_id & LAST_STREAM_ID, flags, data[start:position])
-            elif kind == HEADERS and flags | END_STREAM == END_STREAM | END_HEADERS and self._partial is None:
+            elif kind == HEADERS and calm and (flags == END_HEADERS or flags == END_HEADERS | END_STREAM):
                 block = data[start:position]
                 head = seen.get(block) or self._decode(block)
                 call = streams.get(stream_id)
-                if call is None or not self.settled:
+                if call is None:
                     self._on_head(stream_id & LAST_STREAM_ID, flags, head)
                 elif flags == END_HEADERS:
                     if call.head is None and head.status == 200:
@@ -166,10 +154,11 @@ class Connection(Sender):
                         self._on_head(stream_id, flags, head)
                 elif head.code == OK and call.payload is not None and not uploads:
                     del streams[stream_id]
-                    done, call.done = call.done, None
+                    payload = call.payload
+                    done = call.end()
                     if done is not None:
                         try:
-                            done(Reply(OK, head.message, call.payload))
+                            done(Reply(OK, head.message, payload))
                         except Exception:
                             self._failed()
                 else:
@@ -177,7 +166,7 @@ class Connection(Sender):
             elif (
                 kind == RST_STREAM
                 and stream_id & 1
-                and self._partial is None
+                and calm
                 and stream_id not in streams
                 and stream_id < self.next_id
                 and data[start:position] == _NO_ERROR
@@ -185,6 +174,7 @@ class Connection(Sender):
                 pass  # how a server ends a stream whose request it has not read to the end (RFC 9113, 8.1)
             else:
                 self._on_frame(kind, flags, stream_id & LAST_STREAM_ID, data[start:position])
+                calm = self.settled and self._partial is None
         else:
             self._need = 9
         if position < end:
@@ -213,13 +203,6 @@ class Connection(Sender):
         handler = self._HANDLERS.get(kind)
         if handler is not None:  # types that nobody knows are ignored (RFC 9113, 4.1)
             handler(self, flags, stream_id, payload)
-
-    def _known(self, stream_id: int, count: int = 1) -> None:
-        """A frame for no call in flight: late for one that has ended, or wrong."""
-        if stream_id & 1 == 0 or stream_id >= self.next_id:
-            raise ProtocolError(PROTOCOL_ERROR, f"a frame on stream {stream_id}, which nobody opened")
-        if not self.closed:
-            self.stray += count
 
     def _unpadded(self, flags: int, payload: bytes) -> bytes:
         if not flags & PADDED:
@@ -259,8 +242,6 @@ class Connection(Sender):
         return [] if call.payload is None else [prefix_head.pack(0, len(call.payload)), call.payload]
 
     def _on_head(self, stream_id: int, flags: int, head: Head) -> None:
-        if not self.settled:
-            raise ProtocolError(PROTOCOL_ERROR, _NOT_HTTP2)
         call = self.streams.get(stream_id)
         if call is None:
             self._known(stream_id)
@@ -299,10 +280,10 @@ class Connection(Sender):
             self._on_head(stream_id, first_flags, self._decode(b"".join(pieces)))
 
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
-        _exactly(5, payload)  # deprecated, and ignored
+        exactly(5, payload)  # deprecated, and ignored
 
     def _on_reset(self, flags: int, stream_id: int, payload: bytes) -> None:
-        _exactly(4, payload)
+        exactly(4, payload)
         call = self.streams.get(stream_id)
         if call is None:
             self._known(stream_id)
@@ -311,128 +292,17 @@ class Connection(Sender):
         self._uploads.pop(stream_id, None)  # the stream is closed: no RST_STREAM of ours
         self._finish(call, reset_reply(u32.unpack(payload)[0], self._clock() >= call.deadline))
 
-    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if flags & ACK:
-            _exactly(0, payload)
-            return
-        if len(payload) % 6:
-            raise ProtocolError(FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
-        for name, value in setting.iter_unpack(payload):
-            if name == ENABLE_PUSH and value != 0:
-                raise ProtocolError(PROTOCOL_ERROR, "a server that enables push")
-            if name == MAX_CONCURRENT_STREAMS:
-                self._max_streams = value
-            elif name == INITIAL_WINDOW_SIZE:
-                if value > LARGEST_WINDOW:
-                    raise ProtocolError(FLOW_CONTROL_ERROR, f"an initial window of {value}")
-                for upload in self._uploads.values():
-                    upload.window += value - self._initial_window
-                    if upload.window > LARGEST_WINDOW:
-                        raise ProtocolError(FLOW_CONTROL_ERROR, "a stream's window is too large")
-                self._initial_window = value
-            elif name == MAX_FRAME_SIZE:
-                if not DEFAULT_FRAME <= value < 2**24:
-                    raise ProtocolError(PROTOCOL_ERROR, f"a largest frame of {value}")
-                self._max_frame = min(value, LARGEST_CHUNK)
-        self.settled = True
-        if not self._fresh:
-            self._set_fast_size()
-        if not self.draining:
-            self.limit = self._max_streams
-        self._owe(frame(SETTINGS, ACK, 0))
-        self.fill()
-
     def _on_push(self, flags: int, stream_id: int, payload: bytes) -> None:
         raise ProtocolError(PROTOCOL_ERROR, "PUSH_PROMISE, which our SETTINGS forbid")
-
-    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
-        _exactly(8, payload)
-        if not flags & ACK:
-            self._owe(frame(PING, ACK, 0, payload))
-
-    def _owe(self, answer: bytes) -> None:
-        self._acks += 1
-        if self._acks > MOST_ACKS:
-            raise ProtocolError(ENHANCE_YOUR_CALM, "a peer that asks and does not read the answers")
-        self.out.append(answer)
-
-    def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if len(payload) < 8:
-            raise ProtocolError(FRAME_SIZE_ERROR, "GOAWAY cut short")
-        self.goaways += 1
-        self.draining = True
-        self.limit = 0
-        last = u32.unpack_from(payload)[0] & LAST_STREAM_ID
-        words = f"the server is going away (HTTP/2 error {u32.unpack_from(payload, 4)[0]}) and did not take this call"
-        for call in [call for number, call in self.streams.items() if number > last]:
-            self.refused += 1
-            self._uploads.pop(call.stream_id, None)
-            self._finish(call, Reply(UNAVAILABLE, words))
-
-    def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
-        _exactly(4, payload)
-        increment = u32.unpack(payload)[0] & LAST_STREAM_ID
-        if stream_id == 0:
-            self._window += increment
-            if increment == 0 or self._window > LARGEST_WINDOW:
-                raise ProtocolError(FLOW_CONTROL_ERROR if increment else PROTOCOL_ERROR, "a wrong WINDOW_UPDATE")
-        else:
-            upload = self._uploads.get(stream_id)
-            call = self.streams.get(stream_id)
-            if call is None:
-                self._known(stream_id, 0)  # usual after the last byte of an upload
-                return
-            if upload is not None:
-                upload.window += increment
-            if increment == 0 or (upload is not None and upload.window > LARGEST_WINDOW):
-                code = FLOW_CONTROL_ERROR if increment else PROTOCOL_ERROR
-                self._refuse(call, Reply(INTERNAL, "the server sent a wrong WINDOW_UPDATE"), code)
-        if self._uploads:
-            self.fill()
-
-    def abandon(self, reply: Reply) -> None:
-        """The connection is gone: every call ends with this reply."""
-        self.closed = self.draining = True
-        self.limit = 0
-        calls = list(self.streams.values())
-        self.streams.clear()
-        self._uploads.clear()
-        self.out.clear()
-        for call in calls:
-            self._done(call, reply)
-
-    def _finish(self, call: Call, reply: Reply) -> None:
-        """The server has ended the stream; where our request is not all out, it is taken back (RFC 9113, 8.1)."""
-        self.streams.pop(call.stream_id, None)
-        if self._uploads.pop(call.stream_id, None) is not None:
-            self.out.append(frame(RST_STREAM, 0, call.stream_id, u32.pack(NO_ERROR)))
-        self._done(call, reply)
-
-    def _refuse(self, call: Call, reply: Reply, code: int = PROTOCOL_ERROR) -> None:
-        self.withdraw(call, code)
-        self._done(call, reply)
-
-    def _done(self, call: Call, reply: Reply) -> None:
-        done, call.done = call.done, None
-        if done is not None:
-            try:
-                done(reply)
-            except Exception:
-                self._failed()
 
     _HANDLERS: ClassVar[dict[int, Callable[[Connection, int, int, bytes], None]]] = {
         HEADERS: _on_headers_frame,
         PRIORITY: _on_priority,
         RST_STREAM: _on_reset,
-        SETTINGS: _on_settings,
+        SETTINGS: Control._on_settings,
         PUSH_PROMISE: _on_push,
-        PING: _on_ping,
-        GOAWAY: _on_goaway,
-        WINDOW_UPDATE: _on_window_update,
+        PING: Control._on_ping,
+        GOAWAY: Control._on_goaway,
+        WINDOW_UPDATE: Control._on_window_update,
         CONTINUATION: _on_continuation,
     }
-
-
-def _exactly(size: int, payload: bytes) -> None:
-    if len(payload) != size:
-        raise ProtocolError(FRAME_SIZE_ERROR, f"a frame of {len(payload)} bytes where its type has {size}")

@@ -62,6 +62,11 @@ class ProtocolError(Exception):
         self.code = code
 
 
+def exactly(size: int, payload: bytes) -> None:
+    if len(payload) != size:
+        raise ProtocolError(FRAME_SIZE_ERROR, f"a frame of {len(payload)} bytes where its type has {size}")
+
+
 def request_block(
     *, method: str, scheme: str, authority: str, token: str | None = None, timeout_s: float | None = None
 ) -> bytes:
@@ -85,6 +90,8 @@ def request_block(
 
 def timeout_value(seconds: float) -> str:
     """`grpc-timeout`: at most 8 digits and a unit, rounded up, the finest unit that holds it."""
+    if seconds > 99_999_998:
+        return "99999999S"
     for unit, scale in (("n", 1e9), ("u", 1e6), ("m", 1e3), ("S", 1.0)):
         number = max(math.ceil(seconds * scale), 1)
         if number < 10**8:

@@ -20,7 +20,9 @@ from loadgen._h2_frames import (
     END_STREAM,
     HEADERS,
     LAST_STREAM_ID,
+    NO_ERROR,
     PREFACE,
+    PROTOCOL_ERROR,
     RST_STREAM,
     frame,
     frame_head,
@@ -64,6 +66,16 @@ class Call:
         self.parts: list[bytes] | None = None  # the DATA received, otherwise
         self.received = 0  # bytes in `parts`
 
+    def end(self) -> Callable[[Reply], None] | None:
+        """Marks the call as ended and lets go of its bytes; `done`, the first time."""
+        done, self.done = self.done, None
+        self.payload = self.parts = None
+        self.request = _NOTHING
+        return done
+
+
+_NOTHING = Prepared(b"")
+
 
 class _Upload:
     __slots__ = ("left", "view", "window")
@@ -75,11 +87,13 @@ class _Upload:
 
 
 class Sender:
-    """What goes out on one connection. `Connection` adds what comes in."""
+    """What goes out on one connection, and its calls. `Connection` adds what comes in."""
 
-    def __init__(self) -> None:
+    def __init__(self, failed: Callable[[], None]) -> None:
+        self._failed = failed  # reports an exception out of a call's `done`
         self.out: list[bytes | memoryview] = [PREFACE]
         self.streams: dict[int, Call] = {}
+        self.closed = False
         self.limit = 0  # streams that may be open at once; 0 before the peer's SETTINGS and once nothing may start
         self.draining = False  # no new streams: GOAWAY, or stream ids have run out
         self.next_id = 1
@@ -179,3 +193,35 @@ class Sender:
         if self.streams.pop(call.stream_id, None) is not None:
             self._uploads.pop(call.stream_id, None)
             self.out.append(frame(RST_STREAM, 0, call.stream_id, u32.pack(code)))
+
+    # How calls end
+
+    def abandon(self, reply: Reply) -> None:
+        """The connection is gone: every call ends with this reply."""
+        self.closed = self.draining = True
+        self.limit = 0
+        calls = list(self.streams.values())
+        self.streams.clear()
+        self._uploads.clear()
+        self.out.clear()
+        for call in calls:
+            self._done(call, reply)
+
+    def _finish(self, call: Call, reply: Reply) -> None:
+        """The server has ended the stream; where our request is not all out, it is taken back (RFC 9113, 8.1)."""
+        self.streams.pop(call.stream_id, None)
+        if self._uploads.pop(call.stream_id, None) is not None:
+            self.out.append(frame(RST_STREAM, 0, call.stream_id, u32.pack(NO_ERROR)))
+        self._done(call, reply)
+
+    def _refuse(self, call: Call, reply: Reply, code: int = PROTOCOL_ERROR) -> None:
+        self.withdraw(call, code)
+        self._done(call, reply)
+
+    def _done(self, call: Call, reply: Reply) -> None:
+        done = call.end()
+        if done is not None:
+            try:
+                done(reply)
+            except Exception:
+                self._failed()

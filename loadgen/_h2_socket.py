@@ -233,6 +233,10 @@ class Link:
             self._fail(f"the server broke HTTP/2: {error}")
         except ssl.SSLError as error:
             self._fail(f"TLS failed: {error.reason or error}")
+        except BaseException:
+            # Ctrl-C in the middle of a reply: the rest of the bytes is not known to be read, so the connection ends.
+            self._fail("interrupted while reading")
+            raise
         else:
             if self._tls is not None and self._tls.ended:
                 self._fail("the server closed the TLS session")
@@ -241,6 +245,8 @@ class Link:
             self.flush()
 
     def _fail(self, why: str) -> None:
+        if self._socket is None:
+            return  # closed meanwhile, out of a reply
         self.lost = why
         self.close()
         self._changed(self)
