@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+from scipy.special import betainc
 from scipy.stats import binom
 
 from capacity.histogram import Histogram
@@ -42,6 +43,27 @@ def samples_needed(p: float, confidence: float = CONFIDENCE) -> int:
     while q**n + (1 - q) ** n > 1 - confidence:
         n += 1
     return n
+
+
+def early_stopping(over: int, p: float, confidence: float = 0.99) -> int:
+    """How many samples it takes to claim the p-th percentile within a bound when `over` of them were above it.
+
+    The smallest n with I_q(n - over, over + 1) <= 1 - confidence, as MLPerf's load generator stops early; for
+    independent samples, so multiply by the autocorrelation time.
+    """
+    if not 0 < p < 100 or over < 0:
+        raise ValueError(f"early stopping is for a percentile between 0 and 100, not {p}, and {over} samples over")
+
+    def enough(n: int) -> bool:
+        return bool(betainc(n - over, over + 1, p / 100) <= 1 - confidence)
+
+    low, high = over, 2 * (over + 1)
+    while not enough(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def interval_ranks(p: float, n: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
