@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from scipy.special import betainc
 from scipy.stats import binom
+from scipy.stats import t as student
 
 from capacity.histogram import Histogram
 from capacity.slo import Slo, format_duration
@@ -111,6 +112,20 @@ def interval_us(
     low = histogram.edges_at_rank_us(max(math.floor(ranks[0] * scale), 1))
     high = histogram.edges_at_rank_us(math.ceil(ranks[1] * scale))
     return None if low is None else (low[0], high[1] if high else None)
+
+
+def mean_interval_us(
+    histogram: Histogram, dependence: float = 1.0, confidence: float = CONFIDENCE
+) -> tuple[float, float] | None:
+    """The interval in µs that holds the mean, by Student's t; None for fewer than ten independent samples' worth.
+
+    Ten is the convention for calling a mean normal; heavy tails need more.
+    """
+    mean, deviation, effective = histogram.mean_us, histogram.deviation_us, histogram.count / dependence
+    if mean is None or deviation is None or effective < 10:
+        return None
+    half = float(student.ppf((1 + confidence) / 2, effective - 1)) * deviation / math.sqrt(effective)
+    return max(mean - half, 0.0), mean + half
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ _INFERENCES = 100_000
 
 # Above this share of the memory there is, a combination is kept and called tight.
 _TIGHT = 0.8
+# Advice to measure for longer than a day helps nobody.
+_LONGEST_S = 86_400
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -132,11 +134,17 @@ def _by_latency(candidates: list[Candidate], slo: Slo | None) -> tuple[list[Cand
         return candidates, Step("latency", _labels(candidates), ())
     kept = [candidate for candidate in candidates if candidate.row.meets_slo]
     losers = [
-        Loser(candidate.label, "; ".join(candidate.row.slo_reasons) or "not judged")
+        Loser(candidate.label, "; ".join([*candidate.row.slo_reasons, *_longer(candidate.row)]) or "not judged")
         for candidate in candidates
         if not candidate.row.meets_slo
     ]
     return kept, Step("latency", _labels(kept), tuple(losers))
+
+
+def _longer(row: Row) -> list[str]:
+    if row.meets_slo is not None or row.more_seconds is None:
+        return []
+    return [f"about {duration(row.more_seconds)} more would tell"]
 
 
 def _by_cost(candidates: list[Candidate]) -> tuple[Candidate | None, Step]:
@@ -156,8 +164,23 @@ def _by_cost(candidates: list[Candidate]) -> tuple[Candidate | None, Step]:
         assert winner is not None
         asked, lowest = _price_of(entry), _price_of(winner)
         more = f"{100 * (asked / lowest - 1):.0f} % more" if lowest > 0 and asked > lowest else "the same, and slower"
-        losers.append(Loser(entry.label, f"{money(asked, entry.row.currency)} per 100,000: {more}"))
+        apart = f", {unclear}" if (unclear := _not_told_apart(winner, entry)) else ""
+        losers.append(Loser(entry.label, f"{money(asked, entry.row.currency)} per 100,000: {more}{apart}"))
     return winner, Step("cost", (winner.label,) if winner else (), tuple(losers))
+
+
+def _not_told_apart(winner: Candidate, other: Candidate) -> str:
+    """What is to be said of two prices whose intervals overlap; empty where they do not, or have none."""
+    first, second = (entry.row.cost_per_100k.sequential_interval for entry in (winner, other))
+    if first is None or second is None or second[0] > first[1]:
+        return ""
+    # Half an interval shrinks with the root of the samples; both runs would go on at their rate.
+    halves, gap = (first[1] - first[0] + second[1] - second[0]) / 2, _price_of(other) - _price_of(winner)
+    spent = max(entry.row.due / entry.row.offered_rps if entry.row.offered_rps else 0.0 for entry in (winner, other))
+    seconds = spent * ((halves / gap) ** 2 - 1) if gap > 0 else math.inf
+    if not 0 < seconds < _LONGEST_S:
+        return "not told apart"
+    return f"not told apart yet; about {duration(seconds)} more would"
 
 
 def _price_of(candidate: Candidate) -> float:
@@ -211,6 +234,14 @@ def hourly(amount: float, currency: str) -> str:
     digits = f"{amount:.4f}".rstrip("0")
     decimals = max(len(digits) - digits.index(".") - 1, 2)
     return f"{money(0, currency)[:-4]}{amount:,.{decimals}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person plans them: 20 s, 3 min, 2 h, rounded up."""
+    for unit, size_s in (("h", 3600), ("min", 60)):
+        if seconds > 2 * size_s:
+            return f"{math.ceil(seconds / size_s)} {unit}"
+    return f"{math.ceil(seconds)} s"
 
 
 def money(amount: float, currency: str) -> str:

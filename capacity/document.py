@@ -76,6 +76,7 @@ class Measure(_Frozen):
     samples: Count = 0
     beyond: Count = 0
     mean: Us | None = None
+    mean_interval: tuple[Us, Us] | None = None
     min: Us | None = None
     p50: Us | None = None
     p90: Us | None = None
@@ -110,6 +111,7 @@ class CostPer100k(_Frozen):
     """Prices of 100,000 inferences; one that is null has its reason under its name."""
 
     sequential: Money | None = None
+    sequential_interval: tuple[Money, Money] | None = None
     saturated: Money | None = None
     at_slo: Money | None = None
     reasons: dict[str, str] = {}
@@ -125,7 +127,9 @@ class SloRate(_Frozen):
 class Row(_Frozen):
     """One combination and model, or (`worker` set) one worker of it.
 
-    Always: due = requests + unsent, and requests = answered + sum(errors).
+    Always: due = requests + unsent, and requests = answered + sum(errors). `dependence` is the autocorrelation time:
+    so many samples say as much as one independent one. Where the SLO is not resolved, `more_samples`, which is
+    `more_seconds` at this rate, would resolve it.
     """
 
     hardware: str
@@ -161,6 +165,8 @@ class Row(_Frozen):
     meets_slo: bool | None = None
     slo_reasons: list[str] = []
     more_samples: int | None = None
+    more_seconds: float | None = None
+    dependence: float = Field(default=1.0, ge=1)
     slo_rate: SloRate = SloRate()
     notes: list[str] = []
 

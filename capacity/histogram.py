@@ -168,6 +168,15 @@ class Histogram:
         return self.sum_ns / self.count / 1000 if self.count else None
 
     @property
+    def deviation_us(self) -> float | None:
+        """Standard deviation in µs, from the buckets' middles; None below two samples."""
+        if self.count < 2:
+            return None
+        middles = (FLOOR_US[:-1] + FLOOR_US[1:] - 1) / 2
+        centre = float(self.counts @ middles) / self.count
+        return float(np.sqrt(self.counts @ (middles - centre) ** 2 / (self.count - 1)))
+
+    @property
     def min_us(self) -> float | None:
         """Exact minimum in µs."""
         return None if self.min_ns is None else self.min_ns / 1000

@@ -26,7 +26,10 @@ def anderson_darling(gaps_s: NDArray[np.float64], rate: float) -> tuple[float, f
 
 
 def limit(z: float) -> float:
-    """P(A² < z) for a fully known distribution and n without bound (Marsaglia and Marsaglia, Evaluating the Anderson-Darling Distribution, 2004)."""
+    """P(A² < z) for a distribution that is known in full, and n without bound.
+
+    Marsaglia and Marsaglia, Evaluating the Anderson-Darling Distribution, 2004.
+    """
     if z <= 0:
         return 0.0
     if z < 2:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from capacity.confidence import Check, interval_us, judge, samples_needed
+from capacity.confidence import Check, interval_us, judge, mean_interval_us, samples_needed
 from capacity.cost import sequential_per_100k
 from capacity.document import CostPer100k, Measure, Memory, Row, RunFile, Warmup, WorkerInfo
 from capacity.hardware import Catalogue, HardwareCombination, Unknown
@@ -35,8 +35,9 @@ def build(
     catalogue: Catalogue,
     checks: list[Check],
     generators: list[dict[str, Any]],
+    dependence: Mapping[Series, float] | None = None,
 ) -> RunFile:
-    """The run.json of a run of `duration_s` seconds.
+    """The run.json of a run of `duration_s` seconds; `dependence` is each series' autocorrelation time in samples.
 
     A Series' hardware is the whole pool that its worker is part of, so the workers of a pool share it. ValueError
     where a tally's counts contradict each other.
@@ -60,6 +61,7 @@ def build(
             duration_s=duration_s,
             slo=slo,
             catalogue=catalogue,
+            dependence=_dependence(members, tallies, dependence or {}),
         )
 
     rows, ordinals = [], []
@@ -106,10 +108,10 @@ def _row(
     duration_s: float,
     slo: Slo | None,
     catalogue: Catalogue,
+    dependence: float,
 ) -> Row:
     latency = tally.histograms["latency"]
     lost = tally.failed + tally.unsent
-    verdict = judge(slo, latency, lost) if slo else None
     kind = _kind(hardware, told)
     memory = _memory(hardware, kind, told, tally, catalogue)
     peaks = (memory.host_peak_bytes, memory.accelerator_peak_bytes)
@@ -130,8 +132,8 @@ def _row(
         unsent=tally.unsent,
         offered_rps=_per_second(tally.due, duration_s),
         throughput_rps=_per_second(tally.answered, duration_s),
-        latency_us=measure(latency, lost),
-        service_us=measure(tally.histograms["service"], tally.failed),
+        latency_us=measure(latency, lost, dependence),
+        service_us=measure(tally.histograms["service"], tally.failed, dependence),
         lateness_us=measure(tally.histograms["lateness"]),
         queue_us=measure(tally.histograms["queue"]),
         compute_us=measure(tally.histograms["compute"]),
@@ -140,15 +142,15 @@ def _row(
         warmup=Warmup(requests=warmup.requests, errors=warmup.failed, mean_us=warmup.histograms["latency"].mean_us),
         memory_bytes=sum(peak or 0 for peak in peaks) or None,
         memory=memory,
-        meets_slo=verdict.meets if verdict else None,
-        slo_reasons=list(verdict.reasons) if verdict else [],
-        more_samples=verdict.more_samples if verdict else None,
+        dependence=round(dependence, 3),
     )
+    if slo:
+        row = judged(row, slo, latency)
     priced = price(row, catalogue) if worker is None else _unpriced(row, "its pool is priced as one")
     return priced.model_copy(update={"notes": _notes(priced, duration_s)})
 
 
-def measure(histogram: Histogram, beyond: int = 0) -> Measure:
+def measure(histogram: Histogram, beyond: int = 0, dependence: float = 1.0) -> Measure:
     """A measure's figures, without the percentiles that the sample cannot support; `beyond` lie above all recorded."""
     total = histogram.count + beyond
 
@@ -159,6 +161,7 @@ def measure(histogram: Histogram, beyond: int = 0) -> Measure:
         samples=total,
         beyond=beyond,
         mean=histogram.mean_us,
+        mean_interval=mean_interval_us(histogram, dependence),
         min=histogram.min_us,
         p50=percentile(50),
         p90=percentile(90),
@@ -166,8 +169,8 @@ def measure(histogram: Histogram, beyond: int = 0) -> Measure:
         p99=percentile(99),
         p999=percentile(99.9),
         max=histogram.max_us,
-        p90_interval=interval_us(histogram, 90, beyond),
-        p99_interval=interval_us(histogram, 99, beyond),
+        p90_interval=interval_us(histogram, 90, beyond, dependence),
+        p99_interval=interval_us(histogram, 99, beyond, dependence),
     )
 
 
@@ -184,21 +187,39 @@ def price(row: Row, catalogue: Catalogue) -> Row:
     if mean is None:
         reasons["sequential"] = "no request was answered"
     sequential = None if mean is None else sequential_per_100k(found.per_hour, mean, row.count)
+    ends = row.latency_us.mean_interval
+    low, high = (sequential_per_100k(found.per_hour, end, row.count) for end in ends or (0.0, 0.0))
     return row.model_copy(
         update={
             "price_per_hour": found.per_hour,
             "currency": found.currency,
             "price_note": found.note,
-            "cost_per_100k": CostPer100k(sequential=sequential, reasons=reasons),
+            "cost_per_100k": CostPer100k(
+                sequential=sequential, sequential_interval=(low, high) if ends else None, reasons=reasons
+            ),
         }
     )
 
 
 def judged(row: Row, slo: Slo, latency: Histogram) -> Row:
-    """The row with the verdict of another SLO on its answered requests' latencies."""
-    verdict = judge(slo, latency, row.due - row.answered)
-    update = {"meets_slo": verdict.meets, "slo_reasons": list(verdict.reasons), "more_samples": verdict.more_samples}
-    return row.model_copy(update=update)
+    """The row with the verdict of an SLO on its answered requests' latencies."""
+    verdict = judge(slo, latency, row.due - row.answered, row.dependence)
+    more = verdict.more_samples
+    return row.model_copy(
+        update={
+            "meets_slo": verdict.meets,
+            "slo_reasons": list(verdict.reasons),
+            "more_samples": more,
+            "more_seconds": round(more / row.offered_rps, 1) if more is not None and row.offered_rps > 0 else None,
+        }
+    )
+
+
+def _dependence(members: list[Series], tallies: Mapping[Series, Tally], times: Mapping[Series, float]) -> float:
+    """Of the pooled samples: their number over the independent ones' that the members have together."""
+    counts = {series: tallies[series].answered for series in members}
+    effective = sum(count / times.get(series, 1.0) for series, count in counts.items())
+    return max(sum(counts.values()) / effective, 1.0) if effective else 1.0
 
 
 def _unpriced(row: Row, reason: str) -> Row:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from capacity.cost import Candidate, choose, hourly, money, sequential_per_100k, size
+from capacity.cost import Candidate, choose, duration, hourly, money, sequential_per_100k, size
 from capacity.document import CostPer100k, Measure, Memory, Row
 from capacity.slo import Slo
 
@@ -71,6 +71,23 @@ def test_equal_prices_go_to_the_lower_p90() -> None:
     assert losers([slower, MEDIUM], "cost") == {slower.label: "$0.06 per 100,000: the same, and slower"}
 
 
+def test_prices_whose_intervals_overlap_are_not_told_apart() -> None:
+    def near(name: str, mean_ms: float, half: float) -> Candidate:
+        made = entry(name, 10, mean_ms, 0.21, offered_rps=10.0)
+        cost = made.row.cost_per_100k.sequential
+        assert cost is not None
+        ends = CostPer100k(sequential=cost, sequential_interval=(cost - half, cost + half))
+        return Candidate(name, made.row.model_copy(update={"cost_per_100k": ends}))
+
+    first, second = near("a + eia", 10, 0.0005), near("b + eia", 10.1, 0.0005)
+    # The gap is 0.00058 and the halves add up to 0.001: 2.94 times the 100 s that were measured.
+    said = "$0.06 per 100,000: 1 % more, not told apart yet; about 4 min more would"
+    assert losers([first, second], "cost") == {"b + eia": said}
+    assert "not told apart" not in losers([first, near("b + eia", 12, 0.0005)], "cost")["b + eia"]
+    same = losers([first, near("b + eia", 10, 0.0005)], "cost")["b + eia"]
+    assert same == "$0.06 per 100,000: the same, and slower, not told apart"
+
+
 def test_without_an_slo_every_latency_will_do() -> None:
     slow = entry("c5.xlarge", 30, 28, 0.001)
     choice = choose([MEDIUM, slow], None)
@@ -126,6 +143,8 @@ def test_a_sample_too_small_to_tell_is_not_a_pass_and_not_a_failure() -> None:
     assert choice.winner is None
     assert "too few to tell" in choice.sentence
     assert losers([few], "latency") == {"a": "P90: not enough samples (10 < 29)"}
+    longer = entry("a", 1, 1, 1, meets_slo=None, slo_reasons=["P90 too close"], more_samples=90, more_seconds=8.2)
+    assert losers([longer], "latency") == {"a": "P90 too close; about 9 s more would tell"}
     assert choose([entry("b", 20, 20, 1)], SLO).sentence == "No combination meets p90=15ms."
 
 
@@ -162,6 +181,7 @@ def test_amounts_read_well() -> None:
         "$55.04",
         "$0.8048",
     ]
+    assert [duration(seconds) for seconds in (0.2, 100, 121, 7201)] == ["1 s", "100 s", "3 min", "3 h"]
     assert money(1.2, "EUR") == "€1.20"
     assert money(1.2, "CHF") == "CHF 1.20"
     assert [size(count) for count in (12, 1536, 1.5 * GIB)] == ["12 B", "1.5 KiB", "1.5 GiB"]

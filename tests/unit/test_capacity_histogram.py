@@ -56,6 +56,8 @@ def test_a_percentile_is_the_sample_of_its_rank_to_three_digits() -> None:
         truth = ordered[rank - 1] / 1000
         assert histogram.percentile_us(p) == pytest.approx(truth, rel=1e-3, abs=0.5)
     assert histogram.mean_us == pytest.approx(values.mean() / 1000, rel=1e-12)
+    assert histogram.deviation_us == pytest.approx(values.std(ddof=1) / 1000, rel=1e-3)
+    assert recorded([5]).deviation_us is None
 
 
 def test_a_percentile_never_passes_the_exact_extremes() -> None:

@@ -150,6 +150,35 @@ def test_the_price_is_of_one_request_at_a_time_on_each_accelerator() -> None:
     assert row.notes == []
 
 
+def test_the_price_carries_the_interval_of_the_mean() -> None:
+    values = np.random.default_rng(6).exponential(10_000_000, 1000).astype(np.int64)
+    row = built({series(0): tally(values)}).rows[0]
+    assert row.latency_us.mean_interval is not None
+    assert row.cost_per_100k.sequential_interval is not None
+    low, high = row.latency_us.mean_interval
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 1000 / np.sqrt(1000), rel=0.01)
+    assert row.cost_per_100k.sequential_interval[1] == pytest.approx(0.36 / 36 * high / 1e6 * 1000 / 2, rel=1e-6)
+
+
+def test_dependent_samples_widen_the_intervals_and_the_advice_is_in_seconds() -> None:
+    values = [9_000_000] * 910 + [20_000_000] * 90
+    plain = built({series(0): tally(values)}).rows[0]
+    wide = built({series(0): tally(values)}, dependence={series(0): 4.0}).rows[0]
+    assert (plain.dependence, wide.dependence) == (1.0, 4.0)
+    assert plain.latency_us.mean_interval is not None
+    assert wide.latency_us.mean_interval is not None
+    ratio = np.ptp(wide.latency_us.mean_interval) / np.ptp(plain.latency_us.mean_interval)
+    assert ratio == pytest.approx(2, rel=0.02)
+    assert plain.more_samples is not None
+    assert wide.more_samples is not None
+    assert wide.more_samples > 2 * plain.more_samples
+    assert plain.more_seconds == pytest.approx(plain.more_samples / 100, abs=0.1)
+    pooled = built(
+        {series(0): tally(values), series(1): tally(values)}, dependence={series(0): 4.0, series(1): 1.0}
+    ).rows[0]
+    assert pooled.dependence == 1.6
+
+
 def test_a_price_from_a_queue_says_so() -> None:
     row = built({series(0): tally([80_000_000] * 1000)}, duration_s=10.0).rows[0]
     assert row.notes == ["about 4 requests were in flight on each accelerator: the sequential price includes waiting"]
