@@ -108,11 +108,14 @@ def serve(
     options: ServeOptions,
     accelerator: Annotated[str, typer.Option(help="KIND:ORDINAL, as in cpu:0.")] = "cpu:0",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Prometheus metrics at http://HOST:PORT/metrics.")
+    ] = None,
 ) -> None:
     """Serves one model on one ordinal until SIGTERM; prints `ready ADDRESS ORDINAL MODEL` once it is warm."""
     with _one_line():
         context, identity = launch.prepare(options, accelerator)
-        settings = launch.server_options(options, port)
+        settings = launch.server_options(options, port, metrics_port)
         from worker.server import serve as run
 
         def on_ready(address: str, name: str) -> None:

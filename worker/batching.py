@@ -39,7 +39,18 @@ class Policy:
 class Job:
     """One request on its way through the queue."""
 
-    __slots__ = ("_ticket", "arrived_ns", "begun_ns", "expires_ns", "future", "inputs", "key", "priority", "rows")
+    __slots__ = (
+        "_ticket",
+        "arrived_ns",
+        "begun_ns",
+        "deadline_ns",
+        "expires_ns",
+        "future",
+        "inputs",
+        "key",
+        "priority",
+        "rows",
+    )
 
     def __init__(
         self,
@@ -57,6 +68,8 @@ class Job:
         self.priority = priority
         # By time.monotonic_ns; 0: never.
         self.expires_ns = expires_ns
+        # When the caller stops waiting; gRPC cancels the call then. 0: never.
+        self.deadline_ns = 0
         self.arrived_ns = time.monotonic_ns()
         self.begun_ns = 0
         self.future: asyncio.Future[Done]
@@ -99,6 +112,7 @@ class Batcher:
         self._mailbox: SimpleQueue[Job | Callable[[], None] | None] = SimpleQueue()
         self._finished: deque[tuple[int, Ran | BaseException, list[Job]]] = deque()
         self._woken = False
+        self._active: set[Job] = set()
         # The executor's own: one queue a priority level.
         self._levels: list[deque[Job]] = [deque() for _ in range(policy.priority_levels + 1)]
         # Each is written by one thread only; their difference is the depth of the queue.
@@ -139,6 +153,7 @@ class Batcher:
             delay = (job.expires_ns - job.arrived_ns) / 1e9
             timer = self._loop.call_later(delay, self._expire, job)
         self._submitted += 1
+        self._active.add(job)
         self._mailbox.put(job)
         try:
             return await future
@@ -147,6 +162,7 @@ class Batcher:
                 self._given_up += 1
             raise
         finally:
+            self._active.discard(job)
             if timer is not None:
                 timer.cancel()
 
@@ -155,10 +171,18 @@ class Batcher:
             self._given_up += 1
             _fail(job.future, _expired())
 
-    async def stop(self) -> None:
-        """Ends the thread after what is queued already."""
+    def give_up(self) -> None:
+        """Answers everything that waits or runs with UNAVAILABLE; what waits is never run."""
+        for job in list(self._active):
+            if job.claim():
+                self._given_up += 1
+            _fail(job.future, unavailable("the worker is ending"))
+
+    async def stop(self, patience_s: float) -> bool:
+        """Ends the thread after what is queued already. False where it does not end in time."""
         self._mailbox.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, patience_s)
+        return not self._thread.is_alive()
 
     # What follows runs in the executor thread.
 
@@ -245,7 +269,7 @@ class Batcher:
         if not job.claim():
             return False
         self._taken += 1
-        if job.expires_ns and now >= job.expires_ns:
+        if (job.expires_ns and now >= job.expires_ns) or (job.deadline_ns and now >= job.deadline_ns):
             self._loop.call_soon_threadsafe(_fail, job.future, _expired())
             return False
         job.begun_ns = now

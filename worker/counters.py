@@ -44,6 +44,7 @@ class Counters:
     # Rows of all batches: what Triton calls inferences.
     inferences: int = 0
     in_flight: int = 0
+    bytes_in_flight: int = 0
     # Milliseconds since the epoch.
     last_inference_ms: int = 0
     success: Duration = field(default_factory=Duration)

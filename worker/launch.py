@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker import accelerators, host
+from worker import accelerators, host, log
 from worker.accelerators import Accelerator
 from worker.errors import UsageError
 from worker.options import ServeOptions
@@ -98,9 +98,11 @@ def _simulated(options: ServeOptions, ordinal: int) -> "tuple[Context, Identity]
     return SimulatedContext(simulation, specification), identity
 
 
-def server_options(options: ServeOptions, port: int) -> "server.Options":
+def server_options(options: ServeOptions, port: int, metrics_port: int | None) -> "server.Options":
     from worker.batching import Policy
+    from worker.security import Security
     from worker.server import Options
+    from worker.service import Limits
     from worker.sim import duration_ns
 
     try:
@@ -119,7 +121,18 @@ def server_options(options: ServeOptions, port: int) -> "server.Options":
         options.priority_levels,
         options.default_priority or options.priority_levels,
     )
-    return Options(options.host, port, policy, duration_ns(options.drain) / 1e9)
+    if options.log_level not in log.LEVELS:
+        raise UsageError(f"--log-level is {', '.join(log.LEVELS)}, not {options.log_level!r}")
+    log.configure(options.log_level)
+    return Options(
+        options.host,
+        port,
+        policy,
+        duration_ns(options.drain) / 1e9,
+        Limits(options.max_in_flight, options.max_in_flight_mib * 1024**2),
+        Security(options.tls_cert, options.tls_key, options.tls_client_ca, options.token_file),
+        metrics_port,
+    )
 
 
 def _inputs(options: ServeOptions) -> "tuple[TensorSpec, ...]":

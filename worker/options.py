@@ -37,6 +37,13 @@ class ServeOptions:
     max_queue_size: Annotated[int, Option(min=0, help="Requests that may wait; 0: no bound of this kind.")] = 0
     priority_levels: Annotated[int, Option(min=0, help="Levels of priority; 1 goes first.")] = 0
     default_priority: Annotated[int, Option(min=0, help="Level of requests that name none; 0: the lowest.")] = 0
+    max_in_flight: Annotated[int, Option(min=1, help="Requests in flight; more are refused.")] = 4096
+    max_in_flight_mib: Annotated[int, Option(min=1, help="MiB of requests in flight; more are refused.")] = 1024
+    tls_cert: Annotated[Path | None, Option(help="The server's certificate chain, PEM.")] = None
+    tls_key: Annotated[Path | None, Option(help="Its key, PEM.")] = None
+    tls_client_ca: Annotated[Path | None, Option(help="Clients must show a certificate of this authority, PEM.")] = None
+    token_file: Annotated[Path | None, Option(help="Calls must carry the bearer token in this file.")] = None
+    log_level: Annotated[str, Option(help="debug, info, warning or error: JSON lines on stderr.")] = "warning"
     drain: Annotated[str, Option(help="How long requests in flight may take after SIGTERM.")] = "30s"
     sim: Annotated[str, Option(help="fixed:10ms, lognormal:5ms,0.2 (mean, variation) or replay:RUN:TAG.")] = (
         "fixed:10ms"

@@ -1,7 +1,6 @@
 """One worker process: the grpc.aio server, from binding its port to draining."""
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
@@ -13,16 +12,21 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from worker import log, metrics
 from worker.batching import Batcher, Policy
 from worker.contexts import Context, WarmUp, warm_up
 from worker.counters import Counters
 from worker.errors import UsageError
+from worker.security import Security
 from worker.served import ServedModel
-from worker.service import Identity, Service
+from worker.service import Identity, Limits, Service, process_peak_bytes
 from worker.wire import accelerator_pb2, open_inference_pb2
 
 # The default of 4 MiB refuses a batch of 32 images (19 MB).
 MESSAGE_BYTES = 256 * 1024 * 1024
+
+# After the drain: how long the last answers, and the forward pass that may be running, have left.
+ABANDON_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,10 @@ class Options:
     port: int = 0
     policy: Policy = field(default_factory=Policy)
     drain_s: float = 30.0
+    limits: Limits = field(default_factory=Limits)
+    security: Security = field(default_factory=Security)
+    # None: no metrics.
+    metrics_port: int | None = None
 
 
 async def serve(context: Context, identity: Identity, options: Options, on_ready: Callable[[str, str], None]) -> None:
@@ -46,13 +54,14 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
         loop.add_signal_handler(number, stopped.set)
     counters = Counters()
     batcher = Batcher(context, options.policy, loop, counters.executed)
-    service = Service(identity, context, batcher, counters)
+    service = Service(identity, context, batcher, counters, options.limits)
     server = grpc.aio.server(
+        interceptors=options.security.interceptors(),
         options=[
             ("grpc.so_reuseport", 0),  # on by default: a second worker would share the port without an error
             ("grpc.max_receive_message_length", MESSAGE_BYTES),
             ("grpc.max_send_message_length", MESSAGE_BYTES),
-        ]
+        ],
     )
     server.add_generic_rpc_handlers(service.handlers())
     healthy = health.aio.HealthServicer()
@@ -64,6 +73,18 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
     ]
     reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
     port = _bind(server, options)
+    page = lambda: metrics.render(  # noqa: E731
+        counters,
+        depth=batcher.depth,
+        process_peak_bytes=process_peak_bytes(),
+        accelerator_peak_bytes=context.peak_bytes(),
+    )
+    if options.metrics_port is not None:
+        try:
+            scraped = await metrics.start(options.address, options.metrics_port, page)
+        except OSError as error:
+            raise UsageError(f"--metrics-port {options.metrics_port} cannot be bound: {error.strerror}") from None
+        log.info("metrics", port=scraped.sockets[0].getsockname()[1])
     for name in ("", *names):
         await healthy.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
     await server.start()
@@ -86,13 +107,27 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)  # requests leave little behind; the default looks after every 700 objects
+    log.info(
+        "ready",
+        address=f"{options.address}:{port}",
+        accelerator=identity.accelerator.name,
+        model=model.name,
+        first_inference_ms=warm.first_ns / 1e6,
+    )
     on_ready(f"{options.address}:{port}", model.name)
     await waiting
     service.refuse()
+    log.info("draining", in_flight=counters.in_flight)
     await healthy.enter_graceful_shutdown()
-    await server.stop(options.drain_s)
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(batcher.stop(), 1)
+    stopping = asyncio.ensure_future(server.stop(options.drain_s + ABANDON_S))
+    await asyncio.wait((stopping,), timeout=options.drain_s)
+    if not stopping.done():
+        log.warning("given up", in_flight=counters.in_flight)
+        batcher.give_up()
+    await stopping
+    log.info("stopped", requests=counters.requests, answered=counters.answered)
+    if not await batcher.stop(ABANDON_S):
+        os._exit(0)  # a forward pass hangs, and nobody waits for it any more
 
 
 def _load(context: Context, policy: Policy) -> tuple[ServedModel, WarmUp]:
@@ -115,7 +150,10 @@ def _bind(server: grpc.aio.Server, options: Options) -> int:
         reason = "is in use" if error.errno == 98 else f"cannot be bound: {error.strerror or error}"
         raise UsageError(f"{options.address}:{options.port} {reason}") from None
     host = f"[{options.address}]" if ":" in options.address else options.address
+    credentials = options.security.credentials()
     try:
-        return server.add_insecure_port(f"{host}:{options.port}")
+        if credentials is not None:
+            return int(server.add_secure_port(f"{host}:{options.port}", credentials))
+        return int(server.add_insecure_port(f"{host}:{options.port}"))
     except RuntimeError:
         raise UsageError(f"{options.address}:{options.port} is in use") from None

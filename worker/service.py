@@ -7,28 +7,33 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
 
 import grpc
 
-from worker import host
+from worker import host, log
 from worker.accelerators import Accelerator
 from worker.batching import Batcher
 from worker.contexts import Context, WarmUp
 from worker.counters import Counters, Duration
 from worker.errors import Refused, invalid, unavailable
 from worker.histograms import DIGITS, HIGHEST_US, LOWEST_US, Histogram
-from worker.requests import Plan, Reader
+from worker.requests import Plan, Reader, varint
 from worker.served import VERSION, ServedModel, config, metadata
 from worker.sharedmemory import Regions
 from worker.tensors import Tensor
 from worker.wire import accelerator_pb2 as ours
 from worker.wire import open_inference_pb2 as oip
 
-EXTENSIONS = ("model_configuration", "statistics")
+EXTENSIONS = ("model_configuration", "statistics", "system_shared_memory")
+# Of one stream: inferences that run side by side, and answers that wait for the client to read them.
+STREAM_RUNNING = 256
+STREAM_ANSWERS = 64
+# Key of ModelStreamInferResponse.infer_response: field number << 3 | length-delimited.
+_STREAM_RESPONSE = bytes([2 << 3 | 2])
 
 # grpc carries no types.
 ServicerContext: TypeAlias = Any
@@ -49,15 +54,27 @@ class Identity:
     instance_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What may be in flight at once; more is refused with UNAVAILABLE, so that memory stays bounded."""
+
+    in_flight: int = 4096
+    bytes_in_flight: int = 1024**3
+
+
 class Service:
     """Every RPC of both services. `ready` once the model is warm; until then, and while draining, it refuses work."""
 
-    def __init__(self, identity: Identity, context: Context, batcher: Batcher, counters: Counters) -> None:
+    def __init__(
+        self, identity: Identity, context: Context, batcher: Batcher, counters: Counters, limits: Limits
+    ) -> None:
         self.identity = identity
         self.counters = counters
         self.context = context
         self.model: ServedModel | None = None
-        self.regions = Regions()
+        self._limits = limits
+        self._regions = Regions()
+        self._streams: set[asyncio.Task[None]] = set()
         self._reader: Reader | None = None
         self._batcher = batcher
         self._warm = WarmUp(0, [])
@@ -68,17 +85,20 @@ class Service:
         """From here on inference is answered."""
         self._warm = warm
         self._ready_ns = time.monotonic_ns()
-        self._reader = Reader(model, self.regions)
+        self._reader = Reader(model, self._regions)
         self.model = model
 
     def refuse(self) -> None:
         """From here on inference is answered with UNAVAILABLE."""
         self.model = self._reader = None
+        for stream in self._streams:
+            stream.cancel()
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """What the server needs in order to dispatch: each method of both services under its protocol name."""
-        raw = {
-            "ModelInfer": grpc.unary_unary_rpc_method_handler(self.model_infer)  # bytes in, bytes out
+        raw = {  # bytes in, bytes out
+            "ModelInfer": grpc.unary_unary_rpc_method_handler(self.model_infer),
+            "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self.model_stream_infer),
         }
         plain: dict[str, Callable[..., Awaitable[Any]]] = {
             "ServerLive": self.server_live,
@@ -88,6 +108,12 @@ class Service:
             "ModelMetadata": self.model_metadata,
             "ModelConfig": self.model_config,
             "ModelStatistics": self.model_statistics,
+            "SystemSharedMemoryStatus": self.system_shared_memory_status,
+            "SystemSharedMemoryRegister": self.system_shared_memory_register,
+            "SystemSharedMemoryUnregister": self.system_shared_memory_unregister,
+            "CudaSharedMemoryStatus": self.cuda_shared_memory_status,
+            "CudaSharedMemoryRegister": self.cuda_shared_memory_register,
+            "CudaSharedMemoryUnregister": self.cuda_shared_memory_unregister,
         }
         own: dict[str, Callable[..., Awaitable[Any]]] = {"Describe": self.describe, "Snapshot": self.snapshot}
         inference = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -134,31 +160,87 @@ class Service:
 
     async def model_infer(self, data: bytes, context: ServicerContext) -> bytes:
         """The hot path. Bytes both ways, so that a message that cannot be parsed is the client's error too."""
+        try:
+            return await self._infer(data, context)
+        except Refused as refused:
+            await context.abort(refused.code, refused.message)
+        raise AssertionError("abort always raises")
+
+    async def model_stream_infer(self, messages: AsyncIterator[bytes], context: ServicerContext) -> None:
+        """Many inferences on one stream, run side by side. A failed one is answered in its place, under its id."""
+        answers: asyncio.Queue[bytes | None] = asyncio.Queue(STREAM_ANSWERS)
+        running: set[asyncio.Task[None]] = set()
+
+        async def answer(data: bytes) -> None:
+            try:
+                message = _STREAM_RESPONSE + _sized(await self._infer(data, context))
+            except Refused as refused:
+                failed = oip.ModelInferResponse(id=_id(data))
+                message = oip.ModelStreamInferResponse(
+                    error_message=refused.message, infer_response=failed
+                ).SerializeToString()
+            await answers.put(message)
+
+        async def read() -> None:
+            try:
+                async for data in messages:
+                    task = asyncio.create_task(answer(data))
+                    running.add(task)
+                    task.add_done_callback(running.discard)
+                    if len(running) >= STREAM_RUNNING:
+                        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                pass  # the worker drains: what was read is still answered
+            if running:
+                await asyncio.wait(running)
+            await answers.put(None)
+
+        reader = asyncio.create_task(read())
+        self._streams.add(reader)
+        try:
+            while (message := await answers.get()) is not None:
+                await context.write(message)
+        finally:
+            self._streams.discard(reader)
+            for task in (reader, *running):
+                task.cancel()
+
+    async def _infer(self, data: bytes, context: ServicerContext) -> bytes:
+        """Answers one message. Raises Refused, whatever the reason is; the counters know of it then."""
         begin = time.monotonic_ns()
         counters = self.counters
         counters.requests += 1
         counters.in_flight += 1
+        counters.bytes_in_flight += len(data)
         try:
             reader = self._reader
             if reader is None:
                 raise unavailable("the model is not ready")
+            if counters.in_flight > self._limits.in_flight:
+                raise unavailable(f"{self._limits.in_flight} requests are in flight, which is the bound")
+            if counters.bytes_in_flight > self._limits.bytes_in_flight:
+                raise unavailable(f"requests of {self._limits.bytes_in_flight} bytes are in flight, which is the bound")
             plan, inputs = reader.remembered(data) or self._read(data)
-            outputs, ran, queue_ns = await self._batcher.infer(plan.job(inputs))
+            job = plan.job(inputs)
+            if (remaining := context.time_remaining()) is not None:
+                job.deadline_ns = job.arrived_ns + int(remaining * 1e9)
+            outputs, ran, queue_ns = await self._batcher.infer(job)
             response = plan.answer(reader.model.name, reader.selected(plan, outputs))
             counters.succeeded(ran, queue_ns, time.monotonic_ns() - begin)
             return response
         except Refused as refused:
             counters.failed(refused.code.name, time.monotonic_ns() - begin)
-            await context.abort(refused.code, refused.message)
+            raise
         except asyncio.CancelledError:
             counters.failed("CANCELLED", time.monotonic_ns() - begin)
             raise
         except Exception as error:
             counters.failed("INTERNAL", time.monotonic_ns() - begin)
-            await context.abort(grpc.StatusCode.INTERNAL, one_line(error))
+            log.warning("inference failed", error=one_line(error))
+            raise Refused(grpc.StatusCode.INTERNAL, one_line(error)) from error
         finally:
             counters.in_flight -= 1
-        raise AssertionError("abort always raises")
+            counters.bytes_in_flight -= len(data)
 
     def _read(self, data: bytes) -> tuple[Plan, list[Tensor]]:
         """A message that is not like one before."""
@@ -169,6 +251,43 @@ class Service:
         self._model(request.model_name, request.model_version)
         assert self._reader is not None
         return self._reader.read(request, data)
+
+    async def system_shared_memory_status(
+        self, request: oip.SystemSharedMemoryStatusRequest, context: ServicerContext
+    ) -> oip.SystemSharedMemoryStatusResponse:
+        message = oip.SystemSharedMemoryStatusResponse()
+        for region in self._regions.status(request.name):
+            status = message.regions[region.name]
+            status.name, status.key = region.name, region.key
+            status.offset, status.byte_size = region.offset, region.byte_size
+        return message
+
+    async def system_shared_memory_register(
+        self, request: oip.SystemSharedMemoryRegisterRequest, context: ServicerContext
+    ) -> oip.SystemSharedMemoryRegisterResponse:
+        self._regions.register(request.name, request.key, request.offset, request.byte_size)
+        return oip.SystemSharedMemoryRegisterResponse()
+
+    async def system_shared_memory_unregister(
+        self, request: oip.SystemSharedMemoryUnregisterRequest, context: ServicerContext
+    ) -> oip.SystemSharedMemoryUnregisterResponse:
+        self._regions.unregister(request.name)
+        return oip.SystemSharedMemoryUnregisterResponse()
+
+    async def cuda_shared_memory_status(
+        self, request: oip.CudaSharedMemoryStatusRequest, context: ServicerContext
+    ) -> oip.CudaSharedMemoryStatusResponse:
+        return oip.CudaSharedMemoryStatusResponse()
+
+    async def cuda_shared_memory_register(
+        self, request: oip.CudaSharedMemoryRegisterRequest, context: ServicerContext
+    ) -> oip.CudaSharedMemoryRegisterResponse:
+        raise Refused(grpc.StatusCode.UNIMPLEMENTED, f"{self.identity.accelerator.name} has no CUDA shared memory")
+
+    async def cuda_shared_memory_unregister(
+        self, request: oip.CudaSharedMemoryUnregisterRequest, context: ServicerContext
+    ) -> oip.CudaSharedMemoryUnregisterResponse:
+        return oip.CudaSharedMemoryUnregisterResponse()
 
     async def describe(self, request: ours.DescribeRequest, context: ServicerContext) -> ours.DescribeResponse:
         identity, accelerator, executed = self.identity, self.identity.accelerator, self.context
@@ -251,6 +370,18 @@ def _handler(messages: Any, name: str, method: Callable[..., Awaitable[Any]]) ->
         request_deserializer=getattr(messages, f"{name}Request").FromString,
         response_serializer=getattr(messages, f"{name}Response").SerializeToString,
     )
+
+
+def _sized(data: bytes) -> bytes:
+    return varint(len(data)) + data
+
+
+def _id(data: bytes) -> str:
+    """The id of a message that was refused, as far as it can be read."""
+    try:
+        return str(oip.ModelInferRequest.FromString(data).id)
+    except Exception:  # the runtime's DecodeError, by whichever class its implementation raises
+        return ""
 
 
 def _statistics(name: str, counters: Counters) -> oip.ModelStatistics:

@@ -124,6 +124,7 @@ class SimulatedContext:
     def __init__(self, simulation: Simulation, specification: Specification = DEFAULT_SPECIFICATION) -> None:
         self.specification = specification
         self.parameter_bytes = 0
+        self.first_ns = 0
         self.precision = ""
         self.threads = 0
         self._simulation = simulation
