@@ -166,16 +166,16 @@ def by_percentile(curves: Sequence[tuple[str, Histogram, int]], slo: Slo | None,
             parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
             parts.append(_text(x, bottom + 18, f"{p:g} %", "soft mid"))
     parts.append(_text((left + width) / 2, height - 8, "of requests were at least this fast", "soft mid"))
-    if slo:
-        for p, bound_ns in slo.bounds:
-            y, end = up(bound_ns / 1e6), across(min(-math.log10(1 - p / 100), last))
-            parts.append(f'<line class="slo" x1="{left}" x2="{end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(_text(left + 4, y - 5, f"SLO P{p:g} {format_duration(bound_ns)}", "slo-text halo"))
     for index, (_name, points) in enumerate(drawn):
         path = " ".join(f"{across(x):.1f},{up(us / 1000):.1f}" for x, us in points)
         number = index % len(DASHES)
         look = f'style="stroke:var(--s{number})" stroke-dasharray="{DASHES[number]}"'
         parts.append(f'<polyline class="curve" {look} points="{path}"/>')
+    if slo:
+        for p, bound_ns in slo.bounds:
+            y, end = up(bound_ns / 1e6), across(min(-math.log10(1 - p / 100), last))
+            parts.append(f'<line class="slo" x1="{left}" x2="{end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+            parts.append(_text(left + 4, y - 5, f"SLO P{p:g} {format_duration(bound_ns)}", "slo-text halo"))
     return Picture("".join(parts), width, height)
 
 

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from capacity.cost import Choice, hourly, money, size
+from capacity.choice import Choice
+from capacity.cost import hourly, money, size
 from capacity.hardware import Catalogue
 from capacity.picture import DASHES, STYLE, Picture, by_percentile, cost_and_latency, stacked
 from capacity.raster import write_png

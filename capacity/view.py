@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from capacity.choice import Candidate, Choice, choose
 from capacity.confidence import samples_needed
-from capacity.cost import Candidate, Choice, choose
 from capacity.document import Measure, Row
 from capacity.hardware import Catalogue
 from capacity.run import Run

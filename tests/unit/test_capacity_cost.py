@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from capacity.cost import Candidate, choose, duration, hourly, money, sequential_per_100k, size
+from capacity.choice import Candidate, choose
+from capacity.cost import duration, hourly, money, sequential_per_100k, size
 from capacity.document import CostPer100k, Measure, Memory, Row
 from capacity.slo import Slo
 
@@ -121,11 +122,34 @@ def test_tight_or_unknown_memory_is_remarked_and_kept() -> None:
 def test_an_unknown_price_loses_the_last_step_by_name() -> None:
     laptop = entry("laptop", 1, 1, None)
     assert losers([MEDIUM, laptop], "cost") == {"laptop": "no price for the host 'laptop' in the catalogue"}
-    choice = choose([laptop], SLO)
+    choice = choose([laptop, entry("server", 2, 2, None)], SLO)
     assert choice.winner is None
     assert choice.sentence == (
         "No price is known, so none can be chosen by cost. The lowest P90 under p90=15ms is that of laptop: 1 ms."
     )
+
+
+def test_the_only_one_left_needs_no_price_to_compare() -> None:
+    laptop, slow = entry("laptop", 1, 1, None), entry("server", 20, 20, 1)
+    choice = choose([laptop, slow], SLO)
+    assert choice.winner == laptop
+    assert choice.sentence == "laptop: the only one that is left under p90=15ms; its price is not known."
+    assert choose([MEDIUM, slow], SLO).reason == (
+        "the only one that is left under p90=15ms, $0.06 per 100,000 inferences."
+    )
+
+
+def test_slices_of_one_host_are_compared_without_its_price() -> None:
+    one = entry("laptop + 2 × cpu-1c", 12, 12, None, host="laptop", accelerator="cpu-1c", count=2, kind="cpu")
+    two = entry("laptop + cpu-2c", 8, 8, None, host="laptop", accelerator="cpu-2c", kind="cpu")
+    choice = choose([two, one], SLO)
+    assert choice.winner == one
+    assert losers([two, one], "cost") == {two.label: "33 % more of the host's time an inference"}
+    assert choice.reason == (
+        "the least of the host's time an inference under p90=15ms, 6 ms. All are slices of one host of unknown price."
+    )
+    elsewhere = entry("server + cpu-1c", 8, 8, None, host="server", accelerator="cpu-1c", kind="cpu")
+    assert choose([two, elsewhere], SLO).winner is None
 
 
 def test_an_invalid_run_never_wins_and_never_loses_as_hardware() -> None:

@@ -244,7 +244,7 @@ def test_pictures_are_well_formed_and_say_what_they_show(tmp_path: Path) -> None
 
 
 def test_without_any_price_there_are_no_bars_and_the_reason_is_said(tmp_path: Path) -> None:
-    run = make(tmp_path / "a", [("laptop + cpu-1c", 5.0)])
+    run = make(tmp_path / "a", [("laptop + cpu-1c", 5.0), ("server + cpu-1c", 6.0)])
     html = write_report(run, tmp_path / "out").read_text()
     assert "No bars of cost, because no price is known: no price for the host &#39;laptop&#39;" in html
     assert "<rect x=" not in html
