@@ -275,7 +275,7 @@ def test_a_broken_connection_fails_its_calls_and_the_next_one_serves(name: str, 
                 assert stream < 11
         peer.send(BROKEN[name])
 
-    with Server(script) as server, channel(server.address) as opened:
+    with Server(script) as server, channel(server.address, connect_timeout_s=60.0) as opened:
         assert {reply.code for reply in many(opened, 5)} == {14}
         assert opened.in_flight == 0
         counts = opened.statistics
@@ -431,6 +431,65 @@ def test_goaway_moves_the_channel_to_a_new_connection() -> None:
         counts = opened.statistics
         assert (counts.goaways, counts.refused, counts.connects, counts.reconnects) == (10, 10, 10, 9)
         assert counts.broken == 0
+
+
+def test_a_server_that_closes_while_it_goes_away_leaves_calls_unavailable() -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        streams = peer.requests()
+        peer.send(ok_reply(next(streams), b"pong"))
+        for _ in range(3):
+            last = next(streams)
+        peer.send(frame(GOAWAY, 0, 0, struct.pack(">II", last, 0)))
+
+    with Server(script) as server, channel(server.address) as opened:
+        assert opened.call(b"ping", 10.0).code == 0
+        assert {reply.code for reply in many(opened, 3)} == {14}
+        counts = opened.statistics
+        assert (counts.goaways, counts.refused, counts.broken) == (1, 0, 1)
+
+
+def test_a_cancelled_call_makes_room_for_one_that_waits() -> None:
+    def script(peer: Peer) -> None:
+        peer.greet(struct.pack(">HI", 3, 1))
+        streams = peer.requests()
+        next(streams)
+        for stream in streams:
+            peer.send(ok_reply(stream, b"pong"))
+
+    with Server(script) as server, channel(server.address) as opened:
+        replies: list[Reply] = []
+        over = Event()
+        first = opened.start(b"ping", None, replies.append)
+        opened.start(b"ping", None, lambda reply: (replies.append(reply), over.set())[0])
+        while opened._waiting and opened.statistics.connects == 0:
+            gevent.sleep(0.01)
+        opened.cancel(first)
+        assert over.wait(BOUND_S)
+        assert [reply.code for reply in replies] == [1, 0]
+
+
+def test_stream_ids_run_out_while_the_server_is_silent() -> None:
+    connections = iter(range(10))
+
+    def script(peer: Peer) -> None:
+        silent = next(connections) == 0
+        peer.greet()
+        for number, stream in enumerate(peer.requests()):
+            if number == 0 or not silent:
+                peer.send(ok_reply(stream, b"pong"))
+
+    with Server(script) as server, channel(server.address) as opened:
+        assert opened.call(b"ping", 10.0).code == 0
+        gevent.sleep(0)  # out of the read that brought the reply
+        opened._pool.ready[0].connection.next_id = 2**31 - 1
+        unanswered: list[Reply] = []
+        handle = opened.start(b"ping", None, unanswered.append)
+        assert opened.call(b"ping", 10.0).code == 0
+        assert opened.in_flight == 1
+        opened.cancel(handle)
+        assert [reply.code for reply in unanswered] == [1]
+        assert opened.statistics.connects == 2
 
 
 def test_stream_ids_that_run_out_bring_a_new_connection() -> None:

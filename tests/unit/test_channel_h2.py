@@ -227,6 +227,16 @@ def test_a_large_upload_is_cut_to_the_peers_frame_size_and_waits_for_both_window
     assert sum(flags for _, flags, _, _ in data) == 1
 
 
+def test_small_requests_use_up_the_connections_window_too() -> None:
+    client = Client()
+    for _ in range(10):
+        client.start(bytes(9995))
+    first = [payload for kind, _, _, payload in client.sent() if kind == DATA]
+    assert sum(map(len, first)) == 65535
+    client.connection.feed(window(0, 100_000))
+    assert sum(len(payload) for *_, payload in client.sent()) == 100_000 - 65535
+
+
 def test_larger_frames_are_used_where_the_peer_takes_them() -> None:
     client = Client(settings(window=10**6, frame=65536) + window(0, 10**6))
     client.start(bytes(200_000))
@@ -430,6 +440,13 @@ def test_messages_above_the_limit_are_refused_as_soon_as_they_are_announced() ->
     assert client.sent()[-1] == (RST_STREAM, 0, 1, struct.pack(">I", 8))
     assert one_call(head + frame(DATA, 0, 1, message(bytes(100))) + ended(1, OK_TRAILERS), limit=100).code == 0
     assert one_call(head + frame(DATA, 0, 1, message(bytes(101))) + ended(1, OK_TRAILERS), limit=100).code == 8
+
+
+def test_a_body_larger_than_the_limit_is_refused_whatever_it_announced() -> None:
+    client = Client(limit=100)
+    client.start()
+    body = frame(HEADERS, 4, 1, HEAD) + frame(DATA, 0, 1, message(b"ten bytes.") + bytes(91))
+    assert client.answer(body).code == 8
 
 
 def test_goaway_leaves_out_the_calls_above_its_last_stream() -> None:
