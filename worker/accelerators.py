@@ -357,7 +357,7 @@ def masked(mask: str | None, ordinal: int) -> str:
 
 def type_name(device: str) -> str:
     """A short name as instance tables use it: "NVIDIA A10G" -> "a10g", "Tesla T4" -> "t4"."""
-    words = re.sub(r"\b(NVIDIA|AMD|Intel\(R\)|Tesla|GeForce|Instinct|Graphics)\b", " ", device, flags=re.IGNORECASE)
+    words = re.sub(r"\((R|TM)\)|\b(NVIDIA|AMD|Intel|Tesla|GeForce|Instinct|Graphics)\b", " ", device, flags=re.I)
     return "-".join(words.split()).lower() or device
 
 
