@@ -159,7 +159,6 @@ class Seen:
     targets: list[object] = field(default_factory=list)
     entered: list[int] = field(default_factory=list)
     forward: list[int] = field(default_factory=list)
-    attached: list[int] = field(default_factory=list)
 
 
 def eia(seen: Seen) -> Eia:
@@ -205,13 +204,14 @@ def test_the_later_build_attaches_the_model_to_the_ordinal(
         "calls = []\ndef attach_eia(model, ordinal):\n    calls.append(ordinal)\n    return model\n"
     )
     monkeypatch.syspath_prepend(str(package.parent))
-    profiling = torch._C._get_graph_executor_optimize  # type: ignore[attr-defined]
-    monkeypatch.setattr(torch._C, "_jit_set_profiling_executor", lambda on: profiling())
+    profiling: list[bool] = []
+    monkeypatch.setattr(torch._C, "_jit_set_profiling_executor", profiling.append)
     seen = Seen()
     asyncio.run(served_once(ExecutionContext(eia(seen), 2, path, models.read_specification(path))))
     attached = sys.modules.pop("torcheia.jit")
     sys.modules.pop("torcheia")
     assert attached.calls == [2]
+    assert profiling == [False]
     assert len(seen.forward) == 1
 
 
