@@ -13,7 +13,7 @@ from capacity.slo import Slo, parse_duration_ns
 
 ARRIVALS = ("closed", "constant", "poisson")
 ROUTERS = ("pinned", "round-robin", "random", "least-outstanding")
-TRANSPORTS = ("grpcio",)
+TRANSPORTS = ("wire", "grpcio")
 
 #: Targets in the environment, for a command that a fleet runs (`worker fleet … -- locust …`).
 TARGETS_VARIABLE = "INFERLOAD_TARGETS"
@@ -111,7 +111,7 @@ def register(parser: Any) -> None:
     add("--warmup", "0s", "Time after ramp-up that is recorded apart.", metavar="5s", web=True)
     add("--deadline", "10s", "A request without a reply by then has failed.", metavar="1s", web=True)
     add("--slo", "", "Service level objective, e.g. p90=15ms or p99=50ms,errors=0.1%%.", metavar="p90=15ms", web=True)
-    add("--transport", "grpcio", "How requests travel: grpcio.", metavar="grpcio")
+    add("--transport", "wire", "How requests travel: wire (made for load) or grpcio (the reference).", metavar="NAME")
     add("--model", "", "Model to ask for where a server does not say which it has.", metavar="NAME")
     add("--hardware", "", "Hardware of targets that cannot describe themselves.", metavar='"g5.xlarge"')
     add("--input", "", "Input tensors by name, instead of random ones.", metavar="FILE.npz")

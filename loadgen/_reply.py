@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from loadgen._h2_reply import Reply
+
+__all__ = ["CANCELLED", "CODES", "UNAVAILABLE", "UNSENT", "Reply", "code_name"]
 
 #: gRPC's status codes by number (https://grpc.io/docs/guides/status-codes/).
 CODES = (
@@ -25,16 +27,9 @@ CODES = (
     "UNAUTHENTICATED",
 )
 CANCELLED = 1
+UNAVAILABLE = 14
 #: Not gRPC's: the request was due and never sent.
 UNSENT = -1
-
-
-class Reply(NamedTuple):
-    """`code` as gRPC numbers it; `payload` is the serialized response message, None unless the code is 0."""
-
-    code: int
-    message: str
-    payload: bytes | None
 
 
 def code_name(code: int) -> str:

@@ -35,11 +35,16 @@ _DTYPES: dict[str, npt.DTypeLike] = {
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input as ModelMetadata tells it: -1 in `shape` is a dimension of any size."""
+    """One input as ModelMetadata tells it: -1 in `shape` is a dimension of any size.
+
+    `example` is a shape that the model's owner gave as typical, `below` the bound of its integers; both may be absent.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    example: tuple[int, ...] = ()
+    below: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,8 @@ class Payload:
 def random_tensors(
     specs: Sequence[TensorSpec], sizes: Mapping[str, Sequence[int]]
 ) -> dict[str, tuple[str, npt.NDArray[np.generic]]]:
-    """Tensors of a fixed seed, by name with their datatype. Open dimensions take 1, or what `sizes` says for the name.
+    """Tensors of a fixed seed, by name with their datatype. Open dimensions take what `sizes` says for the name, else
+    the model's own example, else 1.
 
     Raises WrongInput where `sizes` names an input that is not there or contradicts a fixed dimension, and for a
     datatype that cannot be made up (BYTES) or that numpy does not have (BF16): those need --input.
@@ -73,14 +79,14 @@ def random_tensors(
         elif dtype.kind == "b":
             values = generator.integers(0, 2, shape).astype(dtype)
         else:
-            values = generator.integers(0, INTEGERS_BELOW, shape).astype(dtype)
+            values = generator.integers(0, spec.below or INTEGERS_BELOW, shape).astype(dtype)
         tensors[spec.name] = (spec.datatype, values)
     return tensors
 
 
 def _fill(spec: TensorSpec, sizes: Sequence[int] | None) -> tuple[int, ...]:
     if sizes is None:
-        return tuple(1 if size < 0 else size for size in spec.shape)
+        return spec.example or tuple(1 if size < 0 else size for size in spec.shape)
     fits = len(sizes) == len(spec.shape) and all(
         have in (-1, want) for have, want in zip(spec.shape, sizes, strict=True)
     )

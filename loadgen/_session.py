@@ -6,11 +6,13 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import gevent
 from gevent.event import Event
 
 from loadgen._arrivals import constant, poisson
+from loadgen._channel import Channel
 from loadgen._grpcio import GrpcioChannel
 from loadgen._options import Options
 from loadgen._pacing import Pacer
@@ -25,14 +27,37 @@ FOLD_EVERY_S = 0.05
 DRAIN_GRACE_S = 1.0
 
 
+class Transport(Protocol):
+    """What carries a request: unary calls of one method of one address. A failed call is a Reply, not an exception."""
+
+    def __init__(self, address: str, *, method: str) -> None: ...
+
+    def prepare(self, payload: bytes) -> Any:
+        """What `call` and `start` take as well as the bytes, for a payload that is sent many times."""
+
+    def call(self, payload: Any, timeout_s: float | None = None) -> Reply:
+        """Blocks this greenlet only."""
+
+    def start(self, payload: Any, timeout_s: float | None, done: Callable[[Reply], None]) -> Any:
+        """Returns at once; `done` is called exactly once and must not block."""
+
+    def close(self) -> None:
+        """Calls in flight end as CANCELLED."""
+
+
 @dataclass
 class Route:
     """A target as the load path sees it: where to send, what to send by default, where the result goes."""
 
     target: Target
     lane: Lane
-    channel: GrpcioChannel
+    channel: Transport
     payload: Payload
+    prepared: Any
+
+    def frame(self, message: bytes) -> Any:
+        """The message as the channel sends it; the default one was framed once, for all its requests."""
+        return self.prepared if message is self.payload.message else message
 
 
 class Session:
@@ -77,8 +102,9 @@ class Session:
         else:
             tensors = random_tensors(target.inputs, options.input_shapes)
         payload = encode(target.series.model, target.version, tensors)
-        channel = GrpcioChannel(target.address, method=INFER_METHOD)
-        return Route(target, Lane(target.series), channel, payload)
+        kind: type[Transport] = Channel if options.transport == "wire" else GrpcioChannel
+        channel = kind(target.address, method=INFER_METHOD)
+        return Route(target, Lane(target.series), channel, payload, channel.prepare(payload.message))
 
     # -- the load path ------------------------------------------------------------------------------------------------
 
@@ -113,7 +139,7 @@ class Session:
         lane.outstanding += 1
         code = CANCELLED
         try:
-            reply = route.channel.call(message, self._deadline_s)
+            reply = route.channel.call(route.frame(message), self._deadline_s)
             code = reply.code
         finally:
             lane.outstanding -= 1
@@ -160,7 +186,7 @@ class Session:
             if lane.budget == 0:
                 self._see_whether_exhausted()
 
-        route.channel.start(message, self._deadline_s, done)
+        route.channel.start(route.frame(message), self._deadline_s, done)
 
     def _claim(self, lane: Lane, due: int) -> None:
         if lane.first_due is None:

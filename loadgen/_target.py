@@ -46,14 +46,17 @@ class Target:
 
     def to_wire(self) -> dict[str, Any]:
         """What another generator needs to drive it: plain msgpack types, without the description."""
-        inputs = [[spec.name, spec.datatype, list(spec.shape)] for spec in self.inputs]
+        inputs = [[s.name, s.datatype, list(s.shape), list(s.example), s.below] for s in self.inputs]
         tag = tag_of(self.series, "latency")
         return {"address": self.address, "tag": tag, "inputs": inputs, "version": self.version}
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> Target:
         """The target that `to_wire` sent."""
-        inputs = tuple(TensorSpec(name, datatype, tuple(shape)) for name, datatype, shape in wire["inputs"])
+        inputs = tuple(
+            TensorSpec(name, datatype, tuple(shape), tuple(example), below)
+            for name, datatype, shape, example, below in wire["inputs"]
+        )
         return cls(wire["address"], parse_tag(wire["tag"])[0], inputs, wire["version"])
 
 
@@ -134,9 +137,32 @@ def _ask(address: str, model: str) -> _Answer:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise WrongInput(f"target {address} has no model {name}: {_first_line(error)}") from None
             return _Answer(address, model=name, down=f"{error.code().name} ({_first_line(error)})")
-        inputs = tuple(TensorSpec(i.name, i.datatype, tuple(i.shape)) for i in metadata.inputs)
+        inputs = tuple(_spec(tensor, _parameters(channel, name)) for tensor in metadata.inputs)
         # The version is asked for by name only where there is one to ask for: an empty one means any.
         return _Answer(address, metadata.name, "", inputs, described)
+
+
+def _parameters(channel: Any, model: str) -> dict[str, str]:
+    """The model configuration's free parameters: our workers put a typical input there. Other servers have none."""
+    try:
+        answer = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelConfig(
+            pb.ModelConfigRequest(name=model), timeout=DESCRIBE_TIMEOUT_S
+        )
+    except grpc.RpcError:
+        return {}
+    return {name: parameter.string_value for name, parameter in answer.config.parameters.items()}
+
+
+def _spec(tensor: Any, parameters: Mapping[str, str]) -> TensorSpec:
+    shape = tuple(tensor.shape)
+    example = _integers(parameters.get(f"example_shape.{tensor.name}", ""))
+    fits = len(example) == len(shape) and all(have in (-1, want) for have, want in zip(shape, example, strict=True))
+    below = _integers(parameters.get(f"example_high.{tensor.name}", ""))
+    return TensorSpec(tensor.name, tensor.datatype, shape, example if fits else (), below[0] if below else None)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(",") if part.isdigit() and int(part) > 0)
 
 
 def _first_line(error: Any) -> str:

@@ -11,7 +11,11 @@ from locust import User
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING
 
 from loadgen import _node
+from loadgen._reply import UNAVAILABLE
 from loadgen._session import Session
+
+#: How long a closed user waits after UNAVAILABLE.
+PAUSE_WHILE_DOWN_S = 0.1
 
 
 class InferenceUser(User):
@@ -58,7 +62,9 @@ class InferenceUser(User):
             route = session.choose(self._route) if session.issuing and self._is_running else None
             if route is None:
                 return
-            session.call(route, message)
+            if session.call(route, message).code == UNAVAILABLE:
+                # It came back at once: a loop without a pause would count millions of errors and let nothing else run.
+                self._asked_to_stop.wait(PAUSE_WHILE_DOWN_S)
 
     def _run_open(self, session: Session) -> None:
         source = session.source(self._route, self.requests())

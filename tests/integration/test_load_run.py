@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
 from capacity.hlog import parse_tag
@@ -80,13 +82,11 @@ def test_requests_are_split_over_targets_and_every_one_is_in_the_log(
     assert (tmp_path / "run" / "report.html").stat().st_size > 1000
 
     # hdrhistogram's own reader finds the same counts.
-    reader = HistogramLogReader(
-        str(tmp_path / "run" / "run.hlog"), __import__("hdrh").histogram.HdrHistogram(1, 3600000000, 3)
-    )
     latencies = 0
-    while (histogram := reader.get_next_interval_histogram()) is not None:
-        if parse_tag(histogram.get_tag())[1] in ("latency", "latency-error"):
-            latencies += histogram.get_total_count()
+    with closing(HistogramLogReader(str(tmp_path / "run" / "run.hlog"), HdrHistogram(1, 3_600_000_000, 3))) as reader:
+        while (histogram := reader.get_next_interval_histogram()) is not None:
+            if parse_tag(histogram.get_tag())[1] in ("latency", "latency-error"):
+                latencies += histogram.get_total_count()
     assert latencies == row["requests"]
 
 
@@ -204,8 +204,11 @@ def test_arrivals_beyond_the_bound_in_flight_are_unsent_and_counted(
 def test_two_processes_are_one_run(serve: Callable[..., Any], locust: Callable[..., Any], tmp_path: Path) -> None:
     first, second = serve("--accelerator", "sim:0", *SIM), serve("--accelerator", "sim:1", *SIM)
 
+    port = str(free_port())
+
     ended = locust(
-        *("--headless", "--processes", "2", "--master-bind-port", str(free_port()), "-u", "4", "--requests", "201"),
+        *("--headless", "--processes", "2", "-u", "4", "--requests", "201"),
+        *("--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port),
         *("--targets", f"{first.address},{second.address}", "--run-dir", "run"),
     )
 
@@ -233,8 +236,10 @@ def test_the_web_ui_starts_and_stops_runs(
         directory = tmp_path / ("run" if number == 1 else "run-2")
         started = requests.post(f"{url}/swarm", data={"user_count": "2", "spawn_rate": "2", "warmup": "0s"}, timeout=10)
         assert started.json()["success"] is True
+        # The figures of the run before stay until the next one begins.
+        wait_for((directory / "run.hlog").exists)
         wait_for(lambda: requests.get(f"{url}/stats/requests", timeout=10).json()["total_rps"] > 50)
-        requests.get(f"{url}/stop", timeout=30)
+        assert requests.post(f"{url}/stop", timeout=30).ok
         wait_for((directory / "report.html").exists)
 
         (row,) = run_json(directory)["rows"]

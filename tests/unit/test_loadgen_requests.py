@@ -24,6 +24,16 @@ def test_random_tensors_fill_open_dimensions_and_are_the_same_every_time() -> No
     assert encode("m", "", first) == encode("m", "", again)
 
 
+def test_the_models_own_example_is_taken_where_nothing_else_is_said() -> None:
+    spec = TensorSpec("tokens", "INT64", (-1, -1), (1, 7), 40_000)
+
+    tokens = random_tensors([spec], {})["tokens"][1]
+
+    assert tokens.shape == (1, 7)
+    assert INTEGERS_BELOW < tokens.max() < 40_000
+    assert random_tensors([spec], {"tokens": (2, 3)})["tokens"][1].shape == (2, 3)
+
+
 @pytest.mark.parametrize(
     "datatype",
     ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64"],

@@ -56,6 +56,6 @@ def test_a_file_that_no_fleet_wrote_is_refused(content: str, tmp_path: Path) -> 
 
 def test_a_target_travels_to_another_generator_whole() -> None:
     series = Series(HardwareCombination("c5.large", "eia2.medium", 2, 1), "gpt", "eia:0 @ a:1", True)
-    target = Target("a:1", series, (TensorSpec("x", "INT64", (-1, 7)),), "1")
+    target = Target("a:1", series, (TensorSpec("x", "INT64", (-1, 7), (1, 7), 128), TensorSpec("y", "FP32", (1,))), "1")
 
     assert Target.from_wire(target.to_wire()) == target
