@@ -101,8 +101,9 @@ async def serve(folder: Path) -> None:
     few = grpc.aio.server(options=[*more, ("grpc.max_concurrent_streams", 5)])
     short = grpc.aio.server(options=more)
     squeezing = grpc.aio.server(options=more, compression=grpc.Compression.Gzip)
+    aging = grpc.aio.server(options=[*more, ("grpc.max_connection_age_ms", 100)])
     shared = Servicer(lambda: ending.append(asyncio.ensure_future(short.stop(BOUND_S))))
-    for server in (main, few, short, squeezing):
+    for server in (main, few, short, squeezing, aging):
         server.add_generic_rpc_handlers((shared,))
     pair = [(read("server.key"), read("server.pem"))]
     ports = {
@@ -111,13 +112,14 @@ async def serve(folder: Path) -> None:
         "mutual": main.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair, read("ca.pem"), True)),
         "few": few.add_insecure_port("127.0.0.1:0"),
         "squeezing": squeezing.add_insecure_port("127.0.0.1:0"),
+        "aging": aging.add_insecure_port("127.0.0.1:0"),
         "short": short.add_insecure_port("127.0.0.1:0"),
     }
-    for server in (main, few, short, squeezing):
+    for server in (main, few, short, squeezing, aging):
         await server.start()
     print(json.dumps(ports), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until the test closes it, or dies
-    for server in (main, few, squeezing):
+    for server in (main, few, squeezing, aging):
         await server.stop(0)
 
 
@@ -481,6 +483,22 @@ def test_a_server_that_goes_away_finishes_what_it_has(folder: Path) -> None:
         assert hold.in_flight == 10
         ask(server["plain"], "Release")
         assert set(held.wait()) == {Reply(0, "", b"held")}
+
+
+def test_a_server_that_ages_its_connections_loses_no_call(server: dict[str, str]) -> None:
+    """C-core's graceful end: a GOAWAY for nobody, a PING, then one with the last stream it took."""
+    with channel(server["aging"], "Echo") as echo:
+        codes: list[int] = []
+
+        def use() -> None:
+            while echo.statistics.reconnects < 3:
+                codes.append(echo.call(b"ping", 10.0).code)
+
+        gevent.joinall([gevent.spawn(use) for _ in range(8)], raise_error=True, timeout=BOUND_S)
+        assert set(codes) == {0}
+        counts = echo.statistics
+        assert counts.goaways >= 3
+        assert counts.refused == counts.broken == 0
 
 
 def test_a_server_that_ends_leaves_no_call_in_flight(folder: Path) -> None:

@@ -238,7 +238,7 @@ def test_the_web_ui_starts_and_stops_runs(
         assert started.json()["success"] is True
         # The figures of the run before stay until the next one begins.
         wait_for((directory / "run.hlog").exists)
-        wait_for(lambda: requests.get(f"{url}/stats/requests", timeout=10).json()["total_rps"] > 50)
+        wait_for(lambda: requests.get(f"{url}/stats/requests", timeout=10).json()["stats"][-1]["num_requests"] > 50)
         assert requests.post(f"{url}/stop", timeout=30).ok
         wait_for((directory / "report.html").exists)
 
