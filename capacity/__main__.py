@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
+from capacity.compare import Limit, compare, conditions_that_differ
 from capacity.hardware import Catalogue
 from capacity.report import print_table, write_report
 from capacity.run import Run
@@ -41,6 +43,33 @@ def report(
     print_table(loaded, console, by, objective, prices)
     path = write_report(loaded, folder, objective, prices)
     console.print(f"\nreport: {path}", soft_wrap=True, highlight=False)
+
+
+@app.command("compare")
+def compare_runs(
+    first: Annotated[Path, typer.Argument(metavar="A", help="run directory to compare with", show_default=False)],
+    second: Annotated[Path, typer.Argument(metavar="B", help="run directory that may be better", show_default=False)],
+    fail_if: Annotated[list[str] | None, typer.Option(help="exit with 1 on such a change: 'p99 > +5%'")] = None,
+) -> None:
+    """Says in which measures B differs from A, with an interval, for each combination and model."""
+    runs = Run.load(first), Run.load(second)
+    limits = [Limit.parse(text) for text in fail_if or []]
+    console = Console()
+    for name, ours, theirs in conditions_that_differ(*runs):
+        console.print(f"[yellow]other conditions[/yellow] {escape(f'{name}: {ours} / {theirs}')}", highlight=False)
+    broken = []
+    for pair in compare(*runs):
+        a, b = pair.first.hardware, pair.second.hardware
+        marks = " (simulated)" if pair.first.simulated or pair.second.simulated else ""
+        title = f"{pair.first.model}, {a if a == b else f'A {a}, B {b}'}{marks}"
+        console.print(f"[bold]{escape(title)}[/bold]", highlight=False)
+        for difference in pair.differences:
+            console.print(f"  {escape(difference.sentence)}", highlight=False)
+            broken += [limit for limit in limits if limit.broken_by(difference)]
+    for limit in broken:
+        console.print(f"[red]FAIL[/red] {escape(str(limit))}", highlight=False)
+    if broken:
+        raise typer.Exit(1)
 
 
 def main() -> None:

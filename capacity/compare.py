@@ -1,0 +1,257 @@
+"""Is run B better than run A: ratios with bootstrap intervals over blocks of time, in words."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from capacity import hlog
+from capacity.confidence import CONFIDENCE, samples_needed
+from capacity.document import Row
+from capacity.histogram import Histogram
+from capacity.payload import FLOOR_US
+from capacity.run import HLOG_NAME, Run
+from capacity.tally import LATENCY_ERROR, Series
+
+# Blocks long enough to hold what requests remember of each other, and enough of them to resample.
+_MOST_BLOCKS, _FEWEST_BLOCKS, _RESAMPLES = 60, 8, 1000
+# A histogram holds three digits: a ratio nearer to one than two of its steps is not a difference.
+_RESOLUTION = 0.002
+_PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
+MEASURES = ("mean", *_PERCENTILES, "throughput", "cost")
+_WORDS = {"throughput": ("more", "less"), "cost": ("dearer", "cheaper")}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B against A in one measure: the ratio B/A with its interval, or why there is none."""
+
+    measure: str
+    ratio: float | None
+    interval: tuple[float, float] | None
+    reason: str = ""
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the interval leaves no change out, by more than the histograms' resolution."""
+        if self.interval is None or self.ratio is None or abs(self.ratio - 1) <= _RESOLUTION:
+            return False
+        return not self.interval[0] <= 1 <= self.interval[1]
+
+    @property
+    def sentence(self) -> str:
+        """The difference in words."""
+        if self.ratio is None or self.interval is None:
+            return f"{self.measure}: {self.reason}"
+        low, high = (100 * (end - 1) for end in self.interval)
+        change = 100 * (self.ratio - 1)
+        if not self.told_apart:
+            return f"{self.measure}: not told apart ({low:+.1f} % to {high:+.1f} %)"
+        up, down = _WORDS.get(self.measure, ("slower", "faster"))
+        return f"{self.measure}: B is {abs(change):.1f} % {up if change > 0 else down} ({low:+.1f} % to {high:+.1f} %)"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row of A and the row of B that it is compared with."""
+
+    first: Row
+    second: Row
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """`p99 > +5%`: fails where the change goes beyond, and is told apart from none."""
+
+    measure: str
+    above: bool
+    change: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads `p99 > +5%` or `throughput < -3%`; ValueError in one sentence."""
+        match = re.fullmatch(r"\s*(\w+)\s*([<>])\s*([+-]?\d+(?:\.\d+)?)\s*%\s*", text)
+        if not match or match[1] not in MEASURES:
+            raise ValueError(f"'{text}' is not a limit such as 'p99 > +5%'; measures are {', '.join(MEASURES)}")
+        return cls(match[1], match[2] == ">", float(match[3]) / 100)
+
+    def __str__(self) -> str:
+        return f"{self.measure} {'>' if self.above else '<'} {100 * self.change:+g}%"
+
+    def broken_by(self, difference: Difference) -> bool:
+        """Whether this difference goes beyond the limit."""
+        if difference.measure != self.measure or difference.ratio is None or not difference.told_apart:
+            return False
+        change = difference.ratio - 1
+        return change > self.change if self.above else change < self.change
+
+
+def compare(first: Run, second: Run, seed: int = 1) -> list[Pair]:
+    """Pairs of rows of the same combination and model, or of one model where each run has just one row of it.
+
+    ValueError for an invalid run, one without a log, or where nothing can be paired.
+    """
+    for run in (first, second):
+        if not run.file.valid:
+            raise ValueError(f"{run.directory} is not valid, so it cannot be compared")
+        if not (run.directory / HLOG_NAME).is_file():
+            raise ValueError(f"{run.directory} has no {HLOG_NAME}: without its intervals it cannot be compared")
+    pairs = _pairs(first.file.rows, second.file.rows)
+    if not pairs:
+        raise ValueError(f"{first.directory} and {second.directory} have no combination and no model in common")
+    generator = np.random.default_rng(seed)
+    blocks = [_blocks(run, [pair[side] for pair in pairs]) for side, run in enumerate((first, second))]
+    return [
+        Pair(a, b, tuple(differences(a, b, blocks[0][index], blocks[1][index], generator)))
+        for index, (a, b) in enumerate(pairs)
+    ]
+
+
+def conditions_that_differ(first: Run, second: Run) -> list[tuple[str, str, str]]:
+    """Conditions that are not the same in both runs: name, A's, B's."""
+    ours, theirs = first.file.conditions, second.file.conditions
+    return [
+        (name, ours.get(name, "–"), theirs.get(name, "–"))
+        for name in dict.fromkeys([*ours, *theirs])
+        if ours.get(name) != theirs.get(name)
+    ]
+
+
+def _pairs(ours: Sequence[Row], theirs: Sequence[Row]) -> list[tuple[Row, Row]]:
+    found = []
+    for row in ours:
+        same = [other for other in theirs if _key(other) == _key(row)]
+        alone = [other for other in theirs if other.model == row.model]
+        if same:
+            found.append((row, same[0]))
+        elif len(alone) == 1 and sum(other.model == row.model for other in ours) == 1:
+            found.append((row, alone[0]))
+    return found
+
+
+def _key(row: Row) -> tuple[str, str, bool]:
+    return row.hardware, row.model, row.simulated
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Of one row, cut in windows of equal length: counts by bucket (blocks, buckets), and per block the exact sums.
+
+    `beyond` are failed requests, and the unsent ones in equal shares.
+    """
+
+    counts: NDArray[np.float64]
+    sums_us: NDArray[np.float64]
+    beyond: NDArray[np.float64]
+    seconds: float
+
+    @property
+    def number(self) -> int:
+        return int(self.sums_us.size)
+
+
+def _blocks(run: Run, rows: Sequence[Row]) -> list[Blocks]:
+    """The blocks of each row, in one pass over the log."""
+    owners: dict[str, tuple[list[int], str]] = {}
+    total = run.file.duration_s
+    number = max(min(_MOST_BLOCKS, math.floor(total)), 1)
+    held: dict[tuple[int, str, int], Histogram] = defaultdict(Histogram)
+    for interval in hlog.read(run.directory / HLOG_NAME):
+        if interval.tag not in owners:
+            series, measure = hlog.parse_tag(interval.tag)
+            wanted = measure in ("latency", LATENCY_ERROR)
+            owners[interval.tag] = ([i for i, row in enumerate(rows) if wanted and _owns(row, series)], measure)
+        indexes, measure = owners[interval.tag]
+        middle = (interval.start_s + interval.length_s / 2) / total if total > 0 else 0.0
+        for index in indexes:
+            held[index, measure, min(int(middle * number), number - 1)].add(interval.histogram)
+    empty = Histogram()
+    made = []
+    for index, row in enumerate(rows):
+        answered = [held.get((index, "latency", block), empty) for block in range(number)]
+        failed = np.array([held.get((index, LATENCY_ERROR, block), empty).count for block in range(number)], float)
+        made.append(
+            Blocks(
+                np.stack([histogram.counts for histogram in answered]).astype(np.float64),
+                np.array([histogram.sum_ns / 1000 for histogram in answered]),
+                failed + row.unsent / number,
+                total / number,
+            )
+        )
+    return made
+
+
+def _owns(row: Row, series: Series) -> bool:
+    return (series.hardware.name, series.model, series.simulated) == _key(row)
+
+
+def differences(a: Row, b: Row, ours: Blocks, theirs: Blocks, generator: np.random.Generator) -> list[Difference]:
+    """Every measure of row B against row A, from their blocks of time."""
+    few = min(ours.number, theirs.number)
+    if few < _FEWEST_BLOCKS:
+        why = f"too short to tell: {few} s, and {_FEWEST_BLOCKS} s are needed"
+        return [Difference(measure, None, None, why) for measure in MEASURES[:-1]]
+    draws = [_resampled(blocks, generator) for blocks in (ours, theirs)]
+    found = []
+    for measure in MEASURES[:-1]:
+        needed = samples_needed(_PERCENTILES[measure]) if measure in _PERCENTILES else 1
+        fewest = min(row.due for row in (a, b))
+        if fewest < needed:
+            found.append(Difference(measure, None, None, f"not enough samples ({fewest} < {needed})"))
+            continue
+        values = [draw[measure] for draw in draws]
+        found.append(_difference(measure, values, few))
+    if a.price_per_hour and b.price_per_hour and a.currency == b.currency:
+        factor = (b.price_per_hour / b.count) / (a.price_per_hour / a.count)
+        mean = found[0]
+        if mean.ratio is not None and mean.interval is not None:
+            ends = (mean.interval[0] * factor, mean.interval[1] * factor)
+            found.append(Difference("cost", mean.ratio * factor, ends))
+    return found
+
+
+def _difference(measure: str, values: Sequence[NDArray[np.float64]], blocks: int) -> Difference:
+    """From the measure's value over all blocks (first) and over each resample (the rest), of A and of B."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.log(values[1]) - np.log(values[0])
+    if not np.isfinite(ratios[0]):
+        return Difference(measure, None, None, "beyond all answered requests")
+    kept = ratios[1:][np.isfinite(ratios[1:])]
+    if kept.size < 0.9 * (ratios.size - 1):
+        return Difference(measure, None, None, "too many failed to tell")
+    # The bootstrap's spread is that of the blocks about their mean: widened to the sample's, and to Student's t.
+    spread = float(kept.std()) * math.sqrt(blocks / (blocks - 1))
+    half = float(student.ppf((1 + CONFIDENCE) / 2, blocks - 1)) * spread
+    centre = float(ratios[0])
+    return Difference(measure, math.exp(centre), (math.exp(centre - half), math.exp(centre + half)))
+
+
+def _resampled(blocks: Blocks, generator: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    """Each measure over all blocks, then over each of the resamples; shape (1 + _RESAMPLES,)."""
+    drawn = generator.multinomial(blocks.number, np.full(blocks.number, 1 / blocks.number), size=_RESAMPLES)
+    weights = np.vstack([np.ones(blocks.number), drawn]).astype(np.float64)
+    used = np.flatnonzero(blocks.counts.sum(axis=0))
+    cumulative = np.cumsum(weights @ blocks.counts[:, used], axis=1)
+    answered = cumulative[:, -1] if used.size else np.zeros(weights.shape[0])
+    total = answered + weights @ blocks.beyond
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = {
+            "mean": weights @ blocks.sums_us / answered,
+            "throughput": answered / (blocks.number * blocks.seconds),
+        }
+    # A rank past the last bucket falls among those beyond.
+    tops = np.append((FLOOR_US[used + 1] - 1).astype(np.float64), math.inf)
+    for name, p in _PERCENTILES.items():
+        ranks = np.maximum(np.ceil(total * p / 100 - 1e-6), 1)
+        reached = np.count_nonzero(cumulative < ranks[:, None], axis=1)
+        found[name] = tops[reached]
+    return found
