@@ -32,6 +32,13 @@ class Ran(NamedTuple):
     output_ns: int
 
 
+class WarmUp(NamedTuple):
+    """How long the first inference took, and those after it, in nanoseconds; 0 and none where there were none."""
+
+    first_ns: int
+    later_ns: list[int]
+
+
 class Context(Protocol):
     """What the executor thread drives. All but the attributes is called in that one thread."""
 
@@ -40,10 +47,11 @@ class Context(Protocol):
     parameter_bytes: int
     precision: str
     threads: int
-    # How long the first inference took, where loading needed one already; else 0.
-    first_ns: int
 
     def load(self) -> None: ...
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> WarmUp:
+        """Runs what must have been run before the first request; each of `batch_sizes` will be served."""
 
     def run(self, batch: Sequence[Sequence[Tensor]]) -> Ran:
         """One forward pass over one or more requests, whose tensors differ in their first dimension at most."""
@@ -53,12 +61,7 @@ class Context(Protocol):
     def versions(self) -> dict[str, str]: ...
 
 
-class WarmUp(NamedTuple):
-    first_ns: int
-    later_ns: list[int]
-
-
-def warm_up(context: Context, batch_sizes: Sequence[int] = ()) -> WarmUp:
+def warm_up(context: "ExecutionContext", batch_sizes: Sequence[int] = ()) -> WarmUp:
     """Runs the first inference, then repeats until steady: TorchScript profiles on call 1 and optimizes on call 2.
 
     Each of `batch_sizes` gets its own repetitions, because each may be compiled anew.
@@ -100,6 +103,7 @@ class ExecutionContext:
     ) -> None:
         self.specification = specification
         self.parameter_bytes = 0
+        # How long the first inference took, where loading needed one already.
         self.first_ns = 0
         self.precision = precision
         self.threads = threads
@@ -164,6 +168,12 @@ class ExecutionContext:
             rows = _split(specs, columns, [request[0].shape[0] for request in batch])
         done = time.perf_counter_ns()
         return Ran(rows, given - begin, computed - given, done - computed)
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> WarmUp:
+        try:
+            return warm_up(self, batch_sizes)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise UsageError(f"the model fails on its own example input: {_last_line(error)}") from None
 
     def peak_bytes(self) -> int:
         return self._kind.peak_bytes()

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from worker import log, metrics
 from worker.batching import Batcher, Policy
-from worker.contexts import Context, WarmUp, warm_up
+from worker.contexts import Context, WarmUp
 from worker.counters import Counters
 from worker.errors import UsageError
 from worker.security import Security
@@ -134,7 +134,7 @@ def _load(context: Context, policy: Policy) -> tuple[ServedModel, WarmUp]:
     context.load()
     if policy.max_batch_size and not context.specification.batches:
         raise UsageError("--max-batch-size needs a model whose inputs and outputs all have a free first dimension (-1)")
-    warm = warm_up(context, range(1, policy.max_batch_size + 1))
+    warm = context.warm_up(range(1, policy.max_batch_size + 1))
     return ServedModel(context.specification, policy), warm
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 
 from worker import host
-from worker.contexts import Ran
+from worker.contexts import Ran, WarmUp
 from worker.errors import UsageError
 from worker.models import Specification
 from worker.tensors import Tensor, TensorSpec, byte_size
@@ -124,7 +124,6 @@ class SimulatedContext:
     def __init__(self, simulation: Simulation, specification: Specification = DEFAULT_SPECIFICATION) -> None:
         self.specification = specification
         self.parameter_bytes = 0
-        self.first_ns = 0
         self.precision = ""
         self.threads = 0
         self._simulation = simulation
@@ -147,6 +146,10 @@ class SimulatedContext:
         if simulation.failure_rate and self._rng.random() < simulation.failure_rate:
             raise InjectedFailure("a failure that --sim-failure-rate asked for")
         return Ran(outputs, 0, time.perf_counter_ns() - begin, 0)
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> WarmUp:
+        """Nothing: a simulated accelerator has no first inference, and its failures are for requests."""
+        return WarmUp(0, [])
 
     def peak_bytes(self) -> int:
         return 0

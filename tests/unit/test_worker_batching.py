@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from worker.batching import Batcher, Done, Job, Policy
-from worker.contexts import Ran
+from worker.contexts import Ran, WarmUp
 from worker.errors import Refused
 from worker.sim import DEFAULT_SPECIFICATION
 from worker.tensors import Tensor
@@ -19,7 +19,7 @@ class Held:
     """A context that notes each batch, and waits inside forward while `gate` is closed."""
 
     specification = DEFAULT_SPECIFICATION
-    parameter_bytes = threads = first_ns = 0
+    parameter_bytes = threads = 0
     precision = ""
 
     def __init__(self) -> None:
@@ -29,6 +29,9 @@ class Held:
         self.running = threading.Event()
 
     def load(self) -> None: ...
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> WarmUp:
+        return WarmUp(0, [])
 
     def run(self, batch: Sequence[Sequence[Tensor]]) -> Ran:
         self.batches.append([request[0].datatype for request in batch])
