@@ -21,7 +21,7 @@ DEMO_SLO := p90=100ms
 DEMO_SECONDS := 15s
 # Nobody knows what your machine costs: an assumption, which the report states. Say yours: make demo DEMO_PRICE=0.20
 DEMO_PRICE := 0.085
-LOAD := .venv/bin/locust -f loadgen/ --headless --only-summary --loglevel WARNING --catalogue $(DEMO)/hardware.toml --slo $(DEMO_SLO)
+LOAD := .venv/bin/locust -f loadgen/ --headless --only-summary --loglevel WARNING --catalogue $(DEMO)/hardware.toml
 
 demo: setup .models/gpt.pt .models/resnet18.pt
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,7 @@ def exit_code(file: RunFile, options: Options) -> int:
 
 def show(directory: Path, report: Path, by: str) -> None:
     """Prints the table of a run directory, and where its report is."""
-    console = Console()
+    # Where nobody's window sets the width, none of the columns is to be squeezed.
+    console = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=160)
     print_table([Run.load(directory)], console, by=by)
     console.print(f"report: {report}", soft_wrap=True)

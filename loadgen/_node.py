@@ -8,13 +8,14 @@ nothing.
 from __future__ import annotations
 
 import inspect
+import os
 import socket
 import sys
 import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 from gevent.event import Event
@@ -470,16 +471,19 @@ def _on_init(environment: Any, runner: Any, **_: Any) -> None:
         _node = Generator(environment)
         return
     try:
-        Options.read(options)
+        found = addresses(Options.read(options).targets, Path.cwd())
     except WrongInput as error:
         _refuse(error)
-    if options.spawn_rate is None and options.num_users:
+    if options.num_users is None:
+        # An embedded fleet has a worker on every core.
+        options.num_users = len(found) or os.cpu_count() or 1
+    if options.spawn_rate is None:
         # Locust's default of one user a second makes the ramp-up longer than many runs.
         options.spawn_rate = min(options.num_users, 100)
     _node = Master(environment) if isinstance(runner, MasterRunner) else Alone(environment)
 
 
-def _refuse(error: WrongInput) -> None:
+def _refuse(error: WrongInput) -> NoReturn:
     say(f"error: {error}")
     raise SystemExit(2)
 
