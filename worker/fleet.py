@@ -158,6 +158,8 @@ class Fleet:
             for held in worker.said:
                 _say(held)
             worker.said.clear()
+            if worker.restarts:
+                _say(f"worker {worker.accelerator} at {worker.address} is ready again")
         elif worker.ready:
             _say(line)
         else:
