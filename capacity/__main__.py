@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from capacity.compare import Limit, compare, conditions_that_differ
 from capacity.hardware import Catalogue
+from capacity.merge import merge
 from capacity.report import print_table, write_report
 from capacity.run import Run
 from capacity.slo import Slo
@@ -43,6 +44,19 @@ def report(
     print_table(loaded, console, by, objective, prices)
     path = write_report(loaded, folder, objective, prices)
     console.print(f"\nreport: {path}", soft_wrap=True, highlight=False)
+
+
+@app.command("merge")
+def merge_runs(
+    runs: Runs,
+    out: Annotated[Path, typer.Option(help="the new run directory", show_default=False)],
+    catalogue: Annotated[Path | None, typer.Option(help="price by this hardware.toml instead")] = None,
+) -> None:
+    """Puts whole runs together as one: samples and counts are added, every check is kept."""
+    prices = Catalogue.load(catalogue) if catalogue else None
+    file = merge([Run.load(directory) for directory in runs], out, prices)
+    requests = sum(row.requests for row in file.rows)
+    Console().print(f"merged: {out}, {requests:,} requests in {len(file.rows)} rows", soft_wrap=True, highlight=False)
 
 
 @app.command("compare")

@@ -194,13 +194,15 @@ def _owns(row: Row, series: Series) -> bool:
     return (series.hardware.name, series.model, series.simulated) == _key(row)
 
 
-def differences(a: Row, b: Row, ours: Blocks, theirs: Blocks, generator: np.random.Generator) -> list[Difference]:
+def differences(
+    a: Row, b: Row, ours: Blocks, theirs: Blocks, generator: np.random.Generator, resamples: int = _RESAMPLES
+) -> list[Difference]:
     """Every measure of row B against row A, from their blocks of time."""
     few = min(ours.number, theirs.number)
     if few < _FEWEST_BLOCKS:
         why = f"too short to tell: {few} s, and {_FEWEST_BLOCKS} s are needed"
         return [Difference(measure, None, None, why) for measure in MEASURES[:-1]]
-    draws = [_resampled(blocks, generator) for blocks in (ours, theirs)]
+    draws = [_resampled(blocks, generator, resamples) for blocks in (ours, theirs)]
     found = []
     for measure in MEASURES[:-1]:
         needed = samples_needed(_PERCENTILES[measure]) if measure in _PERCENTILES else 1
@@ -235,9 +237,9 @@ def _difference(measure: str, values: Sequence[NDArray[np.float64]], blocks: int
     return Difference(measure, math.exp(centre), (math.exp(centre - half), math.exp(centre + half)))
 
 
-def _resampled(blocks: Blocks, generator: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Each measure over all blocks, then over each of the resamples; shape (1 + _RESAMPLES,)."""
-    drawn = generator.multinomial(blocks.number, np.full(blocks.number, 1 / blocks.number), size=_RESAMPLES)
+def _resampled(blocks: Blocks, generator: np.random.Generator, resamples: int) -> dict[str, NDArray[np.float64]]:
+    """Each measure over all blocks, then over each of the resamples; shape (1 + resamples,)."""
+    drawn = generator.multinomial(blocks.number, np.full(blocks.number, 1 / blocks.number), size=resamples)
     weights = np.vstack([np.ones(blocks.number), drawn]).astype(np.float64)
     used = np.flatnonzero(blocks.counts.sum(axis=0))
     cumulative = np.cumsum(weights @ blocks.counts[:, used], axis=1)

@@ -277,5 +277,5 @@ def _notes(row: Row, duration_s: float) -> list[str]:
     if row.errors:
         notes.append("errors: " + ", ".join(f"{count} {code}" for code, count in row.errors.items()))
     if row.unsent:
-        notes.append(f"{row.unsent} requests were due and never sent")
+        notes.append(f"due and never sent: {row.unsent}")
     return notes

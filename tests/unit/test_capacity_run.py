@@ -77,7 +77,7 @@ def test_workers_of_a_pool_make_one_row_and_one_ordinal_each() -> None:
         ("box + cpu-1c", "cpu:0 @ 127.0.0.1:9000", 600),
         ("box + cpu-1c", "cpu:1 @ 127.0.0.1:9001", 400),
     ]
-    assert row.notes == ["errors: 3 UNAVAILABLE", "2 requests were due and never sent"]
+    assert row.notes == ["errors: 3 UNAVAILABLE", "due and never sent: 2"]
 
 
 def test_combinations_and_models_are_kept_apart() -> None:
