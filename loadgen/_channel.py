@@ -18,9 +18,9 @@ from gevent.hub import Waiter
 
 from loadgen._h2_frames import LARGEST_WINDOW, request_block
 from loadgen._h2_pool import Destination, Pool, Statistics
-from loadgen._h2_reply import CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, Reply
 from loadgen._h2_send import Call, Prepared
 from loadgen._h2_socket import Link, Security, split_address
+from loadgen._reply import CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, Reply
 
 __all__ = ["Channel", "Handle", "Prepared", "Reply", "Security", "Statistics"]
 

@@ -60,11 +60,7 @@ def checks_of(
             detail="over an hour; counted in the highest bucket" if above else "",
         ),
         *(
-            [
-                Check(
-                    name="refused reports", value=refused, threshold="0", status="WARN", detail="malformed snapshots"
-                )
-            ]
+            [Check(name="refused reports", value=refused, threshold="0", status="WARN", detail="malformed snapshots")]
             if refused
             else []
         ),

@@ -9,7 +9,7 @@ import gevent
 import grpc
 import grpc.experimental.gevent
 
-from loadgen._reply import Reply
+from loadgen._reply import INTERNAL, OK, Reply
 
 #: Each completion queue that grpcio polls under gevent holds one of the hub's native threads for as long as it waits,
 #: and a hub has 10: thirty slow calls then delay a fast one by a second. (Found by trying.)
@@ -27,10 +27,16 @@ _ready = False
 
 
 def _reply(ended: Any) -> Reply:
-    code = ended.code()
-    if code is grpc.StatusCode.OK:
-        return Reply(0, "", ended.result())
-    return Reply(code.value[0], ended.details() or "", None)
+    return _answered(ended.result()) if ended.code() is grpc.StatusCode.OK else _failed(ended)
+
+
+def _answered(message: bytes | None) -> Reply:
+    # grpcio hands a message that was lost or cut as None, without an error.
+    return Reply(OK, "", message) if message is not None else Reply(INTERNAL, "OK without a whole message")
+
+
+def _failed(ended: Any) -> Reply:
+    return Reply(ended.code().value[0], ended.details() or "")
 
 
 def make_ready() -> None:
@@ -63,9 +69,9 @@ class GrpcioChannel:
     def call(self, payload: bytes, timeout_s: float | None = None) -> Reply:
         """One request. A failed one is a Reply with its code, never an exception."""
         try:
-            return Reply(0, "", self._call(payload, timeout=timeout_s))
+            return _answered(self._call(payload, timeout=timeout_s))
         except grpc.RpcError as error:
-            return Reply(error.code().value[0], error.details() or "", None)
+            return _failed(error)
 
     def start(self, payload: bytes, timeout_s: float | None, done: Callable[[Reply], None]) -> None:
         """As `call`, but returns at once; `done` is called exactly once, and must not block."""

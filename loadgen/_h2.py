@@ -45,18 +45,9 @@ from loadgen._h2_frames import (
     prefix_head,
     u32,
 )
-from loadgen._h2_reply import (
-    INTERNAL,
-    MAX_HEADER_LIST,
-    OK,
-    RESOURCE_EXHAUSTED,
-    Head,
-    Reply,
-    decode_head,
-    final_reply,
-    reset_reply,
-)
+from loadgen._h2_reply import MAX_HEADER_LIST, Head, decode_head, final_reply, reset_reply
 from loadgen._h2_send import Call
+from loadgen._reply import INTERNAL, OK, RESOURCE_EXHAUSTED, Reply
 
 MOST_CONTINUATIONS = 64
 KEPT_BLOCK, KEPT_BLOCKS = 1024, 4096  # header blocks remembered: bytes each, and how many

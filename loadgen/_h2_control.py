@@ -24,8 +24,8 @@ from loadgen._h2_frames import (
     setting,
     u32,
 )
-from loadgen._h2_reply import INTERNAL, UNAVAILABLE, Reply
 from loadgen._h2_send import Sender
+from loadgen._reply import INTERNAL, UNAVAILABLE, Reply
 
 MOST_ACKS = 10000  # answers owed to a peer that does not read them
 

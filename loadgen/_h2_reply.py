@@ -6,14 +6,24 @@ Where those leave a choice, gRPC's C-core is followed, so that both transports c
 
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
 from urllib.parse import unquote
 
 from hpack import Decoder, HPACKError, OversizedHeaderListError
 
-OK, CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, ALREADY_EXISTS, PERMISSION_DENIED = range(8)
-RESOURCE_EXHAUSTED, FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = range(8, 15)
-DATA_LOSS, UNAUTHENTICATED = 15, 16
+from loadgen._reply import (
+    CANCELLED,
+    DEADLINE_EXCEEDED,
+    INTERNAL,
+    OK,
+    PERMISSION_DENIED,
+    RESOURCE_EXHAUSTED,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    UNKNOWN,
+    Reply,
+)
+
 LAST_CODE = 16
 
 # Replies without a grpc-status; every other HTTP status is UNKNOWN, 200 included.
@@ -34,17 +44,6 @@ _OF_RESET = {7: UNAVAILABLE, 8: CANCELLED, 11: RESOURCE_EXHAUSTED, 12: PERMISSIO
 MAX_HEADER_LIST = 65536
 ACCEPTED_ENCODINGS = "identity,deflate,gzip"
 _WINDOW_BITS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
-
-
-class Reply(NamedTuple):
-    """How one call ended. A tuple, not a dataclass: one is made for every request, and this is three times cheaper."""
-
-    code: int
-    """The gRPC status, 0 to 16."""
-    message: str
-    """The server's words (percent-decoded), or ours where the call ended on this side."""
-    payload: bytes | None = None
-    """The response message without its 5-byte prefix; None unless the code is OK."""
 
 
 class Head:

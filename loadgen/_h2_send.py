@@ -31,7 +31,8 @@ from loadgen._h2_frames import (
 )
 
 if TYPE_CHECKING:
-    from loadgen._h2_reply import Head, Reply
+    from loadgen._h2_reply import Head
+    from loadgen._reply import Reply
 
 HIGH_WATER = 262144  # bytes of uploads handed out at once; more would only wait in memory
 

@@ -237,7 +237,7 @@ def test_the_web_ui_starts_and_stops_runs(
         before = served(worker.address)
         started = requests.post(f"{url}/swarm", data={"user_count": "2", "spawn_rate": "2", "warmup": "0s"}, timeout=10)
         assert started.json()["success"] is True
-        wait_for(lambda: served(worker.address) > before + 100)
+        wait_for(lambda enough=before + 100: served(worker.address) > enough)
         assert requests.post(f"{url}/stop", timeout=30).ok
         wait_for((directory / "report.html").exists)
 

@@ -28,6 +28,7 @@ def make(
     hardware: str = "box + cpu-1c",
     models: tuple[str, ...] = ("gpt",),
     failed: int = 0,
+    begins_s: int = 0,
     **changes: Any,
 ) -> Run:
     """A run of 50 answered requests a second, exponential latencies of a mean of 10 ms × scale, from 5 ms on."""
@@ -43,7 +44,7 @@ def make(
                 gained.histograms["latency"].record_ns(values)
                 gained.histograms["latency-error"].record_ns([1_000] * failed)
                 for name in ("latency", "latency-error"):
-                    log.write(second, 1, tag_of(series, name), gained.histograms[name])
+                    log.write(begins_s + second, 1, tag_of(series, name), gained.histograms[name])
                 tally.add(gained)
     given: dict[str, Any] = {"conditions": {"transport": "wire"}, "checks": []}
     file = build(
@@ -124,6 +125,12 @@ def test_errors_are_beyond_the_percentiles_they_reach(tmp_path: Path) -> None:
 def test_a_run_too_short_to_tell_says_so(tmp_path: Path) -> None:
     by = found(make(tmp_path / "a", seconds=5), make(tmp_path / "b", seconds=5))
     assert by["mean"].sentence == "mean: too short to tell: 5 s, and 8 s are needed"
+
+
+def test_a_log_that_begins_before_the_measured_part_is_cut_in_the_same_blocks(tmp_path: Path) -> None:
+    plain, late = make(tmp_path / "a"), make(tmp_path / "b", 1.3, seed=2)
+    shifted = make(tmp_path / "c", 1.3, seed=2, begins_s=100)
+    assert found(plain, late) == found(plain, shifted)
 
 
 def test_rows_pair_by_combination_else_by_the_only_model(tmp_path: Path) -> None:

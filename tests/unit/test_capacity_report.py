@@ -171,6 +171,7 @@ def test_runs_stand_side_by_side_and_are_kept_apart_by_name(tmp_path: Path) -> N
     ]
     html = write_report([first, second], tmp_path / "out").read_text()
     assert "What 2 runs measured" in html
+    assert "All 2 runs are valid" in html
     assert "c5.large + eia2.medium (tue)" in html
     with pytest.raises(ValueError, match="two runs are called 'mon'"):
         entries([first, make(tmp_path / "other" / "mon", ARTICLE[:1])])

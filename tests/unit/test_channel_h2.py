@@ -32,8 +32,8 @@ from loadgen._h2_frames import (
     request_block,
     timeout_value,
 )
-from loadgen._h2_reply import Reply
 from loadgen._h2_send import Call, Prepared
+from loadgen._reply import Reply
 
 BLOCK = request_block(method="/a.B/C", scheme="http", authority="h:1", timeout_s=1.0)
 

@@ -1,0 +1,32 @@
+"""`python -m loadgen …` is `locust -f loadgen/ …` from any folder; `--help` says our options, which Locust's does not."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from loadgen import _options
+
+
+def main() -> None:
+    """Locust's help is printed before any locustfile is loaded, so ours has a place of its own."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        parser = argparse.ArgumentParser(
+            prog="locust -f loadgen/",
+            usage="%(prog)s [Locust's options] [these]",
+            description="Drives inference servers and records what they did.",
+            epilog="Locust's own options (-u, -r, -t, --headless, --processes, --master, …) are in: locust --help",
+            add_help=False,
+        )
+        _options.register(parser)
+        parser.print_help()
+        return
+    from locust.main import main as locust
+
+    sys.argv[1:1] = ["-f", str(Path(__file__).parent)]
+    locust()
+
+
+if __name__ == "__main__":
+    main()
