@@ -161,19 +161,25 @@ class Blocks:
 
 def _blocks(run: Run, rows: Sequence[Row]) -> list[Blocks]:
     """The blocks of each row, in one pass over the log."""
+    path = run.directory / HLOG_NAME
     owners: dict[str, tuple[list[int], str]] = {}
-    total = run.file.duration_s
-    number = max(min(_MOST_BLOCKS, math.floor(total)), 1)
-    held: dict[tuple[int, str, int], Histogram] = defaultdict(Histogram)
-    for interval in hlog.read(run.directory / HLOG_NAME):
-        if interval.tag not in owners:
-            series, measure = hlog.parse_tag(interval.tag)
+
+    def owned(tag: str) -> list[int]:
+        if tag not in owners:
+            series, measure = hlog.parse_tag(tag)
             wanted = measure in ("latency", LATENCY_ERROR)
-            owners[interval.tag] = ([i for i, row in enumerate(rows) if wanted and _owns(row, series)], measure)
-        indexes, measure = owners[interval.tag]
-        middle = (interval.start_s + interval.length_s / 2) / total if total > 0 else 0.0
-        for index in indexes:
-            held[index, measure, min(int(middle * number), number - 1)].add(interval.histogram)
+            owners[tag] = ([i for i, row in enumerate(rows) if wanted and _owns(row, series)], measure)
+        return owners[tag][0]
+
+    # The measured part: a log may begin with the run, before its warm-up.
+    first, last = hlog.extent(path, lambda tag: bool(owned(tag))) or (0.0, 0.0)
+    total = last - first
+    number = max(min(_MOST_BLOCKS, math.floor(total + 0.5)), 1)
+    held: dict[tuple[int, str, int], Histogram] = defaultdict(Histogram)
+    for interval in hlog.read(path):
+        middle = (interval.start_s + interval.length_s / 2 - first) / total if total > 0 else 0.0
+        for index in owned(interval.tag):
+            held[index, owners[interval.tag][1], min(int(middle * number), number - 1)].add(interval.histogram)
     empty = Histogram()
     made = []
     for index, row in enumerate(rows):

@@ -7,7 +7,7 @@ a comment before each line, which those tools skip.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,6 +95,22 @@ def read(path: Path) -> Iterator[Interval]:
 
     A last line without its newline was cut off when the writer died, and ends the log.
     """
+    for number, line, exact in _lines(path):
+        try:
+            histogram = _decode(line[4].encode("ascii"), exact)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+        yield Interval(line[1] or "", float(line[2]), float(line[3]), histogram)
+
+
+def extent(path: Path, tags: Callable[[str], bool]) -> tuple[float, float] | None:
+    """From when to when, in seconds since the log's start, there are intervals under these tags; None if never."""
+    spans = [(float(line[2]), float(line[2]) + float(line[3])) for _, line, _ in _lines(path) if tags(line[1] or "")]
+    return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, re.Match[str], tuple[int, ...] | None]]:
+    """Each interval's line: its number, its parts, and the exact values that stood before it."""
     exact: tuple[int, ...] | None = None
     with path.open(encoding="utf-8", errors="strict") as file:
         try:
@@ -105,18 +121,12 @@ def read(path: Path) -> Iterator[Interval]:
                 if line.startswith("#"):
                     match = _EXACT.fullmatch(line)
                     exact = tuple(int(part) for part in match.groups()) if match else exact
-                    continue
-                if not line or line.startswith('"'):
-                    continue
-                match = _LINE.fullmatch(line)
-                if not match:
-                    raise ValueError(f"{path}, line {number}: not a line of a histogram log")
-                try:
-                    histogram = _decode(match[4].encode("ascii"), exact)
-                except ValueError as error:
-                    raise ValueError(f"{path}, line {number}: {error}") from None
-                exact = None
-                yield Interval(match[1] or "", float(match[2]), float(match[3]), histogram)
+                elif line and not line.startswith('"'):
+                    match = _LINE.fullmatch(line)
+                    if not match:
+                        raise ValueError(f"{path}, line {number}: not a line of a histogram log")
+                    yield number, match, exact
+                    exact = None
         except UnicodeDecodeError:
             raise ValueError(f"{path}: not a text file, so not a histogram log") from None
 

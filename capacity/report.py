@@ -188,6 +188,7 @@ def write_report(
     text = _template().render(
         runs=runs,
         title=title(runs),
+        unsure=any(not run.file.valid or any(c.status != "PASS" for c in run.file.checks) for run in runs),
         slo=slo,
         entries=found,
         ordinals=entries(runs, "ordinal", slo, catalogue),
@@ -234,7 +235,7 @@ def _conditions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
         file = run.file
         said = {
             "started": f"{file.started:%Y-%m-%d %H:%M:%S %Z}".strip(),
-            "duration": f"{file.duration_s:g} s",
+            "measured": f"{file.duration_s:.4g} s",
             "arrivals": file.arrivals,
             **file.conditions,
         }
