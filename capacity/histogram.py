@@ -222,8 +222,7 @@ class Histogram:
         histogram.above = above
         if total:
             low, high = _edges_ns(counts)
-            middles = (FLOOR_US[:-1] + FLOOR_US[1:] - 1) * 500
-            histogram.sum_ns = int(np.dot(counts.astype(object), middles)) if sum_ns is None else sum_ns
+            histogram.sum_ns = _estimated_sum_ns(counts) if sum_ns is None else sum_ns
             histogram.min_ns = low if min_ns is None else min_ns
             histogram.max_ns = high if max_ns is None else max_ns
             if not 0 <= histogram.min_ns <= histogram.max_ns or histogram.sum_ns < 0:
@@ -238,6 +237,13 @@ def rank_of(p: float, total: int) -> int:
     # Exact: 99.9 % of 1,000 is rank 999, where floating point's 999.0000000000001 would round up to 1,000.
     share = Fraction(repr(float(p))) * total / 100
     return max(-(-share.numerator // share.denominator), 1)
+
+
+def _estimated_sum_ns(counts: NDArray[np.int64]) -> int:
+    """The sum if every value lay in the middle of its bucket; in Python's integers, which do not overflow."""
+    used = np.flatnonzero(counts)
+    middles = (FLOOR_US[used] + FLOOR_US[used + 1] - 1) * 500
+    return sum(count * middle for count, middle in zip(counts[used].tolist(), middles.tolist(), strict=True))
 
 
 def _edges_ns(counts: NDArray[np.int64]) -> tuple[int, int]:
