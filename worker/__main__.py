@@ -44,7 +44,7 @@ def accelerators(
     ei_tool: EiTool = hardware.EI_TOOL,
 ) -> None:
     """Prints the accelerators of this host, by ordinal."""
-    from worker.service import own_version
+    from worker.describe import own_version
 
     found = hardware.discover(cores_per_ordinal=cores_per_ordinal, ei_tool=ei_tool)
     if as_json:
@@ -132,6 +132,9 @@ def fleet(
         str, typer.Option(help="Which ordinals, as in cpu:0,cpu:1; a kind alone: all it has.")
     ] = "cpu",
     targets_file: Annotated[Path | None, typer.Option(help="Written once all are ready, removed at the end.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Prometheus metrics of the first worker; the others count on.")
+    ] = None,
     restarts: Annotated[int, typer.Option(min=0, help="How often a worker that died is started again.")] = 5,
 ) -> None:
     """Serves one model on several ordinals, one process each, until SIGINT or SIGTERM.
@@ -150,6 +153,7 @@ def fleet(
             options.arguments(),
             targets_file=targets_file,
             command=_after_dashes,
+            metrics_port=metrics_port,
             restarts=restarts,
             drain_s=drain_s,
         ).run()
@@ -178,12 +182,14 @@ def _ordinals(text: str, options: ServeOptions) -> list[str]:
 def statistics(
     targets: Annotated[str, typer.Option(help="HOST:PORT,… or @FILE as a fleet writes it.")],
     as_json: Annotated[bool, typer.Option("--json")] = False,
+    tls_ca: Annotated[Path | None, typer.Option(help="The authority of workers that serve TLS, PEM.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="The bearer token that the workers ask for.")] = None,
 ) -> None:
     """What each worker served by its own count."""
-    from worker.statistics import collect
+    from worker.statistics import Access, collect
 
     with _one_line():
-        found = collect(targets)
+        found = collect(targets, Access(tls_ca, token_file))
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

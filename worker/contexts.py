@@ -145,7 +145,8 @@ class ExecutionContext:
         self._life.enter_context(self._kind.context(self._ordinal))
         pinned = self._kind.device.startswith("cuda")
         self._staging = [_Staging(torch, self._dtypes[spec.datatype], pinned) for spec in self.specification.inputs]
-        self._copy_out = _PinnedCopy(torch) if pinned else _plain_copy
+        on_cpu = self._kind.device == "cpu"
+        self._copy_out = _PinnedCopy(torch) if pinned else _host_bytes if on_cpu else _device_bytes
         self._forward = module.forward  # the call operator adds hooks, which a loaded module has none of
         if not self.specification.outputs:
             self.specification = self.specification.model_copy(update={"outputs": self._observed_outputs()})
@@ -273,9 +274,13 @@ class _Staging:
         self._views: dict[tuple[int, ...], torch.Tensor] = {}
 
 
-def _plain_copy(tensor: "torch.Tensor") -> bytes:
-    data: bytes = tensor.cpu().numpy().tobytes()
+def _host_bytes(tensor: "torch.Tensor") -> bytes:
+    data: bytes = tensor.numpy().tobytes()
     return data
+
+
+def _device_bytes(tensor: "torch.Tensor") -> bytes:
+    return _host_bytes(tensor.cpu())
 
 
 class _PinnedCopy:

@@ -51,11 +51,15 @@ class Fleet:
         *,
         targets_file: Path | None = None,
         command: Sequence[str] = (),
+        metrics_port: int | None = None,
         restarts: int = 5,
         drain_s: float = 30.0,
     ) -> None:
         serve = [sys.executable, "-m", "worker", "serve", *arguments, "--accelerator"]
         self._workers = [_Worker(name, [*serve, name]) for name in accelerators]
+        if metrics_port is not None:
+            for number, worker in enumerate(self._workers):
+                worker.command += ["--metrics-port", str(metrics_port + number)]
         self._targets_file = targets_file
         self._command = list(command)
         self._restarts = restarts

@@ -11,7 +11,7 @@ from worker.options import ServeOptions
 if TYPE_CHECKING:
     from worker import server
     from worker.contexts import Context
-    from worker.service import Identity
+    from worker.describe import Identity
     from worker.tensors import TensorSpec
 
 
@@ -30,8 +30,8 @@ def _real(options: ServeOptions, kind_name: str, ordinal: int) -> "tuple[Context
     accelerator = kind.environment(ordinal)
     # Only now: numpy and gRPC start their threads inside the environment too.
     from worker.contexts import PRECISIONS, ExecutionContext
+    from worker.describe import Identity
     from worker.models import read_specification, sha256
-    from worker.service import Identity
 
     if options.precision not in PRECISIONS:
         raise UsageError(f"--precision is {', '.join(PRECISIONS)}, not {options.precision!r}")
@@ -56,8 +56,8 @@ def _real(options: ServeOptions, kind_name: str, ordinal: int) -> "tuple[Context
 
 
 def _simulated(options: ServeOptions, ordinal: int) -> "tuple[Context, Identity]":
+    from worker.describe import Identity
     from worker.models import Specification, read_specification, sha256
-    from worker.service import Identity
     from worker.sim import DEFAULT_SPECIFICATION, SimulatedContext, Simulation, duration_ns
 
     path = options.model

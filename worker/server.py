@@ -16,10 +16,11 @@ from worker import log, metrics
 from worker.batching import Batcher, Policy
 from worker.contexts import Context, WarmUp
 from worker.counters import Counters
+from worker.describe import AcceleratorService, Identity, process_peak_bytes
 from worker.errors import UsageError
 from worker.security import Security
 from worker.served import ServedModel
-from worker.service import Identity, Limits, Service, process_peak_bytes
+from worker.service import InferenceService, Limits
 from worker.wire import accelerator_pb2, open_inference_pb2
 
 # The default of 4 MiB refuses a batch of 32 images (19 MB).
@@ -54,7 +55,8 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
         loop.add_signal_handler(number, stopped.set)
     counters = Counters()
     batcher = Batcher(context, options.policy, loop, counters.executed)
-    service = Service(identity, context, batcher, counters, options.limits)
+    service = InferenceService(identity.accelerator, batcher, counters, options.limits)
+    describing = AcceleratorService(identity, context, counters)
     server = grpc.aio.server(
         interceptors=options.security.interceptors(),
         options=[
@@ -63,7 +65,7 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
             ("grpc.max_send_message_length", MESSAGE_BYTES),
         ],
     )
-    server.add_generic_rpc_handlers(service.handlers())
+    server.add_generic_rpc_handlers([service.handlers(), describing.handlers()])
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     names = [
@@ -100,7 +102,8 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
         waiting.cancel()
         await server.stop(None)
         raise
-    service.serve(model, warm)
+    describing.ready(model, warm)
+    service.serve(model)
     for name in ("", *names):
         await healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
     # What is alive now stays alive: the collector need not look at it again in the middle of a measurement.

@@ -1,31 +1,23 @@
-"""The gRPC servicers: bytes to tensors to the queue to bytes, and the one place that maps errors to status codes."""
+"""The Open Inference Protocol: from bytes to the queue and back. The one place that maps errors to status codes."""
 
 import asyncio
-import os
-import resource
-import socket
-import sys
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
 
-from worker import host, log
+from worker import log
 from worker.accelerators import Accelerator
 from worker.batching import Batcher
-from worker.contexts import Context, WarmUp
 from worker.counters import Counters, Duration
+from worker.describe import own_version
 from worker.errors import Refused, invalid, unavailable
-from worker.histograms import DIGITS, HIGHEST_US, LOWEST_US, Histogram
 from worker.requests import Plan, Reader, varint
 from worker.served import VERSION, ServedModel, config, metadata
 from worker.sharedmemory import Regions
 from worker.tensors import Tensor
-from worker.wire import accelerator_pb2 as ours
 from worker.wire import open_inference_pb2 as oip
 
 EXTENSIONS = ("model_configuration", "statistics", "system_shared_memory")
@@ -40,21 +32,6 @@ ServicerContext: TypeAlias = Any
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What Describe says that does not change: the hardware, the model file, and where both came from."""
-
-    host_type: str
-    accelerator: Accelerator
-    cores: tuple[int, ...]
-    simulated: bool = False
-    simulation: str = ""
-    sha256: str = ""
-    file_bytes: int = 0
-    host_memory_bytes: int = field(default_factory=host.memory_bytes)
-    instance_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-
-@dataclass(frozen=True)
 class Limits:
     """What may be in flight at once; more is refused with UNAVAILABLE, so that memory stays bounded."""
 
@@ -62,29 +39,21 @@ class Limits:
     bytes_in_flight: int = 1024**3
 
 
-class Service:
-    """Every RPC of both services. `ready` once the model is warm; until then, and while draining, it refuses work."""
+class InferenceService:
+    """Every RPC of the Open Inference Protocol. Until `serve`, and after `refuse`, it refuses work."""
 
-    def __init__(
-        self, identity: Identity, context: Context, batcher: Batcher, counters: Counters, limits: Limits
-    ) -> None:
-        self.identity = identity
+    def __init__(self, accelerator: Accelerator, batcher: Batcher, counters: Counters, limits: Limits) -> None:
+        self._accelerator = accelerator
         self.counters = counters
-        self.context = context
         self.model: ServedModel | None = None
         self._limits = limits
         self._regions = Regions()
         self._streams: set[asyncio.Task[None]] = set()
         self._reader: Reader | None = None
         self._batcher = batcher
-        self._warm = WarmUp(0, [])
-        self._ready_ns = time.monotonic_ns()
-        self._sequence = 0
 
-    def serve(self, model: ServedModel, warm: WarmUp) -> None:
+    def serve(self, model: ServedModel) -> None:
         """From here on inference is answered."""
-        self._warm = warm
-        self._ready_ns = time.monotonic_ns()
         self._reader = Reader(model, self._regions)
         self.model = model
 
@@ -94,8 +63,8 @@ class Service:
         for stream in self._streams:
             stream.cancel()
 
-    def handlers(self) -> list[grpc.GenericRpcHandler]:
-        """What the server needs in order to dispatch: each method of both services under its protocol name."""
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What the server needs in order to dispatch: each method under its protocol name."""
         raw = {  # bytes in, bytes out
             "ModelInfer": grpc.unary_unary_rpc_method_handler(self.model_infer),
             "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self.model_stream_infer),
@@ -115,17 +84,10 @@ class Service:
             "CudaSharedMemoryRegister": self.cuda_shared_memory_register,
             "CudaSharedMemoryUnregister": self.cuda_shared_memory_unregister,
         }
-        own: dict[str, Callable[..., Awaitable[Any]]] = {"Describe": self.describe, "Snapshot": self.snapshot}
         inference = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-        accelerator = ours.DESCRIPTOR.services_by_name["AcceleratorService"]
-        return [
-            grpc.method_handlers_generic_handler(
-                inference.full_name, {name: _handler(oip, name, method) for name, method in plain.items()} | raw
-            ),
-            grpc.method_handlers_generic_handler(
-                accelerator.full_name, {name: _handler(ours, name, method) for name, method in own.items()}
-            ),
-        ]
+        return grpc.method_handlers_generic_handler(
+            inference.full_name, {name: _handler(name, method) for name, method in plain.items()} | raw
+        )
 
     async def server_live(self, request: oip.ServerLiveRequest, context: ServicerContext) -> oip.ServerLiveResponse:
         return oip.ServerLiveResponse(live=True)
@@ -140,7 +102,8 @@ class Service:
     async def server_metadata(
         self, request: oip.ServerMetadataRequest, context: ServicerContext
     ) -> oip.ServerMetadataResponse:
-        return oip.ServerMetadataResponse(name="inferload", version=own_version(), extensions=EXTENSIONS)
+        extensions = (*EXTENSIONS, "cuda_shared_memory") if self._accelerator.kind == "cuda" else EXTENSIONS
+        return oip.ServerMetadataResponse(name="inferload", version=own_version(), extensions=extensions)
 
     async def model_metadata(
         self, request: oip.ModelMetadataRequest, context: ServicerContext
@@ -148,7 +111,7 @@ class Service:
         return metadata(self._model(request.name, request.version))
 
     async def model_config(self, request: oip.ModelConfigRequest, context: ServicerContext) -> oip.ModelConfigResponse:
-        accelerator = self.identity.accelerator
+        accelerator = self._accelerator
         model = self._model(request.name, request.version)
         return oip.ModelConfigResponse(config=config(model, accelerator.kind, accelerator.ordinal))
 
@@ -277,73 +240,25 @@ class Service:
     async def cuda_shared_memory_status(
         self, request: oip.CudaSharedMemoryStatusRequest, context: ServicerContext
     ) -> oip.CudaSharedMemoryStatusResponse:
-        return oip.CudaSharedMemoryStatusResponse()
+        message = oip.CudaSharedMemoryStatusResponse()
+        for region in self._regions.status(request.name, cuda=True):
+            status = message.regions[region.name]
+            status.name, status.device_id, status.byte_size = region.name, region.device_id, region.byte_size
+        return message
 
     async def cuda_shared_memory_register(
         self, request: oip.CudaSharedMemoryRegisterRequest, context: ServicerContext
     ) -> oip.CudaSharedMemoryRegisterResponse:
-        raise Refused(grpc.StatusCode.UNIMPLEMENTED, f"{self.identity.accelerator.name} has no CUDA shared memory")
+        if self._accelerator.kind != "cuda":
+            raise Refused(grpc.StatusCode.UNIMPLEMENTED, f"{self._accelerator.name} has no CUDA shared memory")
+        self._regions.register_cuda(request.name, request.raw_handle, request.device_id, request.byte_size)
+        return oip.CudaSharedMemoryRegisterResponse()
 
     async def cuda_shared_memory_unregister(
         self, request: oip.CudaSharedMemoryUnregisterRequest, context: ServicerContext
     ) -> oip.CudaSharedMemoryUnregisterResponse:
+        self._regions.unregister(request.name, cuda=True)
         return oip.CudaSharedMemoryUnregisterResponse()
-
-    async def describe(self, request: ours.DescribeRequest, context: ServicerContext) -> ours.DescribeResponse:
-        identity, accelerator, executed = self.identity, self.identity.accelerator, self.context
-        model = self._model_or_refuse()
-        return ours.DescribeResponse(
-            host_type=identity.host_type,
-            host_name=socket.gethostname(),
-            host_memory_bytes=identity.host_memory_bytes,
-            kind=accelerator.kind,
-            ordinal=accelerator.ordinal,
-            accelerator_type=accelerator.type,
-            accelerator_id=accelerator.id,
-            accelerator_memory_bytes=accelerator.memory_bytes,
-            status=accelerator.status,
-            simulated=identity.simulated,
-            simulation=identity.simulation,
-            versions={**versions(), **executed.versions()},
-            threads=executed.threads,
-            cores=identity.cores,
-            model=ours.DescribeResponse.Model(
-                name=model.name,
-                version=VERSION,
-                mode=model.specification.mode,
-                precision=executed.precision,
-                sha256=identity.sha256,
-                file_bytes=identity.file_bytes,
-                parameter_bytes=executed.parameter_bytes,
-                max_batch_size=model.policy.max_batch_size,
-            ),
-            first_inference_ns=self._warm.first_ns,
-            warmup_ns=self._warm.later_ns,
-            process_peak_bytes=process_peak_bytes(),
-            accelerator_peak_bytes=executed.peak_bytes(),
-            instance_id=identity.instance_id,
-            pid=os.getpid(),
-        )
-
-    async def snapshot(self, request: ours.SnapshotRequest, context: ServicerContext) -> ours.SnapshotResponse:
-        counters = self.counters
-        self._sequence += 1
-        counters.settle()
-        return ours.SnapshotResponse(
-            instance_id=self.identity.instance_id,
-            sequence=self._sequence,
-            uptime_ns=time.monotonic_ns() - self._ready_ns,
-            requests=counters.requests,
-            answered=counters.answered,
-            errors=counters.errors,
-            executions=counters.executions,
-            histograms={
-                "queue": _histogram(counters.queue_histogram),
-                "compute": _histogram(counters.compute_histogram),
-            },
-            process_peak_bytes=process_peak_bytes(),
-            accelerator_peak_bytes=self.context.peak_bytes(),
-        )
 
     def _model_or_refuse(self) -> ServedModel:
         if self.model is None:
@@ -358,7 +273,7 @@ class Service:
         return model
 
 
-def _handler(messages: Any, name: str, method: Callable[..., Awaitable[Any]]) -> grpc.RpcMethodHandler:
+def _handler(name: str, method: Callable[..., Awaitable[Any]]) -> grpc.RpcMethodHandler:
     async def call(request: Any, context: ServicerContext) -> Any:
         try:
             return await method(request, context)
@@ -367,8 +282,8 @@ def _handler(messages: Any, name: str, method: Callable[..., Awaitable[Any]]) ->
 
     return grpc.unary_unary_rpc_method_handler(
         call,
-        request_deserializer=getattr(messages, f"{name}Request").FromString,
-        response_serializer=getattr(messages, f"{name}Response").SerializeToString,
+        request_deserializer=getattr(oip, f"{name}Request").FromString,
+        response_serializer=getattr(oip, f"{name}Response").SerializeToString,
     )
 
 
@@ -416,34 +331,7 @@ def _statistics(name: str, counters: Counters) -> oip.ModelStatistics:
     )
 
 
-def _histogram(histogram: Histogram) -> ours.Histogram:
-    summary = histogram.summary()
-    return ours.Histogram(
-        **vars(summary),
-        lowest_us=LOWEST_US,
-        highest_us=HIGHEST_US,
-        digits=DIGITS,
-    )
-
-
 def one_line(error: BaseException) -> str:
     """TorchScript puts its own stack first and what went wrong last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
-
-
-def process_peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere
-
-
-def own_version() -> str:
-    try:
-        return version("inferload")
-    except PackageNotFoundError:
-        return "0+unknown"
-
-
-def versions() -> dict[str, str]:
-    python = ".".join(map(str, sys.version_info[:3]))
-    return {"inferload": own_version(), "python": python, "grpcio": grpc.__version__}

@@ -1,6 +1,7 @@
 """What workers say of themselves, collected over gRPC."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,46 @@ def addresses(targets: str) -> list[str]:
         raise UsageError(f"{path} is not a targets file as a fleet writes it") from None
 
 
-def collect(targets: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Access:
+    """What the workers ask for: an authority (PEM) where they serve TLS, a bearer token where they want one."""
+
+    tls_ca: Path | None = None
+    token_file: Path | None = None
+
+    def channel(self, address: str) -> grpc.Channel:
+        if self.tls_ca is None:
+            return grpc.insecure_channel(address)
+        return grpc.secure_channel(address, grpc.ssl_channel_credentials(_contents(self.tls_ca)))
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        if self.token_file is None:
+            return ()
+        return (("authorization", f"Bearer {_contents(self.token_file).decode('ascii', 'replace').strip()}"),)
+
+
+def _contents(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def collect(targets: str, access: Access) -> dict[str, Any]:
     """`requests` of all, and a row per worker; one that does not answer has `error` instead of counts."""
-    rows = [_row(address) for address in addresses(targets)]
+    rows = [_row(address, access) for address in addresses(targets)]
     if not rows:
         raise UsageError("--targets names none")
     return {"requests": sum(row.get("requests", 0) for row in rows), "workers": rows}
 
 
-def _row(address: str) -> dict[str, Any]:
-    with grpc.insecure_channel(address) as channel:
+def _row(address: str, access: Access) -> dict[str, Any]:
+    with access.channel(address) as channel:
         stub = accelerator_pb2_grpc.AcceleratorServiceStub(channel)
+        metadata = access.metadata()
         try:
-            told = stub.Describe(accelerator_pb2.DescribeRequest(), timeout=DEADLINE_S)
-            snapshot = stub.Snapshot(accelerator_pb2.SnapshotRequest(), timeout=DEADLINE_S)
+            told = stub.Describe(accelerator_pb2.DescribeRequest(), timeout=DEADLINE_S, metadata=metadata)
+            snapshot = stub.Snapshot(accelerator_pb2.SnapshotRequest(), timeout=DEADLINE_S, metadata=metadata)
         except grpc.RpcError as error:
             return {"address": address, "error": error.code().name}
     return {

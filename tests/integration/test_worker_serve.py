@@ -377,7 +377,8 @@ def test_an_open_stream_does_not_hold_up_the_end(serve: Any, connect: Any) -> No
 
 def test_a_bearer_token_is_asked_for(serve: Any, connect: Any, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cret\n")
-    client = connect(serve("--accelerator", "sim:0", "--sim", "fixed:0ms", "--token-file", "token").address)
+    worker = serve("--accelerator", "sim:0", "--sim", "fixed:0ms", "--token-file", "token")
+    client = connect(worker.address)
     for metadata in ((), (("authorization", "Bearer wrong"),), (("authorization", "s3cret"),)):
         call = lambda m=metadata: client.infer(sim_request(), metadata=m)  # noqa: E731
         assert refused(call) is grpc.StatusCode.UNAUTHENTICATED
@@ -385,6 +386,13 @@ def test_a_bearer_token_is_asked_for(serve: Any, connect: Any, tmp_path: Path) -
     assert refused(lambda: list(stream)) is grpc.StatusCode.UNAUTHENTICATED
     assert client.infer(sim_request(), metadata=(("authorization", "Bearer s3cret"),)).outputs
     health_pb2_grpc.HealthStub(client.channel).Check(health_pb2.HealthCheckRequest())
+    statistics = [sys.executable, "-m", "worker", "statistics", "--json", "--targets", worker.address]
+    said = [
+        subprocess.run([*statistics, *more], capture_output=True, cwd=tmp_path, check=True).stdout
+        for more in ((), ("--token-file", "token"))
+    ]
+    assert json.loads(said[0])["workers"][0]["error"] == "UNAUTHENTICATED"
+    assert json.loads(said[1])["workers"][0]["answered"] == 1
 
 
 def certificate(directory: Path, name: str, issuer: str | None = None) -> None:

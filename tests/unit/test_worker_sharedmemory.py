@@ -1,11 +1,16 @@
 """Shared memory is read and written where the client said, nowhere else, and a client cannot bring the worker down."""
 
+import ctypes
+import gc
 import os
 from collections.abc import Iterator
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from worker import cudamemory
 from worker.errors import Refused
 from worker.sharedmemory import Regions
 from worker.wire import open_inference_pb2 as oip
@@ -95,3 +100,62 @@ def test_an_output_that_does_not_fit_is_refused(memory: SharedMemory) -> None:
     regions.register("r", memory.name, 0, 16)
     with pytest.raises(Refused, match="does not fit"):
         regions.place(parameters("r", 4), 0, exact=False).write(b"12345")
+
+
+class Runtime:
+    """Stands in for the CUDA runtime, which is not here: one buffer of this process in the device's place."""
+
+    def __init__(self, size: int) -> None:
+        self.device = ctypes.create_string_buffer(size)
+        self.handles: list[bytes] = []
+        self.closed = 0
+        self.code = 0
+
+    def cudaIpcOpenMemHandle(self, pointer: Any, handle: Any, flags: int) -> int:  # noqa: N802
+        self.handles.append(bytes(handle))
+        pointer._obj.value = ctypes.addressof(self.device)
+        return self.code
+
+    def cudaIpcCloseMemHandle(self, pointer: Any) -> int:  # noqa: N802
+        self.closed += 1
+        return 0
+
+    def cudaMemcpy(self, to: Any, source: Any, size: Any, kind: int) -> int:  # noqa: N802
+        ctypes.memmove(to, source, size.value)
+        return self.code
+
+
+def test_cuda_memory_is_copied_both_ways_and_closed_with_its_last_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime(64)
+    monkeypatch.setattr(cudamemory, "runtime", lambda: runtime)
+    regions = Regions()
+    handle = bytes(range(64))
+    regions.register_cuda("c", handle, 0, 32)
+    place = regions.place(parameters("c", 4, 8), 4, exact=True)
+    place.write(b"cuda")
+    assert runtime.device.raw[8:12] == place.read() == b"cuda"
+    assert runtime.handles == [handle]
+    assert [region.name for region in regions.status("", cuda=True)] == ["c"]
+    assert regions.status("") == []
+    regions.unregister("")  # of the other sort
+    regions.unregister("", cuda=True)
+    assert runtime.closed == 0
+    del place
+    gc.collect()
+    assert runtime.closed == 1
+
+
+def test_what_the_cuda_runtime_refuses_is_the_clients_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime(64)
+    monkeypatch.setattr(cudamemory, "runtime", lambda: runtime)
+    with pytest.raises(Refused, match="has 64 bytes, not 3"):
+        Regions().register_cuda("c", b"abc", 0, 32)
+    runtime.code = 1
+    with pytest.raises(Refused, match="cannot be opened: error 1"):
+        Regions().register_cuda("c", bytes(64), 0, 32)
+
+
+def test_without_a_cuda_runtime_in_the_process_there_is_no_cuda_memory(tmp_path: Path) -> None:
+    (tmp_path / "maps").write_text("7f00-7f01 r-xp 00000000 00:00 0 /usr/lib/libc.so.6\n")
+    with pytest.raises(Refused, match="is not loaded"):
+        cudamemory.runtime(tmp_path / "maps")
