@@ -1,4 +1,4 @@
-"""`python -m loadgen …` is `locust -f loadgen/ …` from any folder; `--help` says our options, which Locust's does not."""
+"""`python -m loadgen …` is `locust -f loadgen/ …` from any folder, and `--help` says our options; Locust's does not."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import requests
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
+from capacity.cost import sequential_per_100k
 from capacity.hlog import parse_tag
 from capacity.run import Run
 
@@ -103,6 +105,44 @@ def test_the_log_and_the_summary_agree(serve: Callable[..., Any], locust: Callab
     for name, percentile in (("p50", 50), ("p90", 90), ("p99", 99)):
         assert getattr(row.latency_us, name) == pytest.approx(histogram.percentile_us(percentile), rel=1e-3)
     assert row.latency_us.mean == pytest.approx(histogram.mean_us, rel=1e-6)
+
+
+def test_the_articles_rows_are_reproduced_by_simulated_hardware(
+    serve: Callable[..., Any], locust: Callable[..., Any], tmp_path: Path
+) -> None:
+    """$0.06 and $0.08 per 100,000 at 10.03 and 8.77 ms, and c5.large + eia2.medium under P90 < 15 ms. The article timed
+    the model call alone, so the worker's own clock is what reproduces its prices to the cent; what the generator felt,
+    gRPC included, must stay within a tenth of them."""
+    medium = serve("--accelerator", "sim:0", "--sim", "fixed:10.03ms", *SIM[2:])
+    large = serve(
+        "--accelerator", "sim:1", "--sim", "fixed:8.77ms", "--sim-host", "c5.large", "--sim-type", "eia2.large"
+    )
+
+    ended = locust(
+        *("--headless", "-u", "2", "--requests", "300", "--slo", "p90=15ms", "--run-dir", "run"),
+        *("--targets", f"{medium.address},{large.address}"),
+    )
+
+    assert ended.code == 0, ended.err
+    rows = {row["hardware"]: row for row in run_json(tmp_path / "run")["rows"]}
+    for hardware, article, cents in (("c5.large + eia2.medium", 0.0585, 0.06), ("c5.large + eia2.large", 0.0804, 0.08)):
+        row = rows[hardware]
+        assert row["simulated"] is True
+        assert round(sequential_per_100k(row["price_per_hour"], row["compute_us"]["mean"]), 2) == cents
+        assert row["cost_per_100k"]["sequential"] == pytest.approx(article, rel=0.1)
+    assert rows["c5.large + eia2.medium"]["meets_slo"] is True
+    assert ended.out.count("simulated") >= 2
+    assert "sim: c5.large + eia2.medium (simulated)" in ended.out
+
+    by_ordinal = subprocess.run(
+        [sys.executable, "-m", "capacity", "report", str(tmp_path / "run"), "--by", "ordinal"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    for worker in (medium, large):
+        assert worker.address in by_ordinal.stdout
 
 
 def test_a_target_that_is_down_counts_as_errors_and_the_run_goes_on(

@@ -234,7 +234,7 @@ def test_pictures_are_well_formed_and_say_what_they_show(tmp_path: Path) -> None
     run = make(tmp_path / "a", ARTICLE, models=("gpt", "a & b"))
     html = write_report(run, tmp_path / "out").read_text()
     pictures = re.findall(r"<svg.*?</svg>", html, re.S)
-    assert len([picture for picture in pictures if "role" in picture]) == 8
+    assert len([picture for picture in pictures if "role" in picture]) == 12
     for picture in pictures:
         ET.fromstring(picture)
     chart = ET.fromstring((tmp_path / "out" / "chart.svg").read_text())
