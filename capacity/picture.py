@@ -79,7 +79,7 @@ def cost_and_latency(entries: Sequence[Entry], slo: Slo | None, width: int) -> P
     latencies = [getattr(entry.row.latency_us, PERCENTILES[p]) for entry in entries]
     priced = any(cost is not None for cost in costs)
     wide = width >= 640
-    names = 300 if wide else 0
+    names = round(0.255 * width) if wide else 0
     band, top, gap = (44, 46, 36) if wide else (66, 46, 22)
     room = width - names
     share = (room - gap) / 2 if priced else room
@@ -98,7 +98,7 @@ def cost_and_latency(entries: Sequence[Entry], slo: Slo | None, width: int) -> P
 
     if priced:
         currency = next(entry.row.currency for entry in entries if entry.row.cost_per_100k.sequential is not None)
-        parts.append(_text(names, 14, "Cost per 100,000, one at a time" if wide else "Cost per 100,000", "head"))
+        parts.append(_text(names, 14, "Cost per 100,000, one at a time" if width > 800 else "Cost per 100,000", "head"))
         parts.append(_ticks(bars, top - 6, bottom, lambda value: money(value, currency)))
     parts.append(_text(left + 8, 14, f"P{p:g} latency, ms", "head"))
     parts.append(_ticks(dots, top - 6, bottom, lambda value: f"{value:g}"))
@@ -123,16 +123,17 @@ def cost_and_latency(entries: Sequence[Entry], slo: Slo | None, width: int) -> P
         if latency is None:
             parts.append(_text(left + 12, y + 4, "not enough samples", "soft"))
             continue
-        x = dots(latency / 1000)
+        x, above = dots(latency / 1000), 0
         points.append(f"{x:.1f},{y:.1f}")
         end = entry.row.latency_us.p90_interval if p == 90 else None
         if end and end[1] is not None:
             ends_x = (dots(end[0] / 1000), dots(end[1] / 1000))
             parts.append(f'<line class="whisker" x1="{ends_x[0]:.1f}" x2="{ends_x[1]:.1f}" y1="{y}" y2="{y}"/>')
-            x = max(x, ends_x[1] - 4)
+            # Beside the dot, or above it where the interval is in the way.
+            above = 11 if ends_x[1] > x + 8 else 0
         fill = "dot" if slo is None or entry.row.meets_slo else "miss"
-        parts.append(f'<circle class="{fill}" cx="{dots(latency / 1000):.1f}" cy="{y:.1f}" r="4.5"/>')
-        parts.append(_text(x + 10, y + 4, ms(latency), "halo"))
+        parts.append(f'<circle class="{fill}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
+        parts.append(_text(x + 10, y + 4 - above, ms(latency), "halo"))
     # The line goes beneath the dots, so it is drawn first.
     parts.insert(1, f'<polyline class="line" points="{" ".join(points)}"/>' if len(points) > 1 else "")
     return Picture("".join(parts), width, height)
@@ -223,7 +224,7 @@ def _ticks(scale: _Scale, top: float, bottom: float, text: Callable[[float], str
 def _label(x: float, y: float, entry: Entry, side: str) -> str:
     if side:
         under = f"{entry.kind}, simulated" if entry.row.simulated else entry.kind
-        return _text(x, y - 2, _short(entry.label, 38), side) + _text(x, y + 14, under, f"soft {side}")
+        return _text(x, y - 2, _short(entry.label, int(x / 7.8)), side) + _text(x, y + 14, under, f"soft {side}")
     return _text(x, y, _short(entry.label, 50), "halo")
 
 

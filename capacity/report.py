@@ -33,7 +33,8 @@ from capacity.view import (
     verdict,
 )
 
-_WIDE, _NARROW = 1176, 364
+# A page shows the widest of these that fits it, and paper the middle one.
+_WIDE, _MIDDLE, _NARROW = 1176, 720, 364
 # A terminal narrower than this gets the table in two halves.
 _ONE_TABLE = 150
 # More lines than there are dashes and colours to tell them apart would be a tangle.
@@ -207,8 +208,12 @@ def write_report(
 
 
 def _both(label: str, draw: Any) -> str:
-    """A picture twice, for wide and for narrow pages; the style sheet shows one of them."""
-    pictures: list[tuple[str, Picture | None]] = [("wide", draw(_WIDE)), ("narrow", draw(_NARROW))]
+    """A picture at three widths; the style sheet shows one of them."""
+    pictures: list[tuple[str, Picture | None]] = [
+        ("wide", draw(_WIDE)),
+        ("middle", draw(_MIDDLE)),
+        ("narrow", draw(_NARROW)),
+    ]
     return "".join(picture.svg(label, variant) for variant, picture in pictures if picture)
 
 
