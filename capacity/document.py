@@ -23,7 +23,8 @@ def _to_ns(value: float) -> float:
 
 # Microseconds, kept to the nanosecond that clocks give.
 Us = Annotated[float, AfterValidator(_to_ns)]
-Money = Annotated[float, Field(ge=0)]
+# Rounded where floating point, not the price, would show.
+Money = Annotated[float, Field(ge=0), AfterValidator(lambda value: round(value, 8))]
 Count = Annotated[int, Field(ge=0)]
 
 

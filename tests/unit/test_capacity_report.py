@@ -219,6 +219,7 @@ def test_the_report_is_one_file_that_needs_no_network(tmp_path: Path) -> None:
     html = write_report(run, tmp_path / "out").read_text()
     assert not re.search(r"""(src|href)\s*=|@import|url\((?!#)""", html)
     assert "<script" not in html
+    assert "$0.205 an hour (host: on-demand, 2020; accelerator: on-demand, 2020)" in html
     assert html.index("<b>Valid<") < html.index("The choice") < html.index("Conditions") < html.index("The table")
     for said in (
         "input_ids INT64 (1, 7)",
