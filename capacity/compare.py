@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from capacity import hlog
 from capacity.confidence import CONFIDENCE, samples_needed
@@ -238,7 +238,7 @@ def _difference(measure: str, values: Sequence[NDArray[np.float64]], blocks: int
         return Difference(measure, None, None, "too many failed to tell")
     # The bootstrap's spread is that of the blocks about their mean: widened to the sample's, and to Student's t.
     spread = float(kept.std()) * math.sqrt(blocks / (blocks - 1))
-    half = float(student.ppf((1 + CONFIDENCE) / 2, blocks - 1)) * spread
+    half = float(stdtrit(blocks - 1, (1 + CONFIDENCE) / 2)) * spread
     centre = float(ratios[0])
     return Difference(measure, math.exp(centre), (math.exp(centre - half), math.exp(centre + half)))
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from scipy.special import betainc
-from scipy.stats import binom
-from scipy.stats import t as student
+from scipy.special import bdtr, bdtrc, betainc, stdtrit
 
 from capacity.histogram import Histogram
 from capacity.slo import Slo, format_duration
@@ -78,22 +77,33 @@ def interval_ranks(p: float, n: float, confidence: float = CONFIDENCE) -> tuple[
         raise ValueError(f"an interval is for a percentile between 0 and 100, not {p}")
     if size < samples_needed(p, confidence):
         return None
-    high = int(binom.isf(miss / 2, size, q)) + 1
-    above = miss / 2
+    high, above = _highest(size, q, miss / 2), miss / 2
     if high > size:
         high, above = size, q**size
     low = _lowest(size, q, miss - above if above > miss / 2 else miss / 2)
     if low < 1:
         # The smallest sample is as low as an interval reaches; the upper end takes what its tail leaves.
-        low = 1
-        high = min(int(binom.isf(miss - (1 - q) ** size, size, q)) + 1, size)
+        low, high = 1, min(_highest(size, q, miss - (1 - q) ** size), size)
     return low, high
 
 
 def _lowest(size: int, q: float, tail: float) -> int:
-    """The largest rank r with P(fewer than r at or under the percentile) <= tail."""
-    rank = int(binom.ppf(tail, size, q))
-    return rank + 1 if binom.cdf(rank, size, q) <= tail else rank
+    """The largest rank r, or 0, with P(fewer than r samples at or under the percentile) <= tail."""
+    return _first(size + 1, lambda count: bool(bdtr(count, size, q) > tail))
+
+
+def _highest(size: int, q: float, tail: float) -> int:
+    """The smallest rank r, up to size + 1, with P(r samples or more at or under the percentile) <= tail."""
+    return _first(size, lambda count: bool(bdtrc(count, size, q) <= tail)) + 1
+
+
+def _first(end: int, true_of: Callable[[int], bool]) -> int:
+    """The first number from 0 on of which this is true, as it is of all after it; `end` if of none before."""
+    low, high = -1, end
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if true_of(middle) else (middle, high)
+    return high
 
 
 def interval_us(
@@ -124,7 +134,7 @@ def mean_interval_us(
     mean, deviation, effective = histogram.mean_us, histogram.deviation_us, histogram.count / dependence
     if mean is None or deviation is None or effective < 10:
         return None
-    half = float(student.ppf((1 + confidence) / 2, effective - 1)) * deviation / math.sqrt(effective)
+    half = float(stdtrit(effective - 1, (1 + confidence) / 2)) * deviation / math.sqrt(effective)
     return max(mean - half, 0.0), mean + half
 
 
