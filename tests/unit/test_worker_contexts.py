@@ -120,6 +120,28 @@ def test_a_narrow_format_travels_as_the_specification_says(path: Path) -> None:
     np.testing.assert_allclose(got, exact, rtol=0.05, atol=0.05)
 
 
+class Event:
+    """Stands in for a CUDA event: times in milliseconds, in the order of recording."""
+
+    clock = 0
+
+    def record(self) -> None:
+        Event.clock += 1
+        self.at = Event.clock**2
+
+    def synchronize(self) -> None: ...
+
+    def elapsed_time(self, later: "Event") -> float:
+        return float(later.at - self.at)
+
+
+def test_on_cuda_the_three_parts_are_the_devices_own_times(path: Path) -> None:
+    context = on_cpu(path)
+    context._marks = [Event() for _ in range(4)]
+    ran = context.run([feed(1, 0)])
+    assert (ran.input_ns, ran.infer_ns, ran.output_ns) == (3_000_000, 5_000_000, 7_000_000)
+
+
 @pytest.mark.parametrize("inference_mode", [True, False])
 def test_nothing_is_recorded_for_a_gradient(path: Path, inference_mode: bool) -> None:
     context = on_cpu(path, inference_mode=inference_mode)
