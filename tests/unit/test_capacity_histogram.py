@@ -205,5 +205,12 @@ def test_exact_values_that_contradict_the_buckets_are_refused(exact: dict[str, i
         Histogram.decode(recorded([1_000, 2_000]).encode(), **exact)
 
 
+def test_the_recorded_buckets_are_those_that_hold_something() -> None:
+    lowest, counts = recorded([5_000, 5_000, 7_000_000]).recorded_us()
+    assert lowest.tolist() == [5, 7000]
+    assert counts.tolist() == [2, 1]
+    assert Histogram().recorded_us()[0].size == 0
+
+
 def test_count_above_a_bound_counts_whole_buckets() -> None:
     assert recorded([1_000_000, 15_000_000, 15_100_000, 90_000_000]).count_above_us(15_000) == 2
