@@ -14,7 +14,7 @@ from capacity.confidence import Check, Status, early_stopping, judge
 from capacity.histogram import Histogram
 from capacity.poisson import anderson_darling, likeness
 from capacity.slo import Slo
-from capacity.stationarity import Values, autocorrelation_time, growth, warm_up_cut
+from capacity.stationarity import Values, growth, warm_up_cut
 
 # The generator's own error may be a tenth of what it measures; from its size on, it measures itself.
 _FINE, _TOO_MUCH, _TOO_MUCH_OF_SLO = 0.1, 1.0, 0.5
@@ -179,10 +179,8 @@ def backlog(in_flight: Values) -> Check:
     )
 
 
-def dependence(latencies: Values) -> Check:
-    """How many samples say as much as one independent one; the intervals and the verdict are widened by it."""
-    size = int(np.size(latencies))
-    time = autocorrelation_time(latencies)
+def dependence(size: int, time: float) -> Check:
+    """`time` samples of `size` say as much as one independent one; the intervals and the verdict are widened by it."""
     effective = size / time
     return Check(
         name="independent samples",

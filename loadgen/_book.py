@@ -21,6 +21,7 @@ from capacity.run import RunFile, build
 from capacity.tally import Series, Tally
 from loadgen._options import Options
 from loadgen._target import Target, own_histograms, snapshot
+from loadgen._vitals import Vitals
 
 RUNS = Path("runs")
 
@@ -34,7 +35,8 @@ class Outcome:
     first_requests_ns: Mapping[Series, int]
     measured_s: float
     generators: Sequence[Mapping[str, Any]]
-    checks: Sequence[Check]
+    vitals: Vitals
+    refused: int = 0
 
 
 class Book:
@@ -81,7 +83,7 @@ class Book:
         self._last = now
         self._log.flush()
 
-    def close(self, outcome: Outcome) -> RunFile:
+    def close(self, outcome: Outcome, checks: Sequence[Check]) -> RunFile:
         """Adds the workers' own histograms, writes run.json, and returns what it says."""
         after = _snapshots(self._targets)
         totals = {series: tally.copy() for series, tally in outcome.totals.items()}
@@ -106,7 +108,8 @@ class Book:
             duration_s=outcome.measured_s,
             slo=self._options.slo,
             catalogue=self._catalogue,
-            checks=list(outcome.checks),
+            checks=list(checks),
+            dependence=outcome.vitals.dependence,
             generators=[dict(generator) for generator in outcome.generators],
         )
         file.save(self.directory)

@@ -4,72 +4,146 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from rich.console import Console
 
+from capacity import validity
 from capacity.confidence import Check
+from capacity.histogram import Histogram
 from capacity.report import print_table
 from capacity.run import Run, RunFile
-from capacity.tally import Series, Tally
+from capacity.tally import LATENCY_ERROR, Series, Tally
+from loadgen._book import Outcome
 from loadgen._options import Options
 
+#: A run too short for a figure says nothing wrong by not having it.
+_ENOUGH_FOR_LITTLE = 200
+_ENOUGH_GAPS = 200
+_ENOUGH_BINS = 40
 
-def checks_of(
-    totals: Mapping[Series, Tally],
-    warmups: Mapping[Series, Tally],
-    cpu_warning: bool,
-    generators: Sequence[Mapping[str, Any]],
-    *,
-    refused: int = 0,
-) -> list[Check]:
-    """What can be said of the run itself: did it measure, did the generators keep up, did all of them report."""
-    requests = sum(tally.requests for tally in totals.values())
-    above = sum(h.above for tally in totals.values() for h in tally.histograms.values())
-    missing = [str(generator["client"]) for generator in generators if not generator["complete"]]
-    warm = sum(tally.requests for tally in warmups.values())
-    return [
-        Check(
-            name="measured requests",
-            value=requests,
-            threshold="at least 1",
-            status="PASS" if requests else "FAIL",
-            detail="" if requests else f"the run ended in ramp-up or warm-up, after {warm} requests",
-        ),
-        Check(
-            name="generators that reported their end",
-            value=len(generators) - len(missing),
-            threshold=f"{len(generators)} of {len(generators)}",
-            status="FAIL" if missing else "PASS",
-            detail=f"missing: {', '.join(missing)}" if missing else "",
-        ),
-        Check(
-            name="generator processor",
-            value="over 90 %" if cpu_warning else "under 90 %",
-            threshold="under 90 % of a core",
-            status="FAIL" if cpu_warning else "PASS",
-            detail="the generator, not the hardware, may have set the pace" if cpu_warning else "",
-        ),
-        Check(
-            name="values out of the histograms' range",
-            value=above,
-            threshold="0",
-            status="WARN" if above else "PASS",
-            detail="over an hour; counted in the highest bucket" if above else "",
-        ),
-        *(
-            [Check(name="refused reports", value=refused, threshold="0", status="WARN", detail="malformed snapshots")]
-            if refused
-            else []
-        ),
+
+def checks_of(outcome: Outcome, options: Options) -> list[Check]:
+    """Everything that is checked of the run itself, worst series or generator where there are several."""
+    checks = [_measured(outcome), _reported(outcome), *_refused(outcome)]
+    vitals, totals = outcome.vitals, outcome.totals
+    service = _pooled(totals.values(), "service")
+    checks.append(validity.generator_processor(vitals.processor_share))
+    if vitals.lag.count:
+        checks.append(validity.loop_lag(vitals.lag, service, options.slo))
+    checks.append(validity.out_of_range(sum(h.above for t in totals.values() for h in t.histograms.values())))
+    if options.is_open:
+        checks += _schedule(outcome, options, service)
+    checks += _little(outcome, service)
+    course = vitals.mean_latencies()
+    if course.size >= _ENOUGH_BINS:
+        checks.append(validity.warm_up(course))
+        if options.is_open:
+            checks.append(validity.backlog(vitals.in_flight_course()))
+    checks += _samples(totals, vitals.dependence, options)
+    return checks
+
+
+def _measured(outcome: Outcome) -> Check:
+    requests = sum(tally.requests for tally in outcome.totals.values())
+    warm = sum(tally.requests for tally in outcome.warmups.values())
+    return Check(
+        name="measured requests",
+        value=requests,
+        threshold="at least 1",
+        status="PASS" if requests else "FAIL",
+        detail="" if requests else f"the run ended in ramp-up or warm-up, after {warm} requests",
+    )
+
+
+def _reported(outcome: Outcome) -> Check:
+    missing = [str(generator["client"]) for generator in outcome.generators if not generator["complete"]]
+    return Check(
+        name="generators that reported their end",
+        value=len(outcome.generators) - len(missing),
+        threshold=f"{len(outcome.generators)} of {len(outcome.generators)}",
+        status="FAIL" if missing else "PASS",
+        detail=f"missing: {', '.join(missing)}" if missing else "",
+    )
+
+
+def _refused(outcome: Outcome) -> list[Check]:
+    refused = outcome.refused
+    said = "malformed snapshots, dropped"
+    return [Check(name="refused reports", value=refused, threshold="0", status="WARN", detail=said)] if refused else []
+
+
+def _schedule(outcome: Outcome, options: Options, service: Histogram) -> list[Check]:
+    """Open arrivals: were they sent as planned?"""
+    totals, vitals = outcome.totals.values(), outcome.vitals
+    due, requests = sum(t.due for t in totals), sum(t.requests for t in totals)
+    if not due or not outcome.measured_s:
+        return []
+    # Random arrivals are held against their own schedule, regular ones against the rate that was asked for.
+    planned = due / outcome.measured_s
+    if options.arrivals == "constant" and len(vitals.planned_rates) == len(outcome.generators):
+        planned = sum(vitals.planned_rates)
+    checks = [
+        validity.offered_rate(planned, requests / outcome.measured_s),
+        validity.lateness(_pooled(totals, "lateness"), service, options.slo),
+        validity.unsent(sum(t.unsent for t in totals), due),
     ]
+    if options.arrivals == "poisson" and len(vitals.planned_rates) == len(vitals.due):
+        # Gaps in units of each generator's own mean gap, so that all generators' are one sample.
+        pairs = list(zip(vitals.planned_rates, vitals.due, vitals.sent, strict=True))
+        planned_gaps = np.concatenate([np.diff(due) * rate / 1e9 for rate, due, _ in pairs] or [np.empty(0)])
+        sent_gaps = np.concatenate([np.diff(sent) * rate / 1e9 for rate, _, sent in pairs] or [np.empty(0)])
+        if planned_gaps.size >= _ENOUGH_GAPS:
+            checks += [validity.poisson_plan(planned_gaps, 1.0), validity.poisson_sent(sent_gaps)]
+    return checks
+
+
+def _little(outcome: Outcome, service: Histogram) -> list[Check]:
+    failed = _pooled(outcome.totals.values(), LATENCY_ERROR)
+    ended = service.count + failed.count
+    if ended < _ENOUGH_FOR_LITTLE or not outcome.measured_s:
+        return []
+    mean_s = (service.sum_ns + failed.sum_ns) / ended / 1e9
+    return [validity.littles_law(outcome.vitals.in_flight, ended / outcome.measured_s, mean_s)]
+
+
+def _samples(totals: Mapping[Series, Tally], dependence: Mapping[Series, float], options: Options) -> list[Check]:
+    """How much the samples say, of the series that says least."""
+    checks = []
+    kept = [
+        (tally.answered / samples, tally.answered, samples)
+        for series, samples in dependence.items()
+        if (tally := totals.get(series)) is not None and tally.answered
+    ]
+    if kept:
+        _, size, samples = min(kept)
+        checks.append(validity.dependence(size, samples))
+    if options.slo is not None and options.slo.bounds:
+        found = [
+            validity.enough_samples(
+                options.slo, tally.histograms["latency"], tally.failed + tally.unsent, dependence.get(series, 1.0)
+            )
+            for series, tally in totals.items()
+        ]
+        checks += sorted(found, key=lambda check: check.status == "PASS")[:1]
+    return checks
+
+
+def _pooled(tallies: Iterable[Tally], measure: str) -> Histogram:
+    pooled = Histogram()
+    for tally in tallies:
+        pooled.add(tally.histograms[measure])
+    return pooled
 
 
 def exit_code(file: RunFile, options: Options) -> int:
-    """1 where the run is not valid or a row misses its SLO, else 0."""
+    """1 where the run is not valid or a row misses its SLO, else 0. --strict: also for a warning, and a row untold."""
     missed = options.slo is not None and any(row.meets_slo is False for row in file.rows)
+    if options.strict:
+        missed |= any(check.status != "PASS" for check in file.checks)
+        missed |= options.slo is not None and any(row.meets_slo is None for row in file.rows)
     return 1 if missed or not file.valid else 0
 
 

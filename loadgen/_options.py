@@ -56,6 +56,7 @@ class Options:
     run_dir: Path | None
     catalogue: Path | None
     by: str
+    strict: bool
 
     @property
     def is_open(self) -> bool:
@@ -89,6 +90,7 @@ class Options:
             run_dir=Path(namespace.run_dir) if namespace.run_dir else None,
             catalogue=_existing("--catalogue", namespace.catalogue),
             by=_choice("--by", namespace.by, ("combination", "ordinal")),
+            strict=bool(namespace.strict),
         )
 
 
@@ -118,6 +120,8 @@ def register(parser: Any) -> None:
     add("--input-shape", "", "Sizes for dimensions that the model leaves open.", metavar="NAME:1,7[;NAME:…]")
     add("--run-dir", "", "Where run.hlog, run.json and report.html go (default: runs/TIME).", metavar="DIR")
     add("--catalogue", "", "Prices and memory (default: hardware.toml here, else the packaged one).", metavar="FILE")
+    strict = group.add_argument("--strict", action="store_true", help="Exit with 1 also for a check that only warns.")
+    strict.include_in_web_ui = False
     add("--by", "combination", "Rows of the table at the end: combination or ordinal.", metavar="NAME")
 
 

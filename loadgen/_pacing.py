@@ -5,17 +5,15 @@ The schedule is absolute. After a stall everything overdue is fired at once, eac
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import heapq
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any
 
 import gevent
+
+from loadgen._timer import Timer
 
 #: Overdue requests fired before the sockets get a turn again.
 BURST = 32
@@ -26,48 +24,6 @@ EARLY_NS = 60_000
 #: the lateness of every reply while the pacer turns the loop. (Found by trying.)
 SWITCH_INTERVAL_S = 1e-4
 
-_CLOCK_MONOTONIC = 1
-_TFD_TIMER_ABSTIME = 1
-
-
-class _Timer:
-    """Wakes a greenlet at a time of the monotonic clock. libev rounds its own timeouts up to whole milliseconds; a
-    Linux timerfd does not, and wakes the same poll. Elsewhere the greenlet turns the loop every millisecond."""
-
-    def __init__(self) -> None:
-        self._fd = -1
-        self._when = 0
-        if sys.platform == "linux":
-            self._libc = ctypes.CDLL(None, use_errno=True)
-            self._fd = self._libc.timerfd_create(_CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._fd >= 0:
-            self._watcher: Any = gevent.get_hub().loop.io(self._fd, 1)
-            self._spec = (ctypes.c_long * 4)()
-
-    def arm(self, when_ns: int) -> None:
-        """Sets the time, also of a wait that is under way. A time that has passed wakes at once."""
-        self._when = when_ns
-        if self._fd >= 0:
-            self._spec[2], self._spec[3] = divmod(max(when_ns, 1), 1_000_000_000)
-            self._libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, self._spec, None)
-
-    def wait(self) -> None:
-        """Blocks this greenlet until the armed time."""
-        if self._fd >= 0:
-            gevent.get_hub().wait(self._watcher)
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._fd, 8)
-            return
-        while not self._when or time.monotonic_ns() < self._when:
-            gevent.sleep(0.001)
-        self._when = 0
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            self._watcher.close()
-            os.close(self._fd)
-            self._fd = -1
-
 
 class Pacer:
     """Calls `fire(due_ns)` for every due time of every source, none before its time. `fire` must not block."""
@@ -77,7 +33,7 @@ class Pacer:
         self._heap: list[tuple[int, int, int, Iterator[int], Callable[[int], None]]] = []
         self._numbers = count()
         self._active: set[int] = set()
-        self._timer = _Timer()
+        self._timer = Timer()
         self._greenlet = gevent.spawn(self._run)
 
     def add(self, start_ns: int, offsets: Iterator[int], fire: Callable[[int], None]) -> int:

@@ -86,21 +86,25 @@ class Recorder:
         """Latency of the first request that each lane sent."""
         return {series: lane.first_ns for series, lane in self.lanes.items() if lane.first_ns is not None}
 
-    def fold(self) -> None:
-        """Takes what the lanes collected into the histograms of this interval."""
+    def fold(self) -> dict[Series, npt.NDArray[np.int64]]:
+        """Takes what the lanes collected into the histograms of this interval. Returns the measured answered rows of
+        (due, sent, done) in ns, in the order in which they ended."""
+        taken: dict[Series, npt.NDArray[np.int64]] = {}
         for series, lane in self.lanes.items():
             rows, failed = lane.drain()
             if len(rows):
                 measured = rows[:, 0] >= self.measuring_from
                 if lane.first_due is not None:
                     measured &= rows[:, 0] != lane.first_due
-                _add(self._interval[series], rows[measured])
+                taken[series] = rows[measured]
+                _add(self._interval[series], taken[series])
                 _add(self.warmup[series], rows[~measured])
                 self.last_done = max(self.last_done, int(rows[:, 2].max()))
             for result in failed:
                 counted = result.due >= self.measuring_from and result.due != lane.first_due
                 _add_failed((self._interval if counted else self.warmup)[series], result)
                 self.last_done = max(self.last_done, result.done)
+        return taken
 
     def flip(self) -> dict[Series, Tally]:
         """The interval that ends now; it is added to `total`, and a new one begins."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import gevent
-from gevent.event import Event
 
 from loadgen._arrivals import constant, poisson
 from loadgen._channel import Channel
@@ -20,9 +19,11 @@ from loadgen._recorder import NEVER, Lane, Recorder, Result
 from loadgen._reply import CANCELLED, UNSENT, Reply
 from loadgen._requests import Payload, encode, file_tensors, random_tensors
 from loadgen._target import INFER_METHOD, Target
+from loadgen._timer import Timer
+from loadgen._vitals import Vitals, Watch
 
 #: How often the collected results go into the histograms: often, so that each time is short.
-FOLD_EVERY_S = 0.05
+FOLD_EVERY_NS = 50_000_000
 #: Beyond the deadline, what a request may take to come back as an error before it is cut.
 DRAIN_GRACE_S = 1.0
 
@@ -81,8 +82,12 @@ class Session:
         self.ended_ns = 0
         self._on_exhausted = on_exhausted
         self._deadline_s = options.deadline_ns / 1e9
+        self.watch = Watch()
+        self.vitals = Vitals()
         self._share = share
         self._sources = share[0] - share[1]
+        self._sounding: set[int] = set()
+        self._sounding_at_begin: set[int] | None = None
         self._pacer: Pacer | None = None
         self._next_user = share[0]
         self._next_request = share[0]
@@ -92,7 +97,6 @@ class Session:
         if options.requests is not None:
             for route in self.routes:
                 route.lane.budget = (options.requests + share[1] - 1 - share[0]) // share[1]
-        self._stopped = Event()
         self._folder = gevent.spawn(self._fold)
 
     def _route(self, target: Target) -> Route:
@@ -137,13 +141,16 @@ class Session:
         due = time.monotonic_ns()
         self._claim(lane, due)
         lane.outstanding += 1
+        self.watch.sent(due)
         code = CANCELLED
         try:
             reply = route.channel.call(route.frame(message), self._deadline_s)
             code = reply.code
         finally:
+            ended = time.monotonic_ns()
             lane.outstanding -= 1
-            lane.record(Result(due, due, time.monotonic_ns(), code))
+            self.watch.ended(ended)
+            lane.record(Result(due, due, ended, code))
             if lane.budget == 0:
                 self._see_whether_exhausted()
         return reply
@@ -159,12 +166,15 @@ class Session:
         )
         if self._pacer is None:
             self._pacer = Pacer()
-        return self._pacer.add(time.monotonic_ns(), offsets, lambda due: self._fire(route, messages, due))
+        number = self._pacer.add(time.monotonic_ns(), offsets, lambda due: self._fire(route, messages, due))
+        self._sounding.add(number)
+        return number
 
     def silence(self, number: int) -> None:
         """The source sends no more."""
         if self._pacer is not None:
             self._pacer.remove(number)
+            self._sounding.discard(number)
 
     def _fire(self, pinned: Route, messages: Iterator[bytes], due: int) -> None:
         """One request of an open loop, sent without waiting for those before it."""
@@ -175,14 +185,18 @@ class Session:
         lane = route.lane
         self._claim(lane, due)
         sent = time.monotonic_ns()
-        if not self.issuing or self.in_flight >= self.options.max_in_flight:
+        self.watch.arrival(due, sent)
+        if not self.issuing or self.watch.in_flight >= self.options.max_in_flight:
             lane.record(Result(due, sent, sent, UNSENT))
             return
         lane.outstanding += 1
+        self.watch.sent(sent)
 
         def done(reply: Reply) -> None:
+            ended = time.monotonic_ns()
             lane.outstanding -= 1
-            lane.record(Result(due, sent, time.monotonic_ns(), reply.code))
+            self.watch.ended(ended)
+            lane.record(Result(due, sent, ended, reply.code))
             if lane.budget == 0:
                 self._see_whether_exhausted()
 
@@ -202,18 +216,27 @@ class Session:
     # -- its course ---------------------------------------------------------------------------------------------------
 
     def _fold(self) -> None:
-        while not self._stopped.wait(FOLD_EVERY_S):
-            self.recorder.fold()
+        timer = Timer()
+        due = time.monotonic_ns()
+        try:
+            while True:
+                due += FOLD_EVERY_NS
+                timer.arm(due)
+                timer.wait()
+                now = time.monotonic_ns()
+                if not self.watch.begun and now >= self.recorder.measuring_from:
+                    self._sounding_at_begin = set(self._sounding)
+                    self.watch.begin()
+                self.watch.fold(self.recorder.fold(), now - due)
+                # After a stall the next fold is counted from now: one late fold is one stall.
+                due = max(due, now - FOLD_EVERY_NS)
+        finally:
+            timer.close()
 
     def measure_from(self, when_ns: int) -> None:
         """Requests due from then on are measured; those before are warm-up. Said once, when all users are there."""
         if self.recorder.measuring_from == NEVER:
             self.recorder.measuring_from = when_ns
-
-    @property
-    def in_flight(self) -> int:
-        """Requests sent and not yet done, over all targets."""
-        return sum(route.lane.outstanding for route in self.routes)
 
     @property
     def measured_s(self) -> float:
@@ -224,19 +247,21 @@ class Session:
     def drain(self) -> None:
         """Stops issuing and waits for what is in flight, at most the deadline and a little. Can be called again."""
         self.issuing = False
+        steady = self._sounding_at_begin == self._sounding
         if self._pacer is not None:
             pacer, self._pacer = self._pacer, None
             pacer.close()
         limit = time.monotonic() + self._deadline_s + DRAIN_GRACE_S
-        while self.in_flight and time.monotonic() < limit:
+        while self.watch.in_flight and time.monotonic() < limit:
             gevent.sleep(0.002)
         if not self.ended_ns:
             self.ended_ns = time.monotonic_ns()
+            rates = [self.options.user_rate] * len(self._sounding) if steady else []
+            self.vitals = self.watch.finish(rates)
 
     def close(self) -> None:
         """Ends the folding and the connections. Call after `drain` and after the users are gone."""
-        self._stopped.set()
-        self._folder.join()
+        self._folder.kill()
         for route in self.routes:
             route.channel.close()
 

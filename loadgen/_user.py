@@ -10,7 +10,7 @@ from gevent.event import Event
 from locust import User
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING
 
-from loadgen import _node
+from loadgen import _plugin
 from loadgen._reply import UNAVAILABLE
 from loadgen._session import Session
 
@@ -40,7 +40,7 @@ class InferenceUser(User):
     # PytestUser does, since a task per request would cost more than the request.
     def run(self) -> None:
         """The life of this user, in its greenlet."""
-        session = _node.current_session()
+        session = _plugin.current_session()
         if session is None:
             return
         self._state = LOCUST_STATE_RUNNING
@@ -91,4 +91,4 @@ class InferenceUser(User):
         return None
 
 
-_node.install()
+_plugin.install()

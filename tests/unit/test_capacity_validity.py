@@ -199,8 +199,8 @@ def test_a_simulated_queue_obeys_littles_law() -> None:
 
 
 def test_dependence_says_how_many_samples_are_worth_counting() -> None:
-    assert dependence(random(12).normal(size=1000)).status == "PASS"
-    check = dependence(autoregressive(1000, 0.95, 13))
+    assert dependence(1000, autocorrelation_time(random(12).normal(size=1000))).status == "PASS"
+    check = dependence(1000, autocorrelation_time(autoregressive(1000, 0.95, 13)))
     assert check.status == "WARN"
     assert "autocorrelation time" in check.detail
 

@@ -1,0 +1,229 @@
+"""Who keeps the book of a run: finds the targets, opens the run directory, closes it. Alone, it generates too."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from capacity.hardware import Catalogue
+from capacity.report import write_report
+from capacity.run import Run
+from capacity.tally import Series, Tally
+from loadgen import _locust_stats, _options
+from loadgen._book import Book, Outcome
+from loadgen._closing import checks_of, exit_code, show
+from loadgen._fleet import EmbeddedFleet
+from loadgen._options import Options, WrongInput
+from loadgen._session import Session
+from loadgen._target import Target, addresses, discover
+
+TICK_S = 1.0
+
+
+class Node:
+    """What all roles share: it hears Locust's events, and hands them to the role's own methods."""
+
+    session: Session | None = None
+
+    def __init__(self, environment: Any) -> None:
+        self.environment = environment
+        self.runner = environment.runner
+        self._ticker: gevent.Greenlet | None = None
+        self._tick_stop = Event()
+        self._tick_stop.set()
+
+    @property
+    def running(self) -> bool:
+        """Between test_start and the end of the run."""
+        return not self._tick_stop.is_set()
+
+    def begin(self) -> None:
+        raise NotImplementedError
+
+    def ramped(self) -> None:
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        raise NotImplementedError
+
+    def tick(self) -> None:
+        raise NotImplementedError
+
+    def _start_ticking(self) -> None:
+        self._tick_stop.clear()
+        self._ticker = gevent.spawn(self._tick)
+
+    def _stop_ticking(self) -> None:
+        self._tick_stop.set()
+        if self._ticker is not None:
+            self._ticker.join()
+
+    def _tick(self) -> None:
+        due = time.monotonic()
+        while True:
+            due += TICK_S
+            if self._tick_stop.wait(max(0.0, due - time.monotonic())):
+                return
+            self.tick()
+
+
+class Keeper(Node):
+    """A node that keeps the Book: it finds the targets, and closes the run."""
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self._fleet: EmbeddedFleet | None = None
+        self._book: Book | None = None
+        self._targets: tuple[Target, ...] = ()
+        self._options: Options | None = None
+        self._measuring: gevent.Greenlet | None = None
+        self._finished: tuple[Path, Path, str] | None = None
+
+    def _find(self) -> tuple[Options, Catalogue]:
+        options = Options.read(self.environment.parsed_options)
+        try:
+            catalogue = Catalogue.load(options.catalogue)
+        except ValueError as error:
+            raise WrongInput(str(error)) from None
+        found = addresses(options.targets, Path.cwd())
+        if not found:
+            say("no targets given: starting an embedded fleet, ResNet-18 on every cpu ordinal of this machine")
+            self._fleet = EmbeddedFleet()
+            self._fleet.wait()
+            say(f"embedded fleet is ready on {self._fleet.accelerators}")
+            found = addresses(self._fleet.targets, Path.cwd())
+        self._targets = discover(found, options, catalogue)
+        for target in self._targets:
+            if target.down:
+                say(f"target {target.address} is down: {target.down}; the run goes on, its requests count as errors")
+        self._options = options
+        return options, catalogue
+
+    def _open_book(self, options: Options, catalogue: Catalogue, session: Session) -> Book:
+        parsed = {
+            key: value
+            for key, value in vars(self.environment.parsed_options).items()
+            if key in _options.RECORDED and value not in (None, "")
+        }
+        return Book(
+            options,
+            self._targets,
+            catalogue,
+            command=parsed,
+            request_shapes=session.request_shapes,
+            users=self.runner.target_user_count,
+        )
+
+    def ramped(self) -> None:
+        if self._book is not None and self._options is not None and self._measuring is None:
+            self._measuring = gevent.spawn_later(self._options.warmup_ns / 1e9, self._book.measuring_begins)
+
+    def _close(self, outcome: Outcome) -> None:
+        assert self._book is not None
+        assert self._options is not None
+        if self._measuring is not None:
+            self._measuring.kill()
+            self._measuring = None
+        book, self._book = self._book, None
+        file = book.close(outcome, checks_of(outcome, self._options))
+        report = write_report([Run.load(book.directory)], book.directory, self._options.slo)
+        code = exit_code(file, self._options)
+        if code and self.environment.process_exit_code is None:
+            self.environment.process_exit_code = code
+        self._stop_fleet()
+        self._finished = (book.directory, report, self._options.by)
+        if not self.environment.parsed_options.headless:
+            self.show()
+
+    def show(self) -> None:
+        """Prints the table of the run that ended; once. Headless, that is after Locust's own tables."""
+        finished, self._finished = self._finished, None
+        if finished is not None:
+            show(*finished)
+
+    def _stop_fleet(self) -> None:
+        if self._fleet is not None:
+            self._fleet.stop()
+            self._fleet = None
+
+
+class Alone(Keeper):
+    """One process that generates the load and keeps the book."""
+
+    def begin(self) -> None:
+        options, catalogue = self._find()
+        self.session = Session(options, self._targets, on_exhausted=lambda: gevent.spawn(finish, self.environment))
+        self._book = self._open_book(options, catalogue, self.session)
+        self._start_ticking()
+
+    def ramped(self) -> None:
+        if self.session is not None:
+            self.session.measure_from(time.monotonic_ns() + self.session.options.warmup_ns)
+        super().ramped()
+
+    def tick(self) -> None:
+        assert self.session is not None
+        assert self._book is not None
+        gained = self.session.recorder.flip()
+        self._book.interval(gained)
+        feed_all(self.environment.stats, gained)
+
+    def drain(self) -> None:
+        if self.session is not None:
+            self.session.drain()
+
+    def end(self) -> None:
+        if self.session is None or not self.running:
+            return
+        self._stop_ticking()
+        session, self.session = self.session, None
+        session.close()
+        self.session = session
+        self.tick()
+        self.session = None
+        recorder = session.recorder
+        generator = {
+            "client": self.runner.client_id,
+            "host": socket.gethostname(),
+            "requests": sum(tally.requests for tally in recorder.total.values()),
+            "complete": True,
+        }
+        self._close(
+            Outcome(
+                recorder.total,
+                recorder.warmup,
+                recorder.first_requests_ns,
+                session.measured_s,
+                [generator],
+                session.vitals,
+            )
+        )
+
+
+def feed_all(stats: Any, gained: Mapping[Series, Tally]) -> None:
+    """One interval into Locust's own statistics."""
+    for series, tally in gained.items():
+        _locust_stats.feed(stats, series, tally)
+
+
+def say(line: str) -> None:
+    """One line to the user, beside Locust's log."""
+    print(f"inferload: {line}", file=sys.stderr, flush=True)
+
+
+def finish(environment: Any) -> None:
+    """Ends the run as --run-time would: quits when headless, stops when the web UI stays."""
+    if environment.parsed_options.headless:
+        environment.runner.quit()
+    else:
+        environment.runner.stop()

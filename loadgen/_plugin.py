@@ -1,0 +1,106 @@
+"""Ties Locust's events to this process's part in the run: alone, Locust's master, or one of its workers."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gevent
+from locust import events
+from locust.runners import MasterRunner, WorkerRunner
+
+from loadgen import _locust_stats, _options
+from loadgen._keeper import Alone, Keeper, Node, say
+from loadgen._node import Generator, Master
+from loadgen._options import Options, WrongInput
+from loadgen._session import Session
+from loadgen._target import addresses
+
+_node: Node | None = None
+
+
+def current_session() -> Session | None:
+    """The run of this process; None outside a run, and on a master."""
+    return _node.session if _node is not None else None
+
+
+def install() -> None:
+    """Hangs everything on Locust's events. Once a process: importing `loadgen._user` does it."""
+    _locust_stats.install()
+    events.init_command_line_parser.add_listener(_options.register)
+    events.init.add_listener(_on_init)
+    events.test_start.add_listener(_on_test_start)
+    events.spawning_complete.add_listener(_on_spawning_complete)
+    events.test_stopping.add_listener(_on_test_stopping)
+    events.test_stop.add_listener(_on_test_stop)
+    events.quitting.add_listener(_on_quitting)
+    events.quit.add_listener(_on_quit)
+
+
+def _on_init(environment: Any, runner: Any, **_: Any) -> None:
+    global _node
+    options = environment.parsed_options
+    # Timers count from the loop's idea of now, which stood still during the imports: --run-time would end early.
+    gevent.get_hub().loop.update_now()
+    # Locust's stop() asks this who called it. The first time takes 60 ms, in which nothing would be sent or received.
+    inspect.stack()
+    if isinstance(runner, WorkerRunner):
+        _node = Generator(environment)
+        return
+    try:
+        found = addresses(Options.read(options).targets, Path.cwd())
+    except WrongInput as error:
+        _refuse(error)
+    if options.num_users is None:
+        # An embedded fleet has a worker on every core.
+        options.num_users = len(found) or os.cpu_count() or 1
+    if options.spawn_rate is None:
+        # Locust's default of one user a second makes the ramp-up longer than many runs.
+        options.spawn_rate = min(options.num_users, 100)
+    _node = Master(environment) if isinstance(runner, MasterRunner) else Alone(environment)
+
+
+def _refuse(error: WrongInput) -> NoReturn:
+    say(f"error: {error}")
+    raise SystemExit(2)
+
+
+def _on_test_start(environment: Any, **_: Any) -> None:
+    assert _node is not None
+    try:
+        _node.begin()
+    except WrongInput as error:
+        if isinstance(_node, Keeper):
+            _node._stop_fleet()
+        if environment.parsed_options.headless or isinstance(_node, Generator):
+            _refuse(error)
+        say(f"error: {error}")
+        gevent.spawn(environment.runner.stop)
+
+
+def _on_spawning_complete(**_: Any) -> None:
+    assert _node is not None
+    _node.ramped()
+
+
+def _on_test_stopping(**_: Any) -> None:
+    assert _node is not None
+    _node.drain()
+
+
+def _on_test_stop(**_: Any) -> None:
+    assert _node is not None
+    _node.end()
+
+
+def _on_quitting(environment: Any, **_: Any) -> None:
+    # Locust settles its exit code before it stops a run that a signal ended: end it first.
+    if _node is not None and _node.running:
+        environment.runner.stop()
+
+
+def _on_quit(**_: Any) -> None:
+    if isinstance(_node, Keeper):
+        _node.show()
