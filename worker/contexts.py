@@ -146,6 +146,8 @@ class ExecutionContext:
         self._life.enter_context(self._kind.context(self._ordinal))
         pinned = self._kind.device.startswith("cuda")
         self._staging = [_Staging(torch, self._dtypes[spec.datatype], pinned) for spec in self.specification.inputs]
+        self._moves = self._cast is not None or self._kind.device != "cpu"
+        self._synchronize = self._kind.synchronize
         self._marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)] if pinned else []
         on_cpu = self._kind.device == "cpu"
         self._copy_out = _PinnedCopy(torch) if pinned else _host_bytes if on_cpu else _device_bytes
@@ -158,24 +160,26 @@ class ExecutionContext:
         if marks:
             marks[0].record()
         begin = time.perf_counter_ns()
-        inputs = [self._input(position, batch, staging) for position, staging in enumerate(self._staging)]
+        if len(batch) == 1:
+            inputs = [staging.one(tensor) for staging, tensor in zip(self._staging, batch[0], strict=True)]
+        else:
+            inputs = [staging.joined([request[n] for request in batch]) for n, staging in enumerate(self._staging)]
+        if self._moves:
+            inputs = [self._moved(tensor) for tensor in inputs]
         given = time.perf_counter_ns()
         if marks:
             marks[1].record()
         given_back = self._forward(*inputs)
         if marks:
             marks[2].record()
-        self._kind.synchronize()
+        self._synchronize()
         computed = time.perf_counter_ns()
         outputs = [given_back] if isinstance(given_back, self._torch.Tensor) else list(_flatten(given_back))
         specs = self.specification.outputs
         if len(outputs) != len(specs):
             raise RuntimeError(f"the model gave {len(outputs)} outputs where its specification has {len(specs)}")
-        columns = [self._output(tensor, spec) for tensor, spec in zip(outputs, specs, strict=True)]
-        if len(batch) == 1:
-            rows = [tuple(Tensor(spec.datatype, *column) for spec, column in zip(specs, columns, strict=True))]
-        else:
-            rows = _split(specs, columns, [request[0].shape[0] for request in batch])
+        whole = tuple([self._output(tensor, spec) for tensor, spec in zip(outputs, specs, strict=True)])
+        rows = [whole] if len(batch) == 1 else _split(specs, whole, [request[0].shape[0] for request in batch])
         done = time.perf_counter_ns()
         if marks:
             # The device's own times: the host's see a copy in as no longer than its start takes.
@@ -196,21 +200,20 @@ class ExecutionContext:
     def versions(self) -> dict[str, str]:
         return {"torch": str(self._torch.__version__), **self._kind.versions()}
 
-    def _input(self, position: int, batch: Sequence[Sequence[Tensor]], staging: "_Staging") -> "torch.Tensor":
-        tensor = staging.filled([request[position] for request in batch])
+    def _moved(self, tensor: "torch.Tensor") -> "torch.Tensor":
         if self._kind.device != "cpu":
             # From page-locked memory it may run beside: on the current stream, so that forward waits for it.
-            tensor = tensor.to(self._kind.device, non_blocking=staging.pinned)
+            tensor = tensor.to(self._kind.device, non_blocking=self._kind.device.startswith("cuda"))
         return tensor.to(self._cast) if self._cast is not None and tensor.is_floating_point() else tensor
 
-    def _output(self, tensor: "torch.Tensor", spec: TensorSpec) -> tuple[tuple[int, ...], bytes]:
+    def _output(self, tensor: "torch.Tensor", spec: TensorSpec) -> Tensor:
         dtype = self._dtypes[spec.datatype]
-        if tensor.dtype != dtype:
+        if tensor.dtype is not dtype:
             tensor = tensor.to(dtype)
         shape = tuple(tensor.shape)
         if dtype is self._torch.bfloat16:
             tensor = tensor.contiguous().view(self._torch.int16)
-        return shape, self._copy_out(tensor)
+        return Tensor(spec.datatype, shape, self._copy_out(tensor))
 
     def _observed_outputs(self) -> tuple[TensorSpec, ...]:
         """Names and shapes of a foreign model's outputs: run it twice, and a dimension that changes is a free one."""
@@ -218,7 +221,7 @@ class ExecutionContext:
 
         def outputs(any_size: int) -> list["torch.Tensor"]:
             feeds = [spec.example_tensor(any_size=any_size) for spec in self.specification.inputs]
-            inputs = [self._input(position, [feeds], staging) for position, staging in enumerate(self._staging)]
+            inputs = [self._moved(staging.one(feed)) for staging, feed in zip(self._staging, feeds, strict=True)]
             found = list(_flatten(self._forward(*inputs)))
             self._kind.synchronize()
             return found
@@ -258,11 +261,17 @@ class _Staging:
         self.pinned = pinned
         self._grow(0)
 
-    def filled(self, parts: Sequence[Tensor]) -> "torch.Tensor":
+    def one(self, part: Tensor) -> "torch.Tensor":
+        view = self._views.get(part.shape)
+        size = len(part.data)
+        if view is None:
+            view = self._view(part.shape, size)
+        self._bytes[:size] = part.data
+        return view
+
+    def joined(self, parts: Sequence[Tensor]) -> "torch.Tensor":
         """The parts, one after the other along the first dimension."""
-        shape = parts[0].shape
-        if len(parts) > 1:
-            shape = (sum(part.shape[0] for part in parts), *shape[1:])
+        shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
         view = self._views.get(shape)
         if view is None:
             view = self._view(shape, sum(len(part.data) for part in parts))
@@ -344,21 +353,19 @@ def _flatten(given: Any) -> "Iterator[torch.Tensor]":
             yield from _flatten(part)
 
 
-def _split(
-    specs: Sequence[TensorSpec], columns: Sequence[tuple[tuple[int, ...], bytes]], sizes: Sequence[int]
-) -> list[tuple[Tensor, ...]]:
+def _split(specs: Sequence[TensorSpec], columns: Sequence[Tensor], sizes: Sequence[int]) -> list[tuple[Tensor, ...]]:
     """Cuts each output, whose first dimension is the sum of `sizes`, back into what each request gets."""
     total = sum(sizes)
-    for spec, (shape, _) in zip(specs, columns, strict=True):
+    for spec, (_, shape, _) in zip(specs, columns, strict=True):
         if shape[:1] != (total,):
             raise RuntimeError(f"output {spec.name} of shape {list(shape)} has not the {total} rows that were given")
     result: list[tuple[Tensor, ...]] = []
     start = 0
     for size in sizes:
         parts = []
-        for spec, (shape, data) in zip(specs, columns, strict=True):
+        for datatype, shape, data in columns:
             row = len(data) // total
-            parts.append(Tensor(spec.datatype, (size, *shape[1:]), data[start * row : (start + size) * row]))
+            parts.append(Tensor(datatype, (size, *shape[1:]), data[start * row : (start + size) * row]))
         result.append(tuple(parts))
         start += size
     return result
