@@ -19,6 +19,7 @@ from capacity.hardware import Catalogue
 from capacity.hlog import LogWriter, tag_of
 from capacity.run import RunFile, build
 from capacity.tally import Series, Tally
+from loadgen._access import Access
 from loadgen._options import Options
 from loadgen._target import Target, own_histograms, snapshot
 from loadgen._vitals import Vitals
@@ -71,7 +72,7 @@ class Book:
 
     def measuring_begins(self) -> None:
         """Asks every worker for its own counters, so that what came before can be taken off at the end."""
-        self._before = _snapshots(self._targets)
+        self._before = _snapshots(self._targets, self._options.access)
 
     def interval(self, gained: Mapping[Series, Tally]) -> None:
         """Appends what came in since the last interval."""
@@ -85,7 +86,7 @@ class Book:
 
     def close(self, outcome: Outcome, checks: Sequence[Check]) -> RunFile:
         """Adds the workers' own histograms, writes run.json, and returns what it says."""
-        after = _snapshots(self._targets)
+        after = _snapshots(self._targets, self._options.access)
         totals = {series: tally.copy() for series, tally in outcome.totals.items()}
         workers = []
         for target in self._targets:
@@ -149,8 +150,9 @@ def _fresh(wanted: Path) -> Path:
     return candidate
 
 
-def _snapshots(targets: Sequence[Target]) -> dict[str, Any]:
-    jobs = {target.address: gevent.spawn(snapshot, target.address) for target in targets if target.info is not None}
+def _snapshots(targets: Sequence[Target], access: Access) -> dict[str, Any]:
+    known = [target.address for target in targets if target.info is not None]
+    jobs = {address: gevent.spawn(snapshot, address, access) for address in known}
     gevent.joinall(list(jobs.values()))
     return {address: job.value for address, job in jobs.items() if job.value is not None}
 

@@ -9,6 +9,7 @@ import gevent
 import grpc
 import grpc.experimental.gevent
 
+from loadgen._access import Access
 from loadgen._reply import INTERNAL, OK, Reply
 
 #: Each completion queue that grpcio polls under gevent holds one of the hub's native threads for as long as it waits,
@@ -48,17 +49,18 @@ def make_ready() -> None:
         _ready = True
 
 
-def open_channel(address: str) -> Any:
-    """A channel of its own connection to `host:port`, without TLS."""
+def open_channel(address: str, access: Access) -> Any:
+    """A channel of its own connection to `host:port`."""
     make_ready()
-    return grpc.insecure_channel(address, options=_OPTIONS)
+    return access.channel(address, _OPTIONS)
 
 
 class GrpcioChannel:
     """Unary calls of one method over grpcio, bytes in and bytes out. `call` blocks the calling greenlet only."""
 
-    def __init__(self, address: str, *, method: str) -> None:
-        self._channel = open_channel(address)
+    def __init__(self, address: str, *, method: str, access: Access) -> None:
+        self._channel = open_channel(address, access)
+        self._metadata = access.metadata
         self._call = self._channel.unary_unary(method, request_serializer=None, response_deserializer=None)
 
     @staticmethod
@@ -69,13 +71,13 @@ class GrpcioChannel:
     def call(self, payload: bytes, timeout_s: float | None = None) -> Reply:
         """One request. A failed one is a Reply with its code, never an exception."""
         try:
-            return _answered(self._call(payload, timeout=timeout_s))
+            return _answered(self._call(payload, timeout=timeout_s, metadata=self._metadata))
         except grpc.RpcError as error:
             return _failed(error)
 
     def start(self, payload: bytes, timeout_s: float | None, done: Callable[[Reply], None]) -> None:
         """As `call`, but returns at once; `done` is called exactly once, and must not block."""
-        future = self._call.future(payload, timeout=timeout_s)
+        future = self._call.future(payload, timeout=timeout_s, metadata=self._metadata)
         future.add_done_callback(lambda ended: done(_reply(ended)))
 
     def close(self) -> None:

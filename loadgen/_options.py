@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from capacity.hardware import HardwareCombination
 from capacity.slo import Slo, parse_duration_ns
+from loadgen._access import Access
+from loadgen._h2_socket import Security
 
 ARRIVALS = ("closed", "constant", "poisson")
+#: --arrivals trace:FILE
+TRACE = "trace:"
 ROUTERS = ("pinned", "round-robin", "random", "least-outstanding")
 TRANSPORTS = ("wire", "grpcio")
 
@@ -24,6 +28,7 @@ TARGETS_FILE = "targets.json"
 RECORDED = frozenset(
     {
         *("targets", "arrivals", "user_rate", "seed", "max_in_flight", "router", "requests", "warmup", "deadline"),
+        *("trace_scale", "trace_keep", "connections", "check_outputs", "expected"),
         *("slo", "transport", "model", "hardware", "input", "input_shape", "run_dir", "catalogue"),
         *("host", "num_users", "spawn_rate", "run_time", "processes"),
     }
@@ -39,8 +44,15 @@ class Options:
     """What one run was asked to do. Durations in nanoseconds; `targets` may be empty (an embedded fleet is meant)."""
 
     targets: str
+    access: Access = field(repr=False)
+    connections: int
+    check_outputs: int
+    expected: Path | None
     transport: str
     arrivals: str
+    trace: Path | None
+    trace_scale: float
+    trace_keep: float
     user_rate: float
     seed: int
     max_in_flight: int
@@ -66,16 +78,22 @@ class Options:
     @classmethod
     def read(cls, namespace: Any) -> Options:
         """Checks everything that can be checked before a target is asked. Raises WrongInput."""
-        requests = _integer("--requests", namespace.requests) if namespace.requests else None
-        if requests is not None and requests < 1:
-            raise WrongInput(f"--requests {requests}: give a whole number of at least 1")
+        requests = _integer("--requests", namespace.requests, at_least=1) if namespace.requests else None
+        trace = namespace.arrivals.removeprefix(TRACE) if namespace.arrivals.startswith(TRACE) else ""
         return cls(
             targets=(namespace.targets or _host(namespace.host) or os.environ.get(TARGETS_VARIABLE, "")).strip(),
+            access=_access(namespace),
+            connections=_integer("--connections", namespace.connections, at_least=1),
+            check_outputs=_integer("--check-outputs", namespace.check_outputs, at_least=0),
+            expected=_existing("--expected", namespace.expected),
             transport=_choice("--transport", namespace.transport, TRANSPORTS),
-            arrivals=_choice("--arrivals", namespace.arrivals, ARRIVALS),
+            arrivals="trace" if trace else _choice("--arrivals", namespace.arrivals, (*ARRIVALS, "trace:FILE")),
+            trace=_existing("--arrivals", trace),
+            trace_scale=_rate("--trace-scale", namespace.trace_scale),
+            trace_keep=min(1.0, _rate("--trace-keep", namespace.trace_keep)),
             user_rate=_rate("--user-rate", namespace.user_rate),
-            seed=_integer("--seed", namespace.seed),
-            max_in_flight=_integer("--max-in-flight", namespace.max_in_flight),
+            seed=_integer("--seed", namespace.seed, at_least=0),
+            max_in_flight=_integer("--max-in-flight", namespace.max_in_flight, at_least=1),
             router=_choice("--router", namespace.router, ROUTERS),
             requests=requests,
             deadline_ns=_duration("--deadline", namespace.deadline, at_least_ns=1_000_000),
@@ -104,7 +122,9 @@ def register(parser: Any) -> None:
         group.add_argument(name, default=default, help=text, metavar=metavar).include_in_web_ui = web
 
     add("--targets", "", "Addresses of workers, comma-separated, or @FILE as a fleet writes it.", metavar="A,B|@FILE")
-    add("--arrivals", "closed", f"How requests arrive: {', '.join(ARRIVALS)}.", metavar="NAME")
+    add("--arrivals", "closed", f"How requests arrive: {', '.join(ARRIVALS)}, trace:FILE.", metavar="NAME")
+    add("--trace-scale", "1", "Plays a trace this many times as fast, bursts and all.", metavar="X")
+    add("--trace-keep", "1", "Keeps this share of a trace's arrivals, at random.", metavar="SHARE")
     add("--user-rate", "1", "Arrivals a second of each user, where arrivals are open.", metavar="R", web=True)
     add("--seed", "1", "Of random arrivals and routes.", metavar="N")
     add("--max-in-flight", "10000", "Open arrivals beyond this many in flight are unsent.", metavar="N")
@@ -114,6 +134,14 @@ def register(parser: Any) -> None:
     add("--deadline", "10s", "A request without a reply by then has failed.", metavar="1s", web=True)
     add("--slo", "", "Service level objective, e.g. p90=15ms or p99=50ms,errors=0.1%%.", metavar="p90=15ms", web=True)
     add("--transport", "wire", "How requests travel: wire (made for load) or grpcio (the reference).", metavar="NAME")
+    add("--connections", "1", "Connections to each target.", metavar="N")
+    add("--target-ca", "", "TLS to the targets: root certificates (PEM), or system.", metavar="FILE")
+    add("--target-cert", "", "Mutual TLS: this side's certificate (PEM).", metavar="FILE")
+    add("--target-key", "", "Mutual TLS: its key (PEM).", metavar="FILE")
+    add("--target-server-name", "", "Name in the targets' certificate, where it is not the address.", metavar="NAME")
+    add("--target-token-file", "", "Bearer token for the targets.", metavar="FILE")
+    add("--check-outputs", "0", "Decodes every n-th reply and compares its tensors; 0: sizes only.", metavar="N")
+    add("--expected", "", "Expected outputs by name (default: the first reply's).", metavar="FILE.npz")
     add("--model", "", "Model to ask for where a server does not say which it has.", metavar="NAME")
     add("--hardware", "", "Hardware of targets that cannot describe themselves.", metavar='"g5.xlarge"')
     add("--input", "", "Input tensors by name, instead of random ones.", metavar="FILE.npz")
@@ -142,11 +170,48 @@ def _parsed(option: str, text: str, parse: Any) -> Any:
         raise WrongInput(f"{option} {text}: {error}") from None
 
 
-def _integer(option: str, text: str) -> int:
+def _integer(option: str, text: str, *, at_least: int) -> int:
     try:
-        return int(text)
+        value = int(text)
     except ValueError:
         raise WrongInput(f"{option} {text}: give a whole number") from None
+    if value < at_least:
+        raise WrongInput(f"{option} {text}: give a whole number of at least {at_least}")
+    return value
+
+
+def _access(namespace: Any) -> Access:
+    """TLS where any of its options is there; --target-ca system takes the system's own roots."""
+    root, certificate, key = namespace.target_ca, namespace.target_cert, namespace.target_key
+    security = None
+    if root or certificate or key or namespace.target_server_name:
+        if bool(certificate) != bool(key):
+            raise WrongInput("--target-cert and --target-key go together: mutual TLS needs both")
+        security = Security(
+            None if root in ("", "system") else _bytes("--target-ca", root),
+            _bytes("--target-cert", certificate) if certificate else None,
+            _bytes("--target-key", key) if key else None,
+            namespace.target_server_name or None,
+        )
+        try:
+            security.context()
+        except ValueError as error:
+            raise WrongInput(str(error)) from None
+    token = (
+        _bytes("--target-token-file", namespace.target_token_file).decode("latin-1").strip()
+        if (namespace.target_token_file)
+        else None
+    )
+    if token is not None and not (token.isascii() and token.isprintable() and token):
+        raise WrongInput(f"--target-token-file {namespace.target_token_file}: a token is one line of printable ASCII")
+    return Access(security, token)
+
+
+def _bytes(option: str, text: str) -> bytes:
+    try:
+        return Path(text).read_bytes()
+    except OSError as error:
+        raise WrongInput(f"{option} {text}: {error.strerror}") from None
 
 
 def _rate(option: str, text: str) -> float:

@@ -12,7 +12,7 @@ from locust import events
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen import _locust_stats, _options
-from loadgen._keeper import Alone, Keeper, Node, say
+from loadgen._keeper import Alone, Keeper, Node, finish, say
 from loadgen._node import Generator, Master
 from loadgen._options import Options, WrongInput
 from loadgen._session import Session
@@ -65,6 +65,14 @@ def _on_init(environment: Any, runner: Any, **_: Any) -> None:
 def _refuse(error: WrongInput) -> NoReturn:
     say(f"error: {error}")
     raise SystemExit(2)
+
+
+def abort(environment: Any, error: Exception) -> None:
+    """Ends a run in which a user's own class asked for what cannot be: it would not be the load that was wanted."""
+    if environment.process_exit_code is None:
+        say(f"error: {error}")
+        environment.process_exit_code = 2
+        gevent.spawn(finish, environment)
 
 
 def _on_test_start(environment: Any, **_: Any) -> None:

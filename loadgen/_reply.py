@@ -15,6 +15,8 @@ RESOURCE_EXHAUSTED, FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE, UNIMPLEMENTED, I
 DATA_LOSS, UNAUTHENTICATED = 15, 16
 #: Not gRPC's: the request was due and never sent.
 UNSENT = -1
+#: Not gRPC's: the server said OK, and the answer is not the right one.
+WRONG_OUTPUT = -2
 
 
 class Reply(NamedTuple):
@@ -30,4 +32,6 @@ class Reply(NamedTuple):
 
 def code_name(code: int) -> str:
     """`14` -> `UNAVAILABLE`. What gRPC does not number is UNKNOWN."""
+    if code == WRONG_OUTPUT:
+        return "WRONG_OUTPUT"
     return CODES[code] if 0 <= code < len(CODES) else "UNKNOWN"

@@ -17,7 +17,7 @@ SEED = 20260101
 #: Integer inputs are mostly indices (tokens, categories): small ones are inside every vocabulary.
 INTEGERS_BELOW = 128
 
-_DTYPES: dict[str, npt.DTypeLike] = {
+DTYPES: dict[str, npt.DTypeLike] = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
     "UINT16": np.uint16,
@@ -31,6 +31,8 @@ _DTYPES: dict[str, npt.DTypeLike] = {
     "FP32": np.float32,
     "FP64": np.float64,
 }
+
+_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ def random_tensors(
     tensors: dict[str, tuple[str, npt.NDArray[np.generic]]] = {}
     for spec in specs:
         shape = _fill(spec, sizes.get(spec.name))
-        if spec.datatype not in _DTYPES:
+        if spec.datatype not in DTYPES:
             raise WrongInput(f"input {spec.name} is {spec.datatype}, for which no random tensor is made: use --input")
-        dtype = np.dtype(_DTYPES[spec.datatype])
+        dtype = np.dtype(DTYPES[spec.datatype])
         values: npt.NDArray[np.generic]
         if dtype.kind == "f":
             values = generator.standard_normal(shape).astype(dtype)
@@ -105,15 +107,32 @@ def file_tensors(path: Path, specs: Sequence[TensorSpec]) -> dict[str, tuple[str
     wanted = {spec.name: spec for spec in specs}
     if wanted and (missing := sorted(set(wanted) - set(arrays))):
         raise WrongInput(f"--input {path}: has no array named {missing[0]}; the model takes {', '.join(wanted)}")
-    names = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
     tensors: dict[str, tuple[str, npt.NDArray[np.generic]]] = {}
     for name, array in arrays.items():
         if wanted and name not in wanted:
             raise WrongInput(f"--input {path}: the model has no input {name}; it takes {', '.join(wanted)}")
-        datatype = names.get(array.dtype)
+        datatype = _NAMES.get(array.dtype)
         expected = wanted[name].datatype if wanted else datatype
         if datatype is None or datatype != expected:
             raise WrongInput(f"--input {path}: {name} is {array.dtype}, the model takes {expected}")
+        tensors[name] = (datatype, np.ascontiguousarray(array))
+    return tensors
+
+
+def named_tensors(
+    arrays: Mapping[str, npt.NDArray[np.generic]], specs: Sequence[TensorSpec]
+) -> dict[str, tuple[str, npt.NDArray[np.generic]]]:
+    """A user's own arrays by input name, with the datatype that each array has.
+
+    Raises WrongInput for a name that the model has not, or an array of a type that does not travel.
+    """
+    wanted = {spec.name for spec in specs}
+    tensors: dict[str, tuple[str, npt.NDArray[np.generic]]] = {}
+    for name, array in arrays.items():
+        if wanted and name not in wanted:
+            raise WrongInput(f"the model has no input {name}; it takes {', '.join(sorted(wanted))}")
+        if (datatype := _NAMES.get(array.dtype)) is None:
+            raise WrongInput(f"input {name} is {array.dtype}, which does not travel")
         tensors[name] = (datatype, np.ascontiguousarray(array))
     return tensors
 

@@ -1,24 +1,20 @@
-"""One run in one process: its targets, what may still be sent, what is measured from when, and how it ends."""
+"""One run in one process: what may still be sent, what is measured from when, and how it ends."""
 
 from __future__ import annotations
 
-import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 import gevent
 
-from loadgen._arrivals import constant, poisson
-from loadgen._channel import Channel
-from loadgen._grpcio import GrpcioChannel
-from loadgen._options import Options
+from loadgen._arrivals import Arrival, constant, poisson, read_trace, trace
+from loadgen._options import Options, WrongInput
 from loadgen._pacing import Pacer
 from loadgen._recorder import NEVER, Lane, Recorder, Result
 from loadgen._reply import CANCELLED, UNSENT, Reply
-from loadgen._requests import Payload, encode, file_tensors, random_tensors
-from loadgen._target import INFER_METHOD, Target
+from loadgen._routes import Route, Router, open_routes
+from loadgen._target import Target
 from loadgen._timer import Timer
 from loadgen._vitals import Vitals, Watch
 
@@ -28,43 +24,11 @@ FOLD_EVERY_NS = 50_000_000
 DRAIN_GRACE_S = 1.0
 
 
-class Transport(Protocol):
-    """What carries a request: unary calls of one method of one address. A failed call is a Reply, not an exception."""
-
-    def __init__(self, address: str, *, method: str) -> None: ...
-
-    def prepare(self, payload: bytes) -> Any:
-        """What `call` and `start` take as well as the bytes, for a payload that is sent many times."""
-
-    def call(self, payload: Any, timeout_s: float | None = None) -> Reply:
-        """Blocks this greenlet only."""
-
-    def start(self, payload: Any, timeout_s: float | None, done: Callable[[Reply], None]) -> Any:
-        """Returns at once; `done` is called exactly once and must not block."""
-
-    def close(self) -> None:
-        """Calls in flight end as CANCELLED."""
-
-
-@dataclass
-class Route:
-    """A target as the load path sees it: where to send, what to send by default, where the result goes."""
-
-    target: Target
-    lane: Lane
-    channel: Transport
-    payload: Payload
-    prepared: Any
-
-    def frame(self, message: bytes) -> Any:
-        """The message as the channel sends it; the default one was framed once, for all its requests."""
-        return self.prepared if message is self.payload.message else message
-
-
 class Session:
-    """A run of this generator. `share` is (this generator's number, how many there are): it splits --requests exactly.
+    """A run of this generator. `share` is (this generator's number, how many there are): it splits what is given in
+    total, as --requests and a trace are, exactly.
 
-    `on_exhausted` is called once when every target has had its measured requests and nothing is in flight.
+    `on_exhausted` is called once when all of that is sent and nothing is in flight.
     """
 
     def __init__(
@@ -76,67 +40,31 @@ class Session:
         on_exhausted: Callable[[], None] | None = None,
     ) -> None:
         self.options = options
-        self.targets = targets
         self.issuing = True
-        self.started_ns = time.monotonic_ns()
         self.ended_ns = 0
-        self._on_exhausted = on_exhausted
-        self._deadline_s = options.deadline_ns / 1e9
         self.watch = Watch()
         self.vitals = Vitals()
+        self.routes = open_routes(options, targets)
+        self.router = Router(options.router, self.routes, share[0], options.seed)
+        self.recorder = Recorder({route.lane.series: route.lane for route in self.routes})
+        self._trace = _played(options, share, self.router) if options.trace is not None else None
+        self._trace_over = False
+        self._on_exhausted = on_exhausted
+        self._deadline_s = options.deadline_ns / 1e9
         self._share = share
         self._sources = share[0] - share[1]
         self._sounding: set[int] = set()
         self._sounding_at_begin: set[int] | None = None
         self._pacer: Pacer | None = None
-        self._next_user = share[0]
-        self._next_request = share[0]
-        self._random = random.Random(share[0])
-        self.routes = [self._route(target) for target in targets]
-        self.recorder = Recorder({route.lane.series: route.lane for route in self.routes})
         if options.requests is not None:
             for route in self.routes:
-                route.lane.budget = (options.requests + share[1] - 1 - share[0]) // share[1]
+                route.lane.budget = max(0, (options.requests + share[1] - 1 - share[0]) // share[1])
         self._folder = gevent.spawn(self._fold)
-
-    def _route(self, target: Target) -> Route:
-        options = self.options
-        if options.input_file is not None:
-            tensors = file_tensors(options.input_file, target.inputs)
-        else:
-            tensors = random_tensors(target.inputs, options.input_shapes)
-        payload = encode(target.series.model, target.version, tensors)
-        kind: type[Transport] = Channel if options.transport == "wire" else GrpcioChannel
-        channel = kind(target.address, method=INFER_METHOD)
-        return Route(target, Lane(target.series), channel, payload, channel.prepare(payload.message))
 
     # -- the load path ------------------------------------------------------------------------------------------------
 
-    def pin(self) -> Route:
-        """The route of a new user: each in turn."""
-        route = self.routes[self._next_user % len(self.routes)]
-        self._next_user += 1
-        return route
-
-    def choose(self, pinned: Route) -> Route | None:
-        """The route of the next request by --router; None where nothing may be sent any more."""
-        router = self.options.router
-        if router == "pinned":
-            return pinned if pinned.lane.budget != 0 else None
-        open_routes = [route for route in self.routes if route.lane.budget != 0]
-        if not open_routes:
-            return None
-        if router == "random":
-            return self._random.choice(open_routes)
-        self._next_request += 1
-        turned = self._next_request % len(open_routes)
-        if router == "round-robin":
-            return open_routes[turned]
-        # Ties go round, so that idle targets share alike.
-        return min(open_routes[turned:] + open_routes[:turned], key=lambda route: route.lane.outstanding)
-
-    def call(self, route: Route, message: bytes) -> Reply:
-        """One request of a closed loop: due when it is sent. Blocks this greenlet, and records whatever comes."""
+    def call(self, route: Route, message: bytes, deadline_s: float | None = None) -> int:
+        """One request of a closed loop: due when it is sent. Blocks this greenlet, records what came; its code."""
         lane = route.lane
         due = time.monotonic_ns()
         self._claim(lane, due)
@@ -144,8 +72,7 @@ class Session:
         self.watch.sent(due)
         code = CANCELLED
         try:
-            reply = route.channel.call(route.frame(message), self._deadline_s)
-            code = reply.code
+            code = route.verdict(message, route.channel.call(route.frame(message), deadline_s or self._deadline_s))
         finally:
             ended = time.monotonic_ns()
             lane.outstanding -= 1
@@ -153,20 +80,24 @@ class Session:
             lane.record(Result(due, due, ended, code))
             if lane.budget == 0:
                 self._see_whether_exhausted()
-        return reply
+        return code
 
-    def source(self, route: Route, messages: Iterator[bytes]) -> int:
+    def source(self, next_request: Callable[[], tuple[Route, bytes] | None], deadline_s: float | None = None) -> int:
         """A new source of open arrivals by --arrivals, from now on. Returns its number, for `silence`."""
         options = self.options
         self._sources += self._share[1]
-        offsets = (
-            constant(options.user_rate, self._sources)
-            if options.arrivals == "constant"
-            else poisson(options.user_rate, (options.seed, self._sources))
-        )
         if self._pacer is None:
             self._pacer = Pacer()
-        number = self._pacer.add(time.monotonic_ns(), offsets, lambda due: self._fire(route, messages, due))
+        if self._trace is not None:
+            # A trace is one for all users of a generator: the first plays it.
+            offsets, next_request = self._trace.offsets(self._end_trace), self._trace.next_request
+            self._trace = _Silence()
+        elif options.arrivals == "constant":
+            offsets = constant(options.user_rate, self._sources)
+        else:
+            offsets = poisson(options.user_rate, (options.seed, self._sources))
+        ask = next_request
+        number = self._pacer.add(time.monotonic_ns(), offsets, lambda due: self._fire(ask(), due, deadline_s))
         self._sounding.add(number)
         return number
 
@@ -176,12 +107,11 @@ class Session:
             self._pacer.remove(number)
             self._sounding.discard(number)
 
-    def _fire(self, pinned: Route, messages: Iterator[bytes], due: int) -> None:
+    def _fire(self, request: tuple[Route, bytes] | None, due: int, deadline_s: float | None) -> None:
         """One request of an open loop, sent without waiting for those before it."""
-        route = self.choose(pinned)
-        message = next(messages, None)
-        if route is None or message is None:
+        if request is None:
             return
+        route, message = request
         lane = route.lane
         self._claim(lane, due)
         sent = time.monotonic_ns()
@@ -196,11 +126,11 @@ class Session:
             ended = time.monotonic_ns()
             lane.outstanding -= 1
             self.watch.ended(ended)
-            lane.record(Result(due, sent, ended, reply.code))
-            if lane.budget == 0:
+            lane.record(Result(due, sent, ended, route.verdict(message, reply)))
+            if lane.budget == 0 or self._trace_over:
                 self._see_whether_exhausted()
 
-        route.channel.start(route.frame(message), self._deadline_s, done)
+        route.channel.start(route.frame(message), deadline_s or self._deadline_s, done)
 
     def _claim(self, lane: Lane, due: int) -> None:
         if lane.first_due is None:
@@ -208,8 +138,13 @@ class Session:
         elif lane.budget is not None and due >= self.recorder.measuring_from:
             lane.budget -= 1
 
+    def _end_trace(self) -> None:
+        self._trace_over = True
+        gevent.spawn(self._see_whether_exhausted)
+
     def _see_whether_exhausted(self) -> None:
-        if self._on_exhausted and all(r.lane.budget == 0 and not r.lane.outstanding for r in self.routes):
+        spent = self._trace_over or all(route.lane.budget == 0 for route in self.routes)
+        if self._on_exhausted and spent and not self.watch.in_flight:
             report, self._on_exhausted = self._on_exhausted, None
             report()
 
@@ -256,7 +191,7 @@ class Session:
             gevent.sleep(0.002)
         if not self.ended_ns:
             self.ended_ns = time.monotonic_ns()
-            rates = [self.options.user_rate] * len(self._sounding) if steady else []
+            rates = [self.options.user_rate] * len(self._sounding) if steady and not self.options.trace else []
             self.vitals = self.watch.finish(rates)
 
     def close(self) -> None:
@@ -269,3 +204,49 @@ class Session:
     def request_shapes(self) -> dict[str, str]:
         """What a report must say of the load: names, types and shapes of the request's tensors, per model."""
         return {route.target.series.model: route.payload.shapes for route in self.routes}
+
+
+class _Played:
+    """A trace being played: due times for the pacer, and for each the request that its row asks for."""
+
+    def __init__(self, rows: Iterator[tuple[int, Arrival]], router: Router) -> None:
+        self._rows = rows
+        self._router = router
+        self._waiting: deque[Arrival] = deque()
+
+    def offsets(self, over: Callable[[], None]) -> Iterator[int]:
+        for due, arrival in self._rows:
+            self._waiting.append(arrival)
+            yield due
+        over()
+
+    def next_request(self) -> tuple[Route, bytes] | None:
+        arrival = self._waiting.popleft()
+        candidates = self._router.candidates("", arrival.model)
+        route = self._router.choose(self._router.pin(candidates), candidates)
+        if route is None:
+            return None
+        return route, route.payload.message if arrival.size is None else route.message_of_size(arrival.size)
+
+
+class _Silence(_Played):
+    """What is left of a trace that another user plays."""
+
+    def __init__(self) -> None:
+        self._waiting = deque()
+
+    def offsets(self, over: Callable[[], None]) -> Iterator[int]:
+        return iter(())
+
+
+def _played(options: Options, share: tuple[int, int], router: Router) -> _Played:
+    assert options.trace is not None
+    try:
+        arrivals = read_trace(options.trace)
+    except (OSError, ValueError) as error:
+        raise WrongInput(f"--arrivals trace: {error}") from None
+    for model in {arrival.model for arrival in arrivals if arrival.model}:
+        router.candidates("", model)
+    rows = trace(arrivals, scale=options.trace_scale, keep=options.trace_keep, seed=options.seed)
+    # Thinned first and dealt out then, so that any number of generators plays the same arrivals.
+    return _Played((row for number, row in enumerate(rows) if number % share[1] == share[0]), router)

@@ -17,6 +17,7 @@ from capacity.histogram import Histogram
 from capacity.hlog import parse_tag, tag_of
 from capacity.run import WorkerInfo
 from capacity.tally import Series
+from loadgen._access import Access
 from loadgen._grpcio import open_channel
 from loadgen._options import TARGETS_FILE, Options, WrongInput
 from loadgen._requests import TensorSpec
@@ -108,7 +109,7 @@ def discover(found: Sequence[str], options: Options, catalogue: Catalogue) -> tu
 
     Raises WrongInput where no target answers at all, or where a server needs --model or --hardware and has none.
     """
-    jobs = [gevent.spawn(_ask, address, options.model) for address in found]
+    jobs = [gevent.spawn(_ask, address, options) for address in found]
     gevent.joinall(jobs)
     answers = [job.get() for job in jobs]
     if all(answer.down for answer in answers):
@@ -116,12 +117,13 @@ def discover(found: Sequence[str], options: Options, catalogue: Catalogue) -> tu
     return _assemble(answers, options, catalogue)
 
 
-def _ask(address: str, model: str) -> _Answer:
-    with open_channel(address) as channel:
+def _ask(address: str, options: Options) -> _Answer:
+    model, metadata = options.model, options.access.metadata
+    with open_channel(address, options.access) as channel:
         described = None
         try:
             described = accelerator_pb2_grpc.AcceleratorServiceStub(channel).Describe(
-                accelerator.DescribeRequest(), timeout=DESCRIBE_TIMEOUT_S, wait_for_ready=False
+                accelerator.DescribeRequest(), timeout=DESCRIBE_TIMEOUT_S, metadata=metadata
             )
         except grpc.RpcError as error:
             if error.code() not in _NOT_OURS:
@@ -130,23 +132,24 @@ def _ask(address: str, model: str) -> _Answer:
         if not name:
             raise WrongInput(f"target {address} does not say which model it serves: give --model NAME")
         try:
-            metadata = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelMetadata(
-                pb.ModelMetadataRequest(name=name), timeout=DESCRIBE_TIMEOUT_S
+            answer = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelMetadata(
+                pb.ModelMetadataRequest(name=name), timeout=DESCRIBE_TIMEOUT_S, metadata=metadata
             )
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise WrongInput(f"target {address} has no model {name}: {_first_line(error)}") from None
             return _Answer(address, model=name, down=f"{error.code().name} ({_first_line(error)})")
-        inputs = tuple(_spec(tensor, _parameters(channel, name)) for tensor in metadata.inputs)
+        parameters = _parameters(channel, name, metadata)
+        inputs = tuple(_spec(tensor, parameters) for tensor in answer.inputs)
         # The version is asked for by name only where there is one to ask for: an empty one means any.
-        return _Answer(address, metadata.name, "", inputs, described)
+        return _Answer(address, answer.name, "", inputs, described)
 
 
-def _parameters(channel: Any, model: str) -> dict[str, str]:
+def _parameters(channel: Any, model: str, metadata: Any) -> dict[str, str]:
     """The model configuration's free parameters: our workers put a typical input there. Other servers have none."""
     try:
         answer = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelConfig(
-            pb.ModelConfigRequest(name=model), timeout=DESCRIBE_TIMEOUT_S
+            pb.ModelConfigRequest(name=model), timeout=DESCRIBE_TIMEOUT_S, metadata=metadata
         )
     except grpc.RpcError:
         return {}
@@ -242,12 +245,12 @@ def worker_info(label: str, address: str, described: Any) -> WorkerInfo:
     )
 
 
-def snapshot(address: str) -> Any | None:
+def snapshot(address: str, access: Access) -> Any | None:
     """The worker's own counters and histograms so far; None where it has none or does not answer."""
-    with open_channel(address) as channel:
+    with open_channel(address, access) as channel:
         try:
             return accelerator_pb2_grpc.AcceleratorServiceStub(channel).Snapshot(
-                accelerator.SnapshotRequest(), timeout=DESCRIBE_TIMEOUT_S
+                accelerator.SnapshotRequest(), timeout=DESCRIBE_TIMEOUT_S, metadata=access.metadata
             )
         except grpc.RpcError:
             return None

@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gevent
+import numpy as np
+import numpy.typing as npt
 from gevent.event import Event
 from locust import User
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING
 
+from capacity.slo import parse_duration_ns
 from loadgen import _plugin
+from loadgen._options import WrongInput
 from loadgen._reply import UNAVAILABLE
+from loadgen._routes import Route
 from loadgen._session import Session
 
 #: How long a closed user waits after UNAVAILABLE.
 PAUSE_WHILE_DOWN_S = 0.1
+
+#: What `requests` may yield: tensors by input name, or a serialized ModelInferRequest.
+Request = bytes | Mapping[str, npt.NDArray[np.generic]]
 
 
 class InferenceUser(User):
     """One user of the targets: one request in flight where --arrivals is closed, else one source of arrivals.
 
     Subclass it in a locustfile of your own, and it does what `locust -f loadgen/` does: options, targets, measures and
-    reports come with it.
+    reports come with it. It mixes with Locust's other users, whose figures stay Locust's own.
     """
 
     abstract = True
 
-    def requests(self) -> Iterator[bytes]:
-        """Serialized ModelInferRequest messages, one a request; the model's own by default, without end."""
-        message = self._route.payload.message
+    #: Only this address of the run's targets, HOST:PORT; empty: any.
+    target: str = ""
+    #: Only targets that serve this model; empty: any.
+    model: str = ""
+    #: A deadline of its own, such as "250ms"; empty: --deadline.
+    deadline: str = ""
+
+    def requests(self) -> Iterator[Request]:
+        """One request after another; when it ends, the user ends. By default the model's own request, without end."""
+        message = self._pinned.payload.message
         while True:
             yield message
 
@@ -44,10 +59,17 @@ class InferenceUser(User):
         if session is None:
             return
         self._state = LOCUST_STATE_RUNNING
-        self._route = session.pin()
         self._asked_to_stop = Event()
         try:
+            self._candidates = session.router.candidates(self.target, self.model)
+            self._pinned = session.router.pin(self._candidates)
+            self._deadline_s = parse_duration_ns(self.deadline) / 1e9 if self.deadline else None
+        except (WrongInput, ValueError) as error:
+            _plugin.abort(self.environment, error)
+            return
+        try:
             self.on_start()
+            self._given = iter(self.requests())
             if session.options.is_open:
                 self._run_open(session)
             else:
@@ -57,25 +79,35 @@ class InferenceUser(User):
         finally:
             self.on_stop()
 
+    def _next(self, session: Session) -> tuple[Route, bytes] | None:
+        """The next request and where it goes; None where there is none, or it may not be sent."""
+        route = session.router.choose(self._pinned, self._candidates)
+        request = next(self._given, None) if route is not None else None
+        if route is None or request is None:
+            return None
+        # The default request was built for the pinned target; another one may serve another model.
+        if request is self._pinned.payload.message:
+            return route, route.payload.message
+        try:
+            return route, route.message_of(request)
+        except WrongInput as error:
+            _plugin.abort(self.environment, error)
+            return None
+
     def _run_closed(self, session: Session) -> None:
-        for message in self.requests():
-            route = session.choose(self._route) if session.issuing and self._is_running else None
-            if route is None:
+        while session.issuing and self._state == LOCUST_STATE_RUNNING:
+            if (sendable := self._next(session)) is None:
                 return
-            if session.call(route, message).code == UNAVAILABLE:
+            if session.call(*sendable, self._deadline_s) == UNAVAILABLE:
                 # It came back at once: a loop without a pause would count millions of errors and let nothing else run.
                 self._asked_to_stop.wait(PAUSE_WHILE_DOWN_S)
 
     def _run_open(self, session: Session) -> None:
-        source = session.source(self._route, self.requests())
+        source = session.source(lambda: self._next(session), self._deadline_s)
         try:
             self._asked_to_stop.wait()
         finally:
             session.silence(source)
-
-    @property
-    def _is_running(self) -> bool:
-        return bool(self._state == LOCUST_STATE_RUNNING)
 
     def stop(self, force: bool = False) -> bool:
         """Asks the user to end. It finishes the request in flight, which the deadline bounds: nothing is cut short."""
