@@ -76,6 +76,8 @@ class Plan:
                 message.raw_output_contents.append(bytes(tensor.data))
             else:
                 place.write(tensor.data)
+                # As Triton does: its C++ client reads an entry for every output, and ends with SIGSEGV without one.
+                message.raw_output_contents.append(b"")
                 described.parameters["shared_memory_region"].string_param = place.region
                 described.parameters["shared_memory_byte_size"].int64_param = len(tensor.data)
         return message.SerializeToString()
