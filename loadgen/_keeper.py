@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from loadgen._fleet import EmbeddedFleet
 from loadgen._options import Options, WrongInput
 from loadgen._session import Session
 from loadgen._target import Target, addresses, discover
+from loadgen._until import Resolution
 
 TICK_S = 1.0
 
@@ -88,6 +89,7 @@ class Keeper(Node):
         self._options: Options | None = None
         self._measuring: gevent.Greenlet | None = None
         self._finished: tuple[Path, Path, str] | None = None
+        self._until: Resolution | None = None
 
     def _find(self) -> tuple[Options, Catalogue]:
         options = Options.read(self.environment.parsed_options)
@@ -107,6 +109,7 @@ class Keeper(Node):
             if target.down:
                 say(f"target {target.address} is down: {target.down}; the run goes on, its requests count as errors")
         self._options = options
+        self._until = Resolution(options.slo) if options.until_resolved and options.slo else None
         return options, catalogue
 
     def _open_book(self, options: Options, catalogue: Catalogue, session: Session) -> Book:
@@ -127,6 +130,11 @@ class Keeper(Node):
     def ramped(self) -> None:
         if self._book is not None and self._options is not None and self._measuring is None:
             self._measuring = gevent.spawn_later(self._options.warmup_ns / 1e9, self._book.measuring_begins)
+
+    def _stop_if_resolved(self, totals: Mapping[Series, Tally], dependence: Callable[[], dict[Series, float]]) -> None:
+        if self._until is not None and self._until.reached(totals, dependence()):
+            self._until = None
+            gevent.spawn(finish, self.environment)
 
     def _close(self, outcome: Outcome) -> None:
         assert self._book is not None
@@ -177,6 +185,7 @@ class Alone(Keeper):
         gained = self.session.recorder.flip()
         self._book.interval(gained)
         feed_all(self.environment.stats, gained)
+        self._stop_if_resolved(self.session.recorder.total, self.session.watch.dependence)
 
     def drain(self) -> None:
         if self.session is not None:
@@ -186,9 +195,9 @@ class Alone(Keeper):
         if self.session is None or not self.running:
             return
         self._stop_ticking()
-        session, self.session = self.session, None
+        self._until = None
+        session = self.session
         session.close()
-        self.session = session
         self.tick()
         self.session = None
         recorder = session.recorder

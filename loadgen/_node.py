@@ -27,6 +27,9 @@ from loadgen._vitals import Vitals
 #: What the master adds to the deadline before it gives a generator up at the end of a run.
 BARRIER_GRACE_S = 5.0
 
+#: Snapshots between two looks at how far latencies depend on one another.
+DEPENDENCE_EVERY = 5
+
 SNAPSHOT = "inferload_snapshot"
 EXHAUSTED = "inferload_exhausted"
 DRAIN = "inferload_drain"
@@ -41,6 +44,7 @@ class Generator(Node):
         super().__init__(environment)
         self._run = ""
         self._sequence = 0
+        self._dependence: dict[str, float] = {}
         self.runner.register_message(DRAIN, self._told_to_drain, concurrent=True)
 
     def begin(self) -> None:
@@ -88,6 +92,9 @@ class Generator(Node):
         assert self.session is not None
         recorder = self.session.recorder
         self._sequence += 1
+        if self._sequence % DEPENDENCE_EVERY == 0:
+            found = self.session.watch.dependence()
+            self._dependence = {tag_of(series, "latency"): samples for series, samples in found.items()}
         self.runner.send_message(
             SNAPSHOT,
             {
@@ -99,6 +106,7 @@ class Generator(Node):
                 "total": _to_wire(recorder.total),
                 "warmup": _to_wire(recorder.warmup),
                 "first": {tag_of(series, "latency"): ns for series, ns in recorder.first_requests_ns.items()},
+                "dependence": self._dependence,
                 "vitals": self.session.vitals.to_wire() if final else None,
             },
         )
@@ -140,6 +148,15 @@ class Master(Keeper):
             {series: difference(tally, self._written.get(series, Tally())) for series, tally in total.items()}
         )
         self._written = total
+        self._stop_if_resolved(total, self._dependence)
+
+    def _dependence(self) -> dict[Series, float]:
+        longest: dict[Series, float] = {}
+        for snapshot in self._last.values():
+            for tag, samples in snapshot["dependence"].items():
+                series = parse_tag(tag)[0]
+                longest[series] = max(float(samples), longest.get(series, 1.0))
+        return longest
 
     def drain(self) -> None:
         if not self.running:
@@ -161,6 +178,7 @@ class Master(Keeper):
         if not self.running:
             return
         self._stop_ticking()
+        self._until = None
         self.tick()
         generators = [self._generator(client) for client in sorted({*self._clients, *self._last})]
         firsts: dict[Series, int] = {}
@@ -204,6 +222,9 @@ class Master(Keeper):
             for part in ("total", "warmup"):
                 if not set(_from_wire(msg.data[part])) <= known:
                     raise ValueError("a series of no target of this run")
+            for part in ("first", "dependence"):
+                if not all(parse_tag(tag)[0] in known and float(value) >= 0 for tag, value in msg.data[part].items()):
+                    raise ValueError(f"{part} of no target of this run")
             if msg.data["final"]:
                 Vitals.from_wire(msg.data["vitals"])
             self._last[msg.node_id] = msg.data

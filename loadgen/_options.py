@@ -29,7 +29,7 @@ RECORDED = frozenset(
     {
         *("targets", "arrivals", "user_rate", "seed", "max_in_flight", "router", "requests", "warmup", "deadline"),
         *("trace_scale", "trace_keep", "connections", "check_outputs", "expected"),
-        *("slo", "transport", "model", "hardware", "input", "input_shape", "run_dir", "catalogue"),
+        *("slo", "until", "transport", "model", "hardware", "input", "input_shape", "run_dir", "catalogue"),
         *("host", "num_users", "spawn_rate", "run_time", "processes"),
     }
 )
@@ -69,6 +69,7 @@ class Options:
     catalogue: Path | None
     by: str
     strict: bool
+    until_resolved: bool
 
     @property
     def is_open(self) -> bool:
@@ -78,6 +79,8 @@ class Options:
     @classmethod
     def read(cls, namespace: Any) -> Options:
         """Checks everything that can be checked before a target is asked. Raises WrongInput."""
+        if namespace.until and not namespace.slo:
+            raise WrongInput("--until resolved: say which SLO is to be resolved, as in --slo p90=15ms")
         requests = _integer("--requests", namespace.requests, at_least=1) if namespace.requests else None
         trace = namespace.arrivals.removeprefix(TRACE) if namespace.arrivals.startswith(TRACE) else ""
         return cls(
@@ -109,6 +112,7 @@ class Options:
             catalogue=_existing("--catalogue", namespace.catalogue),
             by=_choice("--by", namespace.by, ("combination", "ordinal")),
             strict=bool(namespace.strict),
+            until_resolved=bool(namespace.until and _choice("--until", namespace.until, ("resolved",))),
         )
 
 
@@ -133,6 +137,7 @@ def register(parser: Any) -> None:
     add("--warmup", "0s", "Time after ramp-up that is recorded apart.", metavar="5s", web=True)
     add("--deadline", "10s", "A request without a reply by then has failed.", metavar="1s", web=True)
     add("--slo", "", "Service level objective, e.g. p90=15ms or p99=50ms,errors=0.1%%.", metavar="p90=15ms", web=True)
+    add("--until", "", "resolved: stop once the SLO's verdict is clear, or at --run-time.", metavar="resolved")
     add("--transport", "wire", "How requests travel: wire (made for load) or grpcio (the reference).", metavar="NAME")
     add("--connections", "1", "Connections to each target.", metavar="N")
     add("--target-ca", "", "TLS to the targets: root certificates (PEM), or system.", metavar="FILE")

@@ -170,3 +170,20 @@ def certificates(folder: Path) -> None:
             *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
             *("-days", "2", "-out", f"{name}.pem", "-extfile", "names"),
         )
+
+
+def test_a_run_until_resolved_stops_when_the_verdict_is_clear(
+    serve: Callable[..., Any], locust: Callable[..., Any], tmp_path: Path
+) -> None:
+    worker = serve("--accelerator", "sim:0", *SIM)
+    run = ("--headless", "-u", "1", "-t", "60s", "--targets", worker.address, "--until", "resolved")
+
+    met = locust(*run, "--slo", "p90=100ms", "--run-dir", "met")
+    missed = locust(*run, "--slo", "p90=1ms", "--run-dir", "missed")
+    without = locust("--headless", "--until", "resolved", "--loglevel", "WARNING", "--targets", worker.address)
+
+    assert [row["meets_slo"] for row in rows(tmp_path / "met")] == [True]
+    assert [row["meets_slo"] for row in rows(tmp_path / "missed")] == [False]
+    for name in ("met", "missed"):
+        assert json.loads((tmp_path / name / "run.json").read_text())["duration_s"] < 50
+    assert (met.code in (0, 1), missed.code, without.code) == (True, 1, 2)
