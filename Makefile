@@ -26,10 +26,11 @@ LOAD := .venv/bin/locust -f loadgen/ --headless --only-summary --loglevel WARNIN
 demo: setup .models/gpt.pt .models/resnet18.pt
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
 	@printf '[hosts."this machine"]\nprice = %s\nnote = "assumed by make demo, not a price of this machine"\n' $(DEMO_PRICE) > $(DEMO)/hardware.toml
-	$(call demo_run,gpt,1)
-	$(call demo_run,gpt,2)
-	$(call demo_run,resnet18,1)
-	$(call demo_run,resnet18,2)
+	@# A run that finds itself not valid, on a busy machine, ends with 1; the report says so, and the others still count.
+	-$(call demo_run,gpt,1)
+	-$(call demo_run,gpt,2)
+	-$(call demo_run,resnet18,1)
+	-$(call demo_run,resnet18,2)
 	$(PY) -m capacity report $(DEMO)/*/ --slo $(DEMO_SLO) --catalogue $(DEMO)/hardware.toml --out $(DEMO)
 
 # One worker per ordinal, one user per worker: model $(1), $(2) cores per ordinal.
