@@ -11,11 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from capacity.compare import Limit, compare, conditions_that_differ
+from capacity.export import FORMATS, name_of, text, write_parquet
 from capacity.hardware import Catalogue
 from capacity.merge import merge
-from capacity.report import print_table, write_report
+from capacity.report import write_report
 from capacity.run import Run
 from capacity.slo import Slo
+from capacity.terminal import print_table, wide_console
+from capacity.view import entries, slo_of
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -34,16 +37,47 @@ def report(
     slo: Annotated[str | None, typer.Option(help="judge by this SLO instead, such as p99=50ms,errors=0.1%")] = None,
     catalogue: Annotated[Path | None, typer.Option(help="price by this hardware.toml instead")] = None,
     out: Annotated[Path | None, typer.Option(help="where to write  [default: the run, or the first's parent]")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--format", help=f"the rows as {', '.join(FORMATS)}, to stdout or --out")
+    ] = None,
 ) -> None:
-    """Prints the table and the choice, and writes report.html with its pictures."""
+    """Prints the table and the choice, and writes report.html with its pictures; or the rows in another format."""
     loaded = [Run.load(directory) for directory in runs]
     objective = Slo.parse(slo) if slo else None
     prices = Catalogue.load(catalogue) if catalogue else None
     folder = out or (runs[0] if len(runs) == 1 else runs[0].resolve().parent)
-    console = Console()
+    console = wide_console()
+    if kind is not None:
+        _export(kind, loaded, by, objective, prices, folder if out or kind == "parquet" else None, console)
+        return
     print_table(loaded, console, by, objective, prices)
     path = write_report(loaded, folder, objective, prices)
     console.print(f"\nreport: {path}", soft_wrap=True, highlight=False)
+
+
+def _export(
+    kind: str,
+    runs: list[Run],
+    by: str,
+    slo: Slo | None,
+    prices: Catalogue | None,
+    folder: Path | None,
+    console: Console,
+) -> None:
+    if kind not in FORMATS:
+        raise ValueError(f"--format {kind}: choose one of {', '.join(FORMATS)}")
+    slo = slo_of(runs, slo)
+    found = entries(runs, by, slo, prices)
+    if folder is None:
+        print(text(kind, runs, found, slo), end="")
+        return
+    path = folder / name_of(kind)
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "parquet":
+        write_parquet(path, found, slo)
+    else:
+        path.write_text(text(kind, runs, found, slo), encoding="utf-8")
+    console.print(f"{kind}: {path}", soft_wrap=True, highlight=False)
 
 
 @app.command("merge")

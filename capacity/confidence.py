@@ -207,11 +207,21 @@ def _judge_share(
         return Verdict("PASS")
     if status == "FAIL":
         return Verdict("FAIL", (f"{name} {measured} > {bound_text}",))
+    ends = interval_us(latency, p, total - answered, dependence)
     return Verdict(
         "UNRESOLVED",
-        (f"{name} {measured} is too close to {bound_text} for {total} samples",),
+        (f"{name} {measured}: its 95 % interval {_reach(ends, bound_ns / 1000)} {bound_text}",),
         _more(within, total, p, dependence),
     )
+
+
+def _reach(ends: tuple[float, float | None] | None, bound_us: float) -> str:
+    """How an interval lies over its bound: where it ends on the other side."""
+    if ends is None or ends[1] is None:
+        return "has no upper end, so it reaches past"
+    if ends[1] > bound_us:
+        return f"reaches {ends[1] / 1000:.4g} ms, past"
+    return f"reaches {ends[1] / 1000:.4g} ms, the very edge of"
 
 
 def _judge_errors(rate: float, lost: int, total: int) -> Verdict:

@@ -32,6 +32,13 @@ def hourly(amount: float, currency: str) -> str:
     return f"{money(0, currency)[:-4]}{amount:,.{decimals}f}"
 
 
+def round_money(amount: float, currency: str) -> str:
+    """A round number on an axis, with the decimals that it has: $0.025, $2.00."""
+    digits = f"{amount:.6g}"
+    decimals = len(digits.partition(".")[2]) if "e" not in digits else 9
+    return f"{money(0, currency)[:-4]}{amount:,.{max(decimals, 2)}f}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person plans them: 20 s, 3 min, 2 h, rounded up."""
     for unit, size_s in (("h", 3600), ("min", 60)):

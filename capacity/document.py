@@ -130,7 +130,7 @@ class Row(_Frozen):
 
     Always: due = requests + unsent, and requests = answered + sum(errors). `dependence` is the autocorrelation time:
     so many samples say as much as one independent one. Where the SLO is not resolved, `more_samples`, which is
-    `more_seconds` at this rate, would resolve it.
+    `more_seconds` at this rate, would resolve it. `joules_per_inference` is of the accelerators alone.
     """
 
     hardware: str
@@ -168,6 +168,7 @@ class Row(_Frozen):
     more_samples: int | None = None
     more_seconds: float | None = None
     dependence: float = Field(default=1.0, ge=1)
+    joules_per_inference: float | None = None
     slo_rate: SloRate = SloRate()
     notes: list[str] = []
 

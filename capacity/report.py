@@ -1,152 +1,38 @@
-"""The table in the terminal, and report.html with its pictures: what was measured, if it counts, what to buy."""
+"""report.html with its pictures, one file: what was measured, if it counts, what to buy."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from capacity.choice import Choice
-from capacity.cost import hourly, money, size
+from capacity import bars, telemetry
+from capacity.canvas import DASHES, STYLE, Picture, stacked
+from capacity.columns import cost_columns, cost_words, latency_columns, notes
+from capacity.cost import hourly, size
+from capacity.course import Lines
 from capacity.hardware import Catalogue
-from capacity.picture import DASHES, STYLE, Picture, by_percentile, cost_and_latency, stacked
+from capacity.ordinals import pools
+from capacity.pareto import beaten, front
+from capacity.picture import by_percentile, cost_and_latency
 from capacity.raster import write_png
-from capacity.run import Run
+from capacity.run import HLOG_NAME, JSON_NAME, Run
 from capacity.slo import Slo
-from capacity.view import (
-    PERCENTILES,
-    Entry,
-    choices,
-    entries,
-    judged_percentile,
-    ms,
-    percentile,
-    slo_of,
-    title,
-    verdict,
-)
+from capacity.terminal import print_table
+from capacity.timeline import Curve, Panel, over_time, run_panels
+from capacity.view import PERCENTILES, Entry, choices, entries, judged_percentile, ms, slo_of, title
+
+__all__ = ["print_table", "write_report"]
 
 # A page shows the widest of these that fits it, and paper the middle one.
 _WIDE, _MIDDLE, _NARROW = 1176, 720, 364
-# A terminal narrower than this gets the table in two halves.
-_ONE_TABLE = 150
 # More lines than there are dashes and colours to tell them apart would be a tangle.
 _MOST_CURVES = len(DASHES)
-
-
-def print_table(
-    runs: Run | Sequence[Run],
-    console: Console,
-    by: str = "combination",
-    slo: Slo | None = None,
-    catalogue: Catalogue | None = None,
-) -> None:
-    """Prints the rows, the verdict on each run, and the choice. ValueError as `view.entries`."""
-    runs = [runs] if isinstance(runs, Run) else runs
-    slo = slo_of(runs, slo)
-    found = entries(runs, by, slo, catalogue)
-    console.print(f"[bold]{escape(title(runs))}[/bold]")
-    halves = [_latency_columns(), _cost_columns(slo)]
-    for model in dict.fromkeys(entry.row.model for entry in found):
-        rows = [entry for entry in found if entry.row.model == model]
-        for columns in [halves[0] + halves[1]] if console.width >= _ONE_TABLE else halves:
-            console.print()
-            console.print(_table(model, rows, columns))
-    for note in _notes(found):
-        console.print(f"[dim]{escape(note)}[/dim]")
-    for run in runs:
-        _print_checks(run, console, several=len(runs) > 1)
-    if by == "combination":
-        for choice in choices(found, slo):
-            _print_choice(choice, console)
-
-
-@dataclass(frozen=True)
-class _Column:
-    name: str
-    of: Any
-    result: bool = True
-
-
-def _latency_columns() -> list[_Column]:
-    return [
-        _Column("requests", lambda row: f"{row.requests:,}", False),
-        _Column("errors", lambda row: f"{sum(row.errors.values()):,}", False),
-        _Column("per s", lambda row: f"{row.throughput_rps:,.{1 if row.throughput_rps < 1000 else 0}f}"),
-        _Column("mean ms", lambda row: ms(row.latency_us.mean)),
-        *(_percentile_column(p) for p in (50, 90, 95, 99)),
-    ]
-
-
-def _percentile_column(p: float) -> _Column:
-    return _Column(f"P{p:g}", lambda row: percentile(row.latency_us, p))
-
-
-def _cost_columns(slo: Slo | None) -> list[_Column]:
-    columns = [
-        _Column("first ms", lambda row: ms(row.first_inference_us)),
-        _Column("memory", lambda row: size(row.memory_bytes) if row.memory_bytes else "–"),
-        _Column("price/h", lambda row: "–" if row.price_per_hour is None else hourly(row.price_per_hour, row.currency)),
-        _Column("per 100,000", _cost),
-    ]
-    return [*columns, _Column(str(slo), lambda row: verdict(row, slo))] if slo else columns
-
-
-def _cost(row: Any) -> str:
-    cost = row.cost_per_100k.sequential
-    return "–" if cost is None else money(cost, row.currency)
-
-
-def _table(model: str, found: Sequence[Entry], columns: list[_Column]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column(escape(model), overflow="fold", min_width=16)
-    for column in columns:
-        table.add_column(column.name, justify="right", overflow="fold")
-    for entry in found:
-        label = escape(entry.label) + (" [yellow]simulated[/yellow]" if entry.row.simulated else "")
-        cells = [
-            escape(column.of(entry.row)) if not (column.result and entry.invalid) else "[red]not valid[/red]"
-            for column in columns
-        ]
-        table.add_row(label, *cells, style="dim" if entry.invalid else None)
-    return table
-
-
-def _notes(found: Sequence[Entry]) -> list[str]:
-    notes = [f"{entry.label}, {entry.row.model}: {note}" for entry in found for note in entry.row.notes]
-    notes += dict.fromkeys(
-        f"{entry.label}: {entry.row.cost_per_100k.reasons['sequential']}"
-        for entry in found
-        if entry.row.worker is None and "sequential" in entry.row.cost_per_100k.reasons
-    )
-    return notes
-
-
-def _print_checks(run: Run, console: Console, several: bool) -> None:
-    name = f"{escape(run.name)}: " if several else ""
-    for check in run.file.checks:
-        if check.status != "PASS":
-            colour = "red" if check.status == "FAIL" else "yellow"
-            said = f"{check.name} {check.value}, asked {check.threshold}{f': {check.detail}' if check.detail else ''}"
-            console.print(f"[{colour}]{check.status}[/{colour}] {name}{escape(said)}")
-    if not run.file.valid:
-        console.print(f"[bold red]{name}NOT VALID: this run says nothing about the hardware.[/bold red]")
-
-
-def _print_choice(choice: Choice, console: Console) -> None:
-    console.print(f"\n[bold]{escape(choice.model)}[/bold]: {escape(choice.sentence)}")
-    for step in choice.steps:
-        console.print(f"  {step.name}: {len(step.kept)} of {len(step.kept) + len(step.losers)} pass")
-        for mark, who in (("out", step.losers), ("note", step.remarks)):
-            for entry in who:
-                console.print(f"    {mark}: {escape(entry.label)}: {escape(entry.reason)}")
 
 
 def write_report(
@@ -176,6 +62,7 @@ def write_report(
                 "kinds": list(dict.fromkeys((entry.row.kind, entry.kind) for entry in rows)),
                 "simulated": any(entry.row.simulated for entry in rows),
                 **_curves(model, rows, slo),
+                **_more_pictures(model, rows, slo),
             }
         )
     if models:
@@ -195,11 +82,25 @@ def write_report(
         ordinals=entries(runs, "ordinal", slo, catalogue),
         choices=choices(found, slo),
         charts=charts,
-        notes=_notes(found),
+        notes=notes(found),
+        pools=[
+            (pool, _both(f"Throughput of each ordinal of {pool.entry.label}", pool.picture)) for pool in pools(found)
+        ],
+        files=_files(runs, out_dir),
         conditions=_conditions(runs),
+        prices=list(
+            dict.fromkeys(
+                (
+                    entry.label,
+                    f"{hourly(entry.row.price_per_hour, entry.row.currency)} an hour ({entry.row.price_note})",
+                )
+                for entry in found
+                if entry.row.price_per_hour is not None
+            )
+        ),
         judged=PERCENTILES[judged_percentile(slo)[0]],
         judged_name=f"P{judged_percentile(slo)[0]:g}",
-        columns=_latency_columns() + _cost_columns(slo),
+        columns=latency_columns() + cost_columns(slo, found),
         style=STYLE,
     )
     path = out_dir / "report.html"
@@ -233,6 +134,60 @@ def _curves(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[str, Any
     }
 
 
+def _more_pictures(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[str, Any]:
+    """Latency and rates over time with the telemetry under them, the shares of the mean, and the Pareto front."""
+    drawn: list[Entry] = []
+    lines: list[Lines] = []
+    offered: list[float | None] = []
+    panels: list[Panel] = []
+    for entry in rows:
+        course = entry.run.course
+        members = entry.run.members(entry.row)
+        if course is not None and members and len(drawn) < _MOST_CURVES:
+            drawn.append(entry)
+            lines.append(course.lines(members))
+            offered.append(None if entry.run.file.arrivals == "closed" else entry.row.offered_rps)
+    if lines:
+        panels = [*run_panels(lines, slo, offered), *_telemetry_panels(drawn)]
+    return {
+        "over_time": _both(f"{model} over time", lambda width: over_time(panels, width)),
+        "timed": [(index, entry.label) for index, entry in enumerate(drawn)],
+        "shares": _both(f"Where the mean latency of {model} goes", lambda width: bars.shares(rows, width)),
+        "rates": _both(f"Offered and answered requests of {model}", lambda width: bars.rates(rows, width)),
+        "pareto": _both(f"Price and P90 of {model}", lambda width: bars.pareto(rows, width)),
+        "front": [entry.label for entry in front(rows)],
+        "beaten": [(entry.label, by.label) for entry, by in beaten(rows)],
+    }
+
+
+def _telemetry_panels(drawn: Sequence[Entry]) -> list[Panel]:
+    """A panel for each measure that any of the runs sampled; the devices of a run share its line's colour."""
+    panels = []
+    for measure, heading in telemetry.MEASURES.items():
+        curves = []
+        for number, entry in enumerate(drawn):
+            start, end = entry.run.measured_from_s, entry.run.measured_from_s + entry.run.file.duration_s
+            devices: dict[tuple[str, str], list[tuple[float, float]]] = {}
+            for sample in entry.run.telemetry:
+                if sample.reading.measure == measure and start <= sample.seconds <= end:
+                    value = sample.reading.value / (2**30 if measure.endswith("bytes") else 1)
+                    devices.setdefault((sample.host, sample.reading.device), []).append((sample.seconds - start, value))
+            curves += [Curve(number, points, thin=device == "cpu") for (_h, device), points in devices.items()]
+        if curves:
+            panels.append(Panel(f"{heading}{'; host processors thin' if any(c.thin for c in curves) else ''}", curves))
+    return panels
+
+
+def _files(runs: Sequence[Run], out_dir: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Each run's raw data that is there: its name and its way from the report."""
+    found = []
+    for run in runs:
+        names = [name for name in (JSON_NAME, HLOG_NAME, telemetry.TELEMETRY_NAME) if (run.directory / name).is_file()]
+        way = Path(os.path.relpath(run.directory.resolve(), out_dir.resolve()))
+        found.append((run.name, [(name, quote((way / name).as_posix())) for name in names]))
+    return found
+
+
 def _conditions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Each condition with what it was: once where all runs share it, else beside each run's name."""
     found: dict[str, dict[str, str]] = {}
@@ -264,6 +219,6 @@ def _template() -> Any:
     )
     environment.filters["ms"] = ms
     environment.filters["hourly"] = lambda row: hourly(row.price_per_hour, row.currency)
-    environment.filters["cost"] = _cost
+    environment.filters["cost"] = cost_words
     environment.filters["size"] = lambda count: size(count) if count else "–"
     return environment.get_template("report.html")

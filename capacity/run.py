@@ -8,12 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from capacity import hlog
+from capacity import hlog, telemetry
 from capacity.confidence import Check
+from capacity.course import Course
 from capacity.document import JSON_NAME, CostPer100k, Measure, Memory, Row, RunFile, SloRate, Warmup, WorkerInfo
 from capacity.histogram import Histogram
 from capacity.summary import build
 from capacity.tally import Series
+from capacity.telemetry import Sample
 
 __all__ = [
     "HLOG_NAME",
@@ -59,15 +61,45 @@ class Run:
         return self.directory.resolve().name
 
     @cached_property
-    def histograms(self) -> dict[tuple[Series, str], Histogram]:
-        """Each series' and measure's histogram over the whole run, from run.hlog; empty if there is none."""
+    def _read(self) -> tuple[dict[tuple[Series, str], Histogram], Course | None]:
+        """The log, read once: each histogram over the whole run, and its course."""
         total: dict[tuple[Series, str], Histogram] = {}
         path = self.directory / HLOG_NAME
+        if not path.is_file():
+            return total, None
+        course = Course.over(path, self.file.duration_s)
         tags: dict[str, tuple[Series, str]] = {}
-        for interval in hlog.read(path) if path.is_file() else ():
+        for interval in hlog.read(path):
             key = tags.get(interval.tag) or tags.setdefault(interval.tag, hlog.parse_tag(interval.tag))
             total.setdefault(key, Histogram()).add(interval.histogram)
-        return total
+            if course is not None:
+                course.add(interval, *key)
+        return total, course
+
+    @property
+    def histograms(self) -> dict[tuple[Series, str], Histogram]:
+        """Each series' and measure's histogram over the whole run, from run.hlog; empty if there is none."""
+        return self._read[0]
+
+    @property
+    def course(self) -> Course | None:
+        """What was measured when; None without a run.hlog, or where nothing was measured."""
+        return self._read[1]
+
+    @cached_property
+    def telemetry(self) -> list[Sample]:
+        """What processors and accelerators did meanwhile; empty without a telemetry.csv."""
+        return telemetry.read(self.directory)
+
+    @property
+    def measured_from_s(self) -> float:
+        """When measuring began, in seconds after the log's start."""
+        return self.course.start_s if self.course else 0.0
+
+    def members(self, row: Row) -> list[Series]:
+        """The series of the log that a row is made of, by worker."""
+        found = {series for series, _measure in self.histograms if _of(series, row)}
+        return sorted(found, key=lambda series: series.worker)
 
     def histogram(self, row: Row, measure: str) -> Histogram | None:
         """A row's histogram of one measure; None where run.hlog has none of it."""

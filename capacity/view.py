@@ -14,6 +14,7 @@ from capacity.hardware import Catalogue
 from capacity.run import Run
 from capacity.slo import Slo
 from capacity.summary import judged, price
+from capacity.telemetry import joules_per_inference
 
 PERCENTILES = {50.0: "p50", 90.0: "p90", 95.0: "p95", 99.0: "p99", 99.9: "p999"}
 _KINDS = {
@@ -100,6 +101,9 @@ def _anew(run: Run, row: Row, slo: Slo | None, catalogue: Catalogue | None) -> R
             row = judged(row, slo, latency)
     if catalogue is not None and row.worker is None:
         row = price(row, catalogue)
+    if row.joules_per_inference is None and run.telemetry:
+        joules = joules_per_inference(run.file, row, run.telemetry, run.measured_from_s)
+        row = row.model_copy(update={"joules_per_inference": joules})
     return row
 
 

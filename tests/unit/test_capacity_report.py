@@ -81,8 +81,8 @@ def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def printed(runs: Run | list[Run], width: int = 200, **options: Any) -> str:
-    console = Console(file=io.StringIO(), width=width)
+def printed(runs: Run | list[Run], width: int = 200, window: bool = False, **options: Any) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=window, color_system=None)
     print_table(runs, console, **options)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
@@ -117,11 +117,28 @@ def test_the_table_has_every_figure_of_the_article(tmp_path: Path) -> None:
 
 
 def test_a_narrow_terminal_loses_no_column(tmp_path: Path) -> None:
-    text = printed(make(tmp_path / "a", ARTICLE, simulated=True), width=80)
+    text = printed(make(tmp_path / "a", ARTICLE, simulated=True), width=80, window=True)
     for column in ("requests", "errors", "mean ms", "P50", "P90", "P95", "P99", "memory", "price/h", "per 100,000"):
         assert column in text
     assert "simulated" in text
     assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_without_a_window_each_sentence_of_the_choice_is_one_line(tmp_path: Path) -> None:
+    text = printed(make(tmp_path / "a", ARTICLE), width=60)
+    assert "gpt: c5.large + eia2.medium: the lowest sequential price under p90=15ms, $0.06 per 100,000" in text
+    wrapped = printed(make(tmp_path / "b", ARTICLE), width=60, window=True)
+    assert max(len(line) for line in wrapped.splitlines()) <= 60
+
+
+def test_where_a_price_comes_from_is_said(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('[hosts."c5.xlarge"]\nprice = 0.17\nnote = "assumed by make demo"\n')
+    run = make(tmp_path / "a", ARTICLE[2:])
+    said = "c5.xlarge: $0.17 an hour (host: on-demand, assumed by make demo)"
+    assert said in printed(run, catalogue=Catalogue.load(own))
+    html = write_report(run, tmp_path / "out", catalogue=Catalogue.load(own)).read_text()
+    assert said in html
 
 
 def test_a_sample_too_small_says_how_many_are_needed(tmp_path: Path) -> None:
@@ -217,7 +234,9 @@ def test_runs_of_different_slos_need_one_that_counts(tmp_path: Path) -> None:
 def test_the_report_is_one_file_that_needs_no_network(tmp_path: Path) -> None:
     run = make(tmp_path / "a", ARTICLE, simulated=True, errors=4)
     html = write_report(run, tmp_path / "out").read_text()
-    assert not re.search(r"""(src|href)\s*=|@import|url\((?!#)""", html)
+    assert not re.search(r"""src\s*=|@import|url\((?!#)""", html)
+    # Its only links are to the raw data beside it.
+    assert re.findall(r'href="([^"]*)"', html) == ["../a/run.json", "../a/run.hlog"]
     assert "<script" not in html
     assert "$0.205 an hour (host: on-demand, 2020; accelerator: on-demand, 2020)" in html
     assert html.index("<b>Valid<") < html.index("The choice") < html.index("Conditions") < html.index("The table")
@@ -235,7 +254,7 @@ def test_pictures_are_well_formed_and_say_what_they_show(tmp_path: Path) -> None
     run = make(tmp_path / "a", ARTICLE, models=("gpt", "a & b"))
     html = write_report(run, tmp_path / "out").read_text()
     pictures = re.findall(r"<svg.*?</svg>", html, re.S)
-    assert len([picture for picture in pictures if "role" in picture]) == 12
+    assert len([picture for picture in pictures if "role" in picture]) == 30
     for picture in pictures:
         ET.fromstring(picture)
     chart = ET.fromstring((tmp_path / "out" / "chart.svg").read_text())

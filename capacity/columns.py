@@ -1,0 +1,74 @@
+"""The columns of the table, as the terminal, the page and the exports show them, and the notes under it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from capacity.cost import hourly, money, size
+from capacity.document import Row
+from capacity.slo import Slo
+from capacity.view import Entry, ms, percentile, verdict
+
+
+@dataclass(frozen=True)
+class Column:
+    """Its name, its text for a row, and whether it is a result: an invalid run has none."""
+
+    name: str
+    of: Callable[[Row], str]
+    result: bool = True
+
+
+def latency_columns() -> list[Column]:
+    """Counts, rate and latency."""
+    return [
+        Column("requests", lambda row: f"{row.requests:,}", False),
+        Column("errors", lambda row: f"{sum(row.errors.values()):,}", False),
+        Column("per s", lambda row: f"{row.throughput_rps:,.{1 if row.throughput_rps < 1000 else 0}f}"),
+        Column("mean ms", lambda row: ms(row.latency_us.mean)),
+        *(_percentile_column(p) for p in (50, 90, 95, 99)),
+    ]
+
+
+def _percentile_column(p: float) -> Column:
+    return Column(f"P{p:g}", lambda row: percentile(row.latency_us, p))
+
+
+def cost_columns(slo: Slo | None, found: Sequence[Entry]) -> list[Column]:
+    """First inference, memory, prices, energy where the power of any row is known, and the verdict on the SLO."""
+    columns = [
+        Column("first ms", lambda row: ms(row.first_inference_us)),
+        Column("memory", lambda row: size(row.memory_bytes) if row.memory_bytes else "–"),
+        Column("price/h", lambda row: "–" if row.price_per_hour is None else hourly(row.price_per_hour, row.currency)),
+        Column("per 100,000", cost_words),
+    ]
+    if any(entry.row.joules_per_inference is not None for entry in found):
+        columns.append(Column("J each", _energy))
+    return [*columns, Column(str(slo), lambda row: verdict(row, slo))] if slo else columns
+
+
+def _energy(row: Row) -> str:
+    return "–" if row.joules_per_inference is None else f"{row.joules_per_inference:.3g}"
+
+
+def cost_words(row: Row) -> str:
+    """The sequential price, or a dash."""
+    cost = row.cost_per_100k.sequential
+    return "–" if cost is None else money(cost, row.currency)
+
+
+def notes(found: Sequence[Entry]) -> list[str]:
+    """What is to be said of rows beside their figures, where their prices are from included."""
+    said = [f"{entry.label}, {entry.row.model}: {note}" for entry in found for note in entry.row.notes]
+    said += dict.fromkeys(
+        f"{entry.label}: {entry.row.cost_per_100k.reasons['sequential']}"
+        for entry in found
+        if entry.row.worker is None and "sequential" in entry.row.cost_per_100k.reasons
+    )
+    said += dict.fromkeys(
+        f"{entry.label}: {hourly(entry.row.price_per_hour, entry.row.currency)} an hour ({entry.row.price_note})"
+        for entry in found
+        if entry.row.price_per_hour is not None and entry.row.price_note
+    )
+    return said

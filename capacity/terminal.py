@@ -1,0 +1,96 @@
+"""The table in the terminal: what was measured, if it counts, what to buy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from capacity.choice import Choice
+from capacity.columns import Column, cost_columns, latency_columns, notes
+from capacity.hardware import Catalogue
+from capacity.ordinals import slower
+from capacity.run import Run
+from capacity.slo import Slo
+from capacity.view import Entry, choices, entries, slo_of, title
+
+# A terminal narrower than this gets the table in two halves.
+_ONE_TABLE = 150
+
+
+def wide_console() -> Console:
+    """The standard output; where nobody's window sets the width, none of the columns is squeezed."""
+    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=_ONE_TABLE + 10)
+
+
+def loose(console: Console) -> bool:
+    """Whether nobody's window sets the width, so that wrapping would be of no help."""
+    return not console.is_terminal
+
+
+def print_table(
+    runs: Run | Sequence[Run],
+    console: Console,
+    by: str = "combination",
+    slo: Slo | None = None,
+    catalogue: Catalogue | None = None,
+) -> None:
+    """Prints the rows, the verdict on each run, and the choice. ValueError as `view.entries`."""
+    runs = [runs] if isinstance(runs, Run) else runs
+    slo = slo_of(runs, slo)
+    found = entries(runs, by, slo, catalogue)
+    console.print(f"[bold]{escape(title(runs))}[/bold]")
+    halves = [latency_columns(), cost_columns(slo, found)]
+    for model in dict.fromkeys(entry.row.model for entry in found):
+        rows = [entry for entry in found if entry.row.model == model]
+        for columns in [halves[0] + halves[1]] if console.width >= _ONE_TABLE else halves:
+            console.print()
+            console.print(_table(model, rows, columns))
+    for note in [*notes(found), *slower(found)]:
+        console.print(f"[dim]{escape(note)}[/dim]", soft_wrap=loose(console))
+    for run in runs:
+        _print_checks(run, console, several=len(runs) > 1)
+    if by == "combination":
+        for choice in choices(found, slo):
+            _print_choice(choice, console)
+
+
+def _table(model: str, found: Sequence[Entry], columns: list[Column]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column(escape(model), overflow="fold", min_width=16)
+    for column in columns:
+        table.add_column(column.name, justify="right", overflow="fold")
+    for entry in found:
+        label = escape(entry.label) + (" [yellow]simulated[/yellow]" if entry.row.simulated else "")
+        cells = [
+            escape(column.of(entry.row)) if not (column.result and entry.invalid) else "[red]not valid[/red]"
+            for column in columns
+        ]
+        table.add_row(label, *cells, style="dim" if entry.invalid else None)
+    return table
+
+
+def _print_checks(run: Run, console: Console, several: bool) -> None:
+    name = f"{escape(run.name)}: " if several else ""
+    for check in run.file.checks:
+        if check.status != "PASS":
+            colour = "red" if check.status == "FAIL" else "yellow"
+            said = f"{check.name} {check.value}, asked {check.threshold}{f': {check.detail}' if check.detail else ''}"
+            console.print(f"[{colour}]{check.status}[/{colour}] {name}{escape(said)}", soft_wrap=loose(console))
+    if not run.file.valid:
+        console.print(f"[bold red]{name}NOT VALID: this run says nothing about the hardware.[/bold red]")
+
+
+def _print_choice(choice: Choice, console: Console) -> None:
+    # Where nobody's window sets the width, a line ends where its sentence does.
+    console.print(f"\n[bold]{escape(choice.model)}[/bold]: {escape(choice.sentence)}", soft_wrap=loose(console))
+    for step in choice.steps:
+        console.print(f"  {step.name}: {len(step.kept)} of {len(step.kept) + len(step.losers)} pass", highlight=False)
+        for mark, who in (("out", step.losers), ("note", step.remarks)):
+            for entry in who:
+                said = f"    {mark}: {escape(entry.label)}: {escape(entry.reason)}"
+                console.print(said, soft_wrap=loose(console))
