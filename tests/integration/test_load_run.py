@@ -336,3 +336,24 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
     while not condition():
         assert time.monotonic() < limit, "waited in vain"
         time.sleep(0.05)
+
+
+def test_without_any_target_a_fleet_is_started_and_ended(locust: Callable[..., Any], tmp_path: Path) -> None:
+    ended = locust(
+        *("--headless", "-t", "4s", "--run-dir", "run"),
+        environment={"XDG_CACHE_HOME": str(tmp_path / "cache")},
+        timeout=150,
+    )
+
+    assert "no targets given: starting an embedded fleet, ResNet-18 on every cpu ordinal" in ended.err
+    document = run_json(tmp_path / "run")
+    assert_counts_hold(document)
+    (row,) = document["rows"]
+    assert row["model"] == "resnet18"
+    assert row["simulated"] is False
+    assert row["answered"] > 0
+    assert len(document["ordinals"]) == os.cpu_count()
+    for worker in document["workers"]:
+        host, port = worker["address"].split(":")
+        with socket.socket() as one:
+            assert one.connect_ex((host, int(port))) != 0, "a worker of the embedded fleet is still there"
