@@ -91,6 +91,15 @@ class Keeper(Node):
         self._finished: tuple[Path, Path, str] | None = None
         self._until: Resolution | None = None
 
+    def embedded(self) -> EmbeddedFleet:
+        """The fleet of a run without targets, started if it is not there yet."""
+        if self._fleet is None:
+            say("no targets given: starting an embedded fleet, ResNet-18 on every cpu ordinal of this machine")
+            self._fleet = EmbeddedFleet()
+            self._fleet.wait()
+            say(f"embedded fleet is ready on {self._fleet.accelerators}")
+        return self._fleet
+
     def _find(self) -> tuple[Options, Catalogue]:
         options = Options.read(self.environment.parsed_options)
         try:
@@ -99,11 +108,7 @@ class Keeper(Node):
             raise WrongInput(str(error)) from None
         found = addresses(options.targets, Path.cwd())
         if not found:
-            say("no targets given: starting an embedded fleet, ResNet-18 on every cpu ordinal of this machine")
-            self._fleet = EmbeddedFleet()
-            self._fleet.wait()
-            say(f"embedded fleet is ready on {self._fleet.accelerators}")
-            found = addresses(self._fleet.targets, Path.cwd())
+            found = addresses(self.embedded().targets, Path.cwd())
         self._targets = discover(found, options, catalogue)
         for target in self._targets:
             if target.down:
@@ -148,7 +153,7 @@ class Keeper(Node):
         code = exit_code(file, self._options)
         if code and self.environment.process_exit_code is None:
             self.environment.process_exit_code = code
-        self._stop_fleet()
+        self.stop_fleet()
         self._finished = (book.directory, report, self._options.by)
         if not self.environment.parsed_options.headless:
             self.show()
@@ -159,7 +164,8 @@ class Keeper(Node):
         if finished is not None:
             show(*finished)
 
-    def _stop_fleet(self) -> None:
+    def stop_fleet(self) -> None:
+        """Ends the embedded fleet, where there is one."""
         if self._fleet is not None:
             self._fleet.stop()
             self._fleet = None

@@ -42,24 +42,28 @@ def install() -> None:
 def _on_init(environment: Any, runner: Any, **_: Any) -> None:
     global _node
     options = environment.parsed_options
-    # Timers count from the loop's idea of now, which stood still during the imports: --run-time would end early.
-    gevent.get_hub().loop.update_now()
     # Locust's stop() asks this who called it. The first time takes 60 ms, in which nothing would be sent or received.
     inspect.stack()
     if isinstance(runner, WorkerRunner):
         _node = Generator(environment)
         return
+    keeper = _node = Master(environment) if isinstance(runner, MasterRunner) else Alone(environment)
     try:
         found = addresses(Options.read(options).targets, Path.cwd())
+        if not found and options.headless:
+            # Now, because --run-time counts from when Locust has gone through its init.
+            keeper.embedded()
     except WrongInput as error:
+        keeper.stop_fleet()
         _refuse(error)
+    # Timers count from the loop's idea of now, which stood still until here: --run-time would end early by as much.
+    gevent.get_hub().loop.update_now()
     if options.num_users is None:
         # An embedded fleet has a worker on every core.
         options.num_users = len(found) or os.cpu_count() or 1
     if options.spawn_rate is None:
         # Locust's default of one user a second makes the ramp-up longer than many runs.
         options.spawn_rate = min(options.num_users, 100)
-    _node = Master(environment) if isinstance(runner, MasterRunner) else Alone(environment)
 
 
 def _refuse(error: WrongInput) -> NoReturn:
@@ -81,7 +85,7 @@ def _on_test_start(environment: Any, **_: Any) -> None:
         _node.begin()
     except WrongInput as error:
         if isinstance(_node, Keeper):
-            _node._stop_fleet()
+            _node.stop_fleet()
         if environment.parsed_options.headless or isinstance(_node, Generator):
             _refuse(error)
         say(f"error: {error}")
