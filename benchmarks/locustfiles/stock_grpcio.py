@@ -1,22 +1,20 @@
 """What Locust's documentation makes of gRPC: a user that calls grpcio.experimental.gevent and fires `request`.
 
-At its best: the request is serialized once, the reply is not parsed, one channel serves all users, and gevent may use
-as many native threads as there are calls (with its ten, calls wait for each other). STOCK_RATE in the environment is
-requests a second of each user, kept by Locust's own constant_throughput; without it a user asks as fast as it is
-answered.
+At its best, as tried: the request is serialized once, the reply is not parsed, and one channel serves all users. With
+more native threads for gevent than its ten it is slower; with a channel for each user too. STOCK_RATE in the
+environment is requests a second of each user, kept by Locust's own constant_throughput; without it a user asks as fast
+as it is answered.
 """
 
 import os
 import time
 
-import gevent
 import grpc
 import grpc.experimental.gevent as grpc_gevent
 from locust import User, constant_throughput, task
 from null_server import infer_request
 
 grpc_gevent.init_gevent()
-gevent.get_hub().threadpool.maxsize = 200
 
 RATE = float(os.environ.get("STOCK_RATE", "0"))
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
