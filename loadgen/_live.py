@@ -15,7 +15,8 @@ from capacity import validity
 from capacity.confidence import Check, judge, samples_needed
 from capacity.cost import sequential_per_100k
 from capacity.hardware import Catalogue, HardwareCombination, Unknown
-from capacity.histogram import Histogram
+from capacity.histogram import Histogram, rank_of
+from capacity.payload import FLOOR_US, LENGTH
 from capacity.slo import Slo
 from capacity.tally import Series, Tally
 
@@ -30,13 +31,13 @@ _Pool = tuple[HardwareCombination, str, bool]
 
 @dataclass
 class _Tick:
-    """What one second brought of one series: counts, and the used buckets of latency and lateness."""
+    """What one second brought of one series: counts, and latency as its used buckets and their counts."""
 
     answered: int
-    failed: int
-    unsent: int
-    latency: tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]
-    lateness: tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]
+    lost: int
+    buckets: npt.NDArray[np.intp]
+    counts: npt.NDArray[np.int64]
+    greatest_us: float
 
 
 @dataclass
@@ -65,8 +66,11 @@ class _Course:
         self.unsent += tally.unsent
         for code, count in tally.errors.items():
             self.errors[code] = self.errors.get(code, 0) + count
-        used = [_used(histograms[measure]) for measure in ("latency", "lateness")]
-        self.last.append(_Tick(tally.answered, tally.failed, tally.unsent, used[0], used[1]))
+        latency = histograms["latency"]
+        used = np.flatnonzero(latency.counts) if latency.count else np.empty(0, dtype=np.intp)
+        self.last.append(
+            _Tick(tally.answered, tally.failed + tally.unsent, used, latency.counts[used], latency.max_us or 0.0)
+        )
 
 
 class _Points:
@@ -136,9 +140,9 @@ class Live:
         for pool, members in self._pools().items():
             courses = [self._courses[series] for series in members]
             last = _last(courses)
-            figures = percentiles_us(last.latency, last.lost)
-            rate = sum(course.last[-1].answered for course in courses) / seconds if courses[0].last else 0.0
-            lost = sum(course.last[-1].failed + course.last[-1].unsent for course in courses) / seconds
+            figures = percentiles_us(last.latency, last.lost, last.greatest_us)
+            rate = sum(course.last[-1].answered for course in courses) / seconds
+            lost = sum(course.last[-1].lost for course in courses) / seconds
             points = self._points.setdefault(pool, _Points())
             points.add([round(self._seconds, 1), round(rate, 2), figures["p50"], figures["p90"], figures["p99"], lost])
 
@@ -192,18 +196,16 @@ class Live:
         row = self._figures(members)
         price = self._catalogue.price(hardware)
         mean = row["mean_us"]
-        known = not isinstance(price, Unknown)
+        known = None if isinstance(price, Unknown) else price
         points = self._points.get(pool)
         return {
             "name": hardware.name,
             "model": model,
             "simulated": simulated,
             **row,
-            "cost": sequential_per_100k(price.per_hour, mean, hardware.count)
-            if mean is not None and not isinstance(price, Unknown)
-            else None,
-            "currency": price.currency if not isinstance(price, Unknown) else "",
-            "cost_note": price.note if known and not isinstance(price, Unknown) else getattr(price, "reason", ""),
+            "cost": sequential_per_100k(known.per_hour, mean, hardware.count) if known and mean is not None else None,
+            "currency": known.currency if known else "",
+            "cost_note": price.reason if isinstance(price, Unknown) else price.note,
             "points": points.kept if points else [],
             "ordinals": [{"name": series.worker, **self._figures([series])} for series in sorted(members, key=_worker)],
         }
@@ -231,9 +233,12 @@ class Live:
             "errors": errors,
             "unsent": sum(course.unsent for course in courses),
             "mean_us": total.mean_us,
-            "last": percentiles_us(last.latency, last.lost),
+            "last": percentiles_us(last.latency, last.lost, last.greatest_us),
             "last_samples": last.answered + last.lost,
-            "run": percentiles_us(total.counts, lost),
+            "run": {
+                name: total.percentile_us(p, lost) if counted >= samples_needed(p) else None
+                for name, p in PERCENTILES.items()
+            },
             "run_samples": counted,
             "lateness_us": late.percentile_us(99),
             "meets": judge(self._slo, total, lost).meets if self._slo and counted else None,
@@ -247,20 +252,26 @@ class _Last:
     latency: npt.NDArray[np.int64]
     answered: int
     lost: int
+    greatest_us: float
 
 
 def _last(courses: Sequence[_Course]) -> _Last:
     ticks = [tick for course in courses for tick in course.last]
-    counts = np.zeros(Histogram().counts.size, dtype=np.int64)
+    counts = np.zeros(LENGTH, dtype=np.int64)
     for tick in ticks:
-        counts[tick.latency[0]] += tick.latency[1]
-    return _Last(counts, sum(tick.answered for tick in ticks), sum(tick.failed + tick.unsent for tick in ticks))
+        counts[tick.buckets] += tick.counts
+    return _Last(
+        counts,
+        sum(tick.answered for tick in ticks),
+        sum(tick.lost for tick in ticks),
+        max((t.greatest_us for t in ticks), default=0.0),
+    )
 
 
-def percentiles_us(counts: npt.NDArray[np.int64], lost: int) -> dict[str, float | None]:
-    """The page's percentiles of bucket counts with `lost` above them; None where the sample is too small for one.
+def percentiles_us(counts: npt.NDArray[np.int64], lost: int, greatest_us: float) -> dict[str, float | None]:
+    """The page's percentiles of bucket counts with `lost` above them, by the buckets' upper edges or the greatest value.
 
-    The buckets' upper edges, three digits: to the extremes, which run.json keeps exactly, they are as near.
+    None where the sample is too small for one, or where its rank is among the lost.
     """
     used = np.flatnonzero(counts)
     cumulative = np.cumsum(counts[used])
@@ -269,13 +280,9 @@ def percentiles_us(counts: npt.NDArray[np.int64], lost: int) -> dict[str, float 
     for name, p in PERCENTILES.items():
         rank = rank_of(p, total)
         enough = total >= samples_needed(p) and used.size > 0 and rank <= cumulative[-1]
-        found[name] = float(FLOOR_US[used[np.searchsorted(cumulative, rank)] + 1] - 1) if enough else None
+        edge = float(FLOOR_US[used[np.searchsorted(cumulative, rank)] + 1] - 1) if enough else None
+        found[name] = None if edge is None else min(edge, greatest_us)
     return found
-
-
-def _used(histogram: Histogram) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
-    used = np.flatnonzero(histogram.counts) if histogram.count else np.empty(0, dtype=np.intp)
-    return used, histogram.counts[used]
 
 
 def _order(item: tuple[_Pool, list[Series]]) -> tuple[str, str]:
