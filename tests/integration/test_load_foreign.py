@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tools.environments import NotAvailable, environment
 
@@ -138,6 +139,21 @@ def test_every_request_is_counted_as_mlserver_counts_it(
         assert row["requests"] == int(how[how.index("--requests") + 1])
     assert mlserver.served() - before == row["answered"] + row["warmup"]["requests"]
     assert row["latency_us"]["samples"] == row["answered"]
+
+
+def test_what_mlserver_answers_is_looked_at(mlserver: MLServer, locust: Callable[..., Any], tmp_path: Path) -> None:
+    values = np.arange(8, dtype=np.float32).reshape(2, 4)
+    np.savez(tmp_path / "values.npz", values=values)
+    np.savez(tmp_path / "right.npz", twice=2 * values)
+    np.savez(tmp_path / "wrong.npz", twice=3 * values)
+
+    for expected, errors in (("right", {}), ("wrong", {"WRONG_OUTPUT": 40})):
+        locust(
+            *("--headless", "-u", "2", "--requests", "40", "--model", MODEL, "--targets", mlserver.address),
+            *("--input", "values.npz", "--check-outputs", "1", "--expected", f"{expected}.npz", "--run-dir", expected),
+        )
+        (row,) = json.loads((tmp_path / expected / "run.json").read_text())["rows"]
+        assert (row["requests"], row["errors"]) == (40, errors)
 
 
 def test_a_model_that_mlserver_does_not_have_is_refused(mlserver: MLServer, locust: Callable[..., Any]) -> None:
