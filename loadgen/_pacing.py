@@ -6,7 +6,6 @@ The schedule is absolute. After a stall everything overdue is fired at once, eac
 from __future__ import annotations
 
 import heapq
-import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -20,16 +19,12 @@ BURST = 32
 #: The timer is set this much early, and the rest is spent turning the event loop: a process that sleeps is woken tens
 #: of microseconds late, more on a virtual machine.
 EARLY_NS = 60_000
-#: gevent runs ready greenlets for up to the interpreter's switch interval before it polls sockets; its 5 ms would be
-#: the lateness of every reply while the pacer turns the loop. (Found by trying.)
-SWITCH_INTERVAL_S = 1e-4
 
 
 class Pacer:
     """Calls `fire(due_ns)` for every due time of every source, none before its time. `fire` must not block."""
 
     def __init__(self) -> None:
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._heap: list[tuple[int, int, int, Iterator[int], Callable[[int], None]]] = []
         self._numbers = count()
         self._active: set[int] = set()

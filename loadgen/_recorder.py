@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from capacity.histogram import Histogram
 from capacity.tally import LATENCY_ERROR, Series, Tally
-from loadgen._reply import UNSENT, code_name
+from loadgen._reply import OK, UNSENT, code_name
 
 #: Later than any clock reading: nothing is measured until the ramp-up and the warm-up are over.
 NEVER = 2**62
@@ -46,12 +46,12 @@ class Lane:
         self._answered = array("q")
         self._failed: list[Result] = []
 
-    def record(self, result: Result) -> None:
-        """Takes one result; cheap, and the only call per request."""
-        if result.code == 0:
-            self._answered.extend(result[:3])
+    def record(self, due: int, sent: int, done: int, code: int) -> None:
+        """Takes one result, in the parts of a Result: a tuple for each request would cost more than keeping it."""
+        if code == OK:
+            self._answered.extend((due, sent, done))
         else:
-            self._failed.append(result)
+            self._failed.append(Result(due, sent, done, code))
 
     def drain(self) -> tuple[npt.NDArray[np.int64], list[Result]]:
         """What came in since the last call: answered ones as rows of (due, sent, done) in ns, and the failed ones."""

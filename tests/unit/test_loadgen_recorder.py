@@ -4,7 +4,7 @@ import numpy as np
 
 from capacity.hardware import HardwareCombination
 from capacity.tally import LATENCY_ERROR, Series, Tally
-from loadgen._recorder import Lane, Recorder, Result, difference
+from loadgen._recorder import Lane, Recorder, difference
 from loadgen._reply import UNSENT
 
 SERIES = Series(HardwareCombination("host", "cpu-1c"), "m", "cpu:0 @ a:1", False)
@@ -21,7 +21,7 @@ def test_percentiles_equal_numpys_over_the_raw_values() -> None:
     book.measuring_from = 0
     latencies = np.random.default_rng(7).lognormal(np.log(5e6), 0.5, 20_000).astype(np.int64)
     for latency in latencies.tolist():
-        lane.record(Result(10, 10, 10 + latency))
+        lane.record(10, 10, 10 + latency, 0)
 
     book.flip()
 
@@ -38,11 +38,11 @@ def test_percentiles_equal_numpys_over_the_raw_values() -> None:
 def test_first_request_and_warm_up_are_kept_apart() -> None:
     book, lane = recorder()
     lane.first_due = 100
-    lane.record(Result(100, 100, 100 + 9 * MS))
+    lane.record(100, 100, 100 + 9 * MS, 0)
     book.fold()
     book.measuring_from = 1000
     for due in (500, 999, 1000, 2000):
-        lane.record(Result(due, due, due + MS))
+        lane.record(due, due, due + MS, 0)
 
     book.flip()
 
@@ -55,8 +55,8 @@ def test_the_first_request_is_apart_even_without_a_warm_up_and_when_it_fails() -
     book, lane = recorder()
     book.measuring_from = 0
     lane.first_due = 100
-    lane.record(Result(100, 100, 100 + MS, 14))
-    lane.record(Result(200, 200, 200 + MS))
+    lane.record(100, 100, 100 + MS, 14)
+    lane.record(200, 200, 200 + MS, 0)
 
     book.flip()
 
@@ -68,11 +68,11 @@ def test_the_first_request_is_apart_even_without_a_warm_up_and_when_it_fails() -
 def test_failed_requests_stay_in_the_counts_with_their_code() -> None:
     book, lane = recorder()
     book.measuring_from = 0
-    lane.record(Result(1, 1, 1 + MS))
-    lane.record(Result(2, 3, 2 + 5 * MS, 4))
-    lane.record(Result(4, 5, 4 + 5 * MS, 99))
-    lane.record(Result(6, 6, 6, UNSENT))
-    lane.record(Result(7, 7, 7, UNSENT))
+    lane.record(1, 1, 1 + MS, 0)
+    lane.record(2, 3, 2 + 5 * MS, 4)
+    lane.record(4, 5, 4 + 5 * MS, 99)
+    lane.record(6, 6, 6, UNSENT)
+    lane.record(7, 7, 7, UNSENT)
 
     gained = book.flip()[SERIES]
 
@@ -88,7 +88,7 @@ def test_intervals_add_up_to_the_total_and_each_result_is_in_one() -> None:
     added = Tally()
     for interval in range(5):
         for number in range(interval + 1):
-            lane.record(Result(number, number, number + MS * (interval + 1)))
+            lane.record(number, number, number + MS * (interval + 1), 0)
         before = book.total[SERIES].copy()
         gained = book.flip()[SERIES]
         added.add(gained)
