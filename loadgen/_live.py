@@ -269,7 +269,7 @@ def _last(courses: Sequence[_Course]) -> _Last:
 
 
 def percentiles_us(counts: npt.NDArray[np.int64], lost: int, greatest_us: float) -> dict[str, float | None]:
-    """The page's percentiles of bucket counts with `lost` above them, by the buckets' upper edges or the greatest value.
+    """The page's percentiles of bucket counts with `lost` above them, by buckets' upper edges or the greatest value.
 
     None where the sample is too small for one, or where its rank is among the lost.
     """
