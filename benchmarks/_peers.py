@@ -27,10 +27,11 @@ SLACK_S = 90
 
 
 def conditions() -> str:
-    """What every table says of the machine, at its end."""
+    """What every table says of the machine, at its end: how busy it was, and whether these processes went first."""
     priority = os.getpriority(os.PRIO_PROCESS, 0)
     nice = f", all at niceness {priority}" if priority else ""
-    return f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores{nice}"
+    first = ", all at real-time priority" if os.sched_getscheduler(0) == os.SCHED_FIFO else ""
+    return f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores{nice}{first}"
 
 
 @dataclass(frozen=True)
