@@ -114,7 +114,7 @@ def request(model: str, name: str, datatype: str, shape: Sequence[int], elements
 
 
 def closed_loop(address: str, payload: Prepared, in_flight: int, seconds: float) -> tuple[float, float]:
-    """Keeps `in_flight` requests going; answers a second, and their median latency in µs. RuntimeError where one fails."""
+    """Keeps `in_flight` requests going; answers a second, and their median latency in µs. RuntimeError if one fails."""
     channel = Channel(address, method=INFER)
     latencies: list[int] = []
     clock = time.perf_counter_ns
