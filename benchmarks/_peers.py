@@ -6,8 +6,10 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,15 @@ def conditions() -> str:
     nice = f", all at niceness {priority}" if priority else ""
     first = ", all at real-time priority" if os.sched_getscheduler(0) == os.SCHED_FIFO else ""
     return f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores{nice}{first}"
+
+
+def exit_code(benchmark: Callable[[], int]) -> int:
+    """What the benchmark returns; 2 with one line on stderr where something that it needs is not here or fails."""
+    try:
+        return benchmark()
+    except (OSError, RuntimeError, subprocess.SubprocessError) as why:
+        print(f"error: not measured: {why}", file=sys.stderr)
+        return 2
 
 
 @dataclass(frozen=True)
@@ -63,8 +74,8 @@ def stock(address: str, seconds: float, folder: Path, *, users: int, rate: float
     _locust(file, given, seconds, accepted=(0,), STOCK_RATE=str(rate))
     with (folder / "stock_stats.csv").open(newline="") as table:
         (row,) = [row for row in csv.DictReader(table) if row["Name"] == "Aggregated"]
-    milliseconds = {name: float(row[name]) * 1000 for name in ("50%", "99%", "99.9%", "100%")}
-    return Figures(float(row["Requests/s"]), *milliseconds.values(), errors=int(row["Failure Count"]))
+    p50, p99, p999, largest = (float(row[name]) * 1000 for name in ("50%", "99%", "99.9%", "100%"))
+    return Figures(float(row["Requests/s"]), p50, p99, p999, largest, int(row["Failure Count"]))
 
 
 def perf_analyzer(address: str, seconds: float, *options: str) -> Figures:
@@ -87,6 +98,8 @@ def h2load(address: str, seconds: float, folder: Path, *, in_flight: int, rate: 
 
     It keeps a rate by a burst every 10 ms: with one in flight the requests of a burst do not wait for each other.
     """
+    if shutil.which("h2load") is None:
+        raise FileNotFoundError("h2load is not installed (Debian: apt-get install nghttp2-client)")
     message = infer_request()
     body, log = folder / "body", folder / "h2load.log"
     body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
@@ -100,8 +113,8 @@ def h2load(address: str, seconds: float, folder: Path, *, in_flight: int, rate: 
     rps = _number(r"finished in [\d.]+m?s, ([\d.]+) req/s", told)
     if not rate:
         return Figures(rps, errors=failed)
-    times = np.loadtxt(log, usecols=2)
-    return Figures(rps, *(float(p) for p in np.percentile(times, [50, 99, 99.9, 100])), errors=failed)
+    p50, p99, p999, largest = (float(value) for value in np.percentile(np.loadtxt(log, usecols=2), [50, 99, 99.9, 100]))
+    return Figures(rps, p50, p99, p999, largest, failed)
 
 
 def _locust(file: Path, given: list[str], seconds: float, *, accepted: tuple[int, ...], **variables: str) -> None:

@@ -26,6 +26,7 @@ from _peers import (
     Figures,
     NotAvailable,
     conditions,
+    exit_code,
     h2load,
     inferload,
     perf_analyzer,
@@ -188,4 +189,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(exit_code(main))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from _peers import ROOT, Figures, conditions, inferload, stock
+from _peers import ROOT, Figures, conditions, exit_code, inferload, stock
 from rich.console import Console
 from rich.table import Table
 from stall_server import ANSWER_S, MODEL, computed
@@ -113,4 +113,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(exit_code(main))

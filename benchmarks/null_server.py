@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -129,4 +129,4 @@ def _wait_until_it_answers(address: str, process: subprocess.Popen[str]) -> None
 if __name__ == "__main__":
     with null_server() as serving, contextlib.suppress(KeyboardInterrupt):
         print(f"ready {serving}", flush=True)
-        sys.stdin.read()
+        signal.pause()

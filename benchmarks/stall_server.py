@@ -175,9 +175,14 @@ class Connection(asyncio.Protocol):
         )
         if path.endswith("/ModelInfer"):
             self._freezer.inference()
-            asyncio.get_running_loop().call_later(ANSWER_S, self._transport.write, reply)
+            asyncio.get_running_loop().call_later(ANSWER_S, self._send, reply)
         else:
             out.append(reply)
+
+    def _send(self, reply: bytes) -> None:
+        # Who ends in the middle of the freeze has gone without its answers.
+        if not self._transport.is_closing():
+            self._transport.write(reply)
 
 
 async def main() -> None:
