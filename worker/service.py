@@ -207,10 +207,7 @@ class InferenceService:
 
     def _read(self, data: bytes) -> tuple[Plan, list[Tensor]]:
         """A message that is not like one before."""
-        try:
-            request = oip.ModelInferRequest.FromString(data)
-        except Exception:  # the runtime's DecodeError, by whichever class its implementation raises
-            raise invalid("the message is not a ModelInferRequest") from None
+        request = _parsed(oip.ModelInferRequest, data)
         self._model(request.model_name, request.model_version)
         assert self._reader is not None
         return self._reader.read(request, data)
@@ -274,17 +271,25 @@ class InferenceService:
 
 
 def _handler(name: str, method: Callable[..., Awaitable[Any]]) -> grpc.RpcMethodHandler:
-    async def call(request: Any, context: ServicerContext) -> Any:
+    request_type = getattr(oip, f"{name}Request")
+
+    async def call(data: bytes, context: ServicerContext) -> Any:
         try:
-            return await method(request, context)
+            return await method(_parsed(request_type, data), context)
         except Refused as refused:
             await context.abort(refused.code, refused.message)
 
+    # The request comes as bytes: what grpc cannot deserialize it calls UNKNOWN, as if it were the worker's fault.
     return grpc.unary_unary_rpc_method_handler(
-        call,
-        request_deserializer=getattr(oip, f"{name}Request").FromString,
-        response_serializer=getattr(oip, f"{name}Response").SerializeToString,
+        call, response_serializer=getattr(oip, f"{name}Response").SerializeToString
     )
+
+
+def _parsed(request_type: Any, data: bytes) -> Any:
+    try:
+        return request_type.FromString(data)
+    except Exception:  # the runtime's DecodeError, by whichever class its implementation raises
+        raise invalid(f"the message is not a {request_type.DESCRIPTOR.name}") from None
 
 
 def _sized(data: bytes) -> bytes:
