@@ -60,8 +60,8 @@ def row_of(document: dict[str, Any]) -> Figures:
     """The only row of a run.json."""
     (row,) = document["rows"]
     latency = row["latency_us"]
-    failed = sum(row["errors"].values()) + row["unsent"]
-    return Figures(row["throughput_rps"], latency["p50"], latency["p99"], None, latency["max"], failed)
+    errors = sum(row["errors"].values())
+    return Figures(row["throughput_rps"], latency["p50"], latency["p99"], None, latency["max"], errors)
 
 
 def main() -> int:
@@ -80,8 +80,8 @@ def main() -> int:
             closed = row_of(inferload(server.address, asked.seconds, folder / "closed", "-u", "1", model=MODEL))
         with stall_server(after, asked.freeze) as server:
             peer = stock(server.address, asked.seconds, folder, users=STOCK_USERS, rate=RATE / STOCK_USERS)
-    ours, requests = row_of(document), document["rows"][0]["requests"]
-    known = {"rate": RATE, "requests": requests, "freeze_s": froze_s, "service_s": ANSWER_S}
+    ours, due = row_of(document), document["rows"][0]["due"]
+    known = {"rate": RATE, "requests": due, "freeze_s": froze_s, "service_s": ANSWER_S}
     known_p99, known_max = computed(99, **known), computed(100, **known)
     expected = Figures(RATE, ANSWER_S * 1e6, known_p99 * 1e6, None, known_max * 1e6)
 
