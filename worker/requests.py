@@ -221,7 +221,7 @@ class Reader:
         heads = [_REQUEST_RAW + varint(len(tensor.data)) for tensor in sent]
         size = sum(len(head) + len(tensor.data) for head, tensor in zip(heads, sent, strict=True))
         start = len(data) - size
-        if not 0 <= start + len(heads[0]) <= _TEMPLATE_BYTES:
+        if not 0 <= start + len(heads[0]) <= _TEMPLATE_BYTES or not _ends_without_raw(data[:start]):
             return
         template = _Template(plan, data[: start + len(heads[0])], [])
         specs: dict[int, tuple[str, tuple[int, ...], int, int]] = {}
@@ -258,6 +258,15 @@ def _typed(contents: oip.InferTensorContents, spec: TensorSpec, shape: Sequence[
         return np.array(values, dtype=NUMPY[spec.datatype]).tobytes()
     except OverflowError:
         raise invalid(f"input {spec.name} has an element that {spec.datatype} cannot hold") from None
+
+
+def _ends_without_raw(data: bytes) -> bool:
+    """True where a whole message ends here and has no raw contents: what follows is then them, and not a string's bytes
+    that look like them."""
+    try:
+        return not oip.ModelInferRequest.FromString(data).raw_input_contents
+    except Exception:  # the runtime's DecodeError, by whichever class its implementation raises
+        return False
 
 
 def _whole(parameters: Mapping[str, Any], name: str) -> int:

@@ -107,6 +107,19 @@ def test_a_message_that_differs_around_its_elements_is_not_taken_for_the_one_rem
     assert subject.remembered(data + b"\0") is None
 
 
+def test_an_id_that_ends_like_raw_contents_is_not_taken_for_them() -> None:
+    specification = Specification(name="m", mode="trace", inputs=(TensorSpec(name="x", datatype="INT8", shape=(4,)),))
+    request = oip.ModelInferRequest(model_name="m", inputs=[{"name": "x", "datatype": "INT8", "shape": [4]}])
+    request.raw_input_contents.append(bytes(4))
+    raw_key_and_length = b":\x04"
+    fake = oip.ModelInferRequest(id=(raw_key_and_length + b"fake").decode())
+    data = request.SerializeToString() + fake.SerializeToString()
+    one_reader = reader(specification)
+    _, inputs = one_reader.read(oip.ModelInferRequest.FromString(data), data)
+    assert inputs[0].data == bytes(4)
+    assert one_reader.remembered(data) is None
+
+
 def wrong(change: Any) -> oip.ModelInferRequest:
     request = message()
     change(request)
