@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import Response, request, send_file
 
+from capacity.cost import money
 from loadgen import _login
 from loadgen._live import Live
 from loadgen._options import WrongInput
@@ -19,7 +20,7 @@ FILES = ("report.html", "run.json", "run.hlog", "telemetry.csv")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 _TAB = "inferload"
 _COLUMNS = {
-    "hardware": "Hardware",
+    "hardware": "Hardware (charts: /inferload)",
     "rate": "Answered/s, 10 s",
     "inFlight": "In flight",
     "p50": "P50 ms, 10 s",
@@ -34,9 +35,8 @@ _COLUMNS = {
 
 def register(parser: Any) -> None:
     """Adds the option that --web-login needs."""
-    parser.add_argument(
-        "--web-users", default="", metavar="FILE", help="Who may log in with --web-login: lines of name:hash."
-    )
+    said = "Who may log in with --web-login: lines of name:hash."
+    parser.add_argument("--web-users", default="", metavar="FILE", help=said, include_in_web_ui=False)
 
 
 def install(environment: Any, live: Live) -> None:
@@ -102,7 +102,7 @@ def rows(live: Live) -> list[dict[str, Any]]:
                 "p99": _ms(last["p99"]),
                 "run90": _ms(run["p90"]),
                 "errors": sum(row["errors"].values()),
-                "cost": _number(row["cost"], 4),
+                "cost": "–" if row["cost"] is None else money(row["cost"], row["currency"]),
                 "slo": {True: "met", False: "missed", None: "–"}[row["meets"]],
             }
         )
