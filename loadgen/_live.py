@@ -29,7 +29,7 @@ PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
 _Pool = tuple[HardwareCombination, str, bool]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Tick:
     """What one second brought of one series: counts, and latency as its used buckets and their counts."""
 
@@ -40,11 +40,43 @@ class _Tick:
     greatest_us: float
 
 
+class _Window:
+    """The last seconds of one series, or of a pool of `members`, kept as sums so that a tick costs little."""
+
+    def __init__(self, members: int = 1) -> None:
+        self._kept: deque[_Tick] = deque()
+        self._most = WINDOW * members
+        self._members = members
+        self.counts = np.zeros(LENGTH, dtype=np.int64)
+        self.answered = 0
+        self.lost = 0
+
+    @property
+    def seconds(self) -> int:
+        """How many it holds."""
+        return len(self._kept) // self._members
+
+    def add(self, tick: _Tick) -> None:
+        self._kept.append(tick)
+        self.counts[tick.buckets] += tick.counts
+        self.answered += tick.answered
+        self.lost += tick.lost
+        if len(self._kept) > self._most:
+            old = self._kept.popleft()
+            self.counts[old.buckets] -= old.counts
+            self.answered -= old.answered
+            self.lost -= old.lost
+
+    def percentiles_us(self) -> dict[str, float | None]:
+        greatest_us = max((tick.greatest_us for tick in self._kept), default=0.0)
+        return percentiles_us(self.counts, self.lost, 0.0, greatest_us)
+
+
 @dataclass
 class _Course:
     """One series: its last ticks, and its sums since measuring began. A Tally would hold six histograms each second."""
 
-    last: deque[_Tick] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    window: _Window = field(default_factory=_Window)
     latency: Histogram = field(default_factory=Histogram)
     lateness: Histogram = field(default_factory=Histogram)
     service: Histogram = field(default_factory=Histogram)
@@ -57,20 +89,24 @@ class _Course:
         """Failed and unsent: beyond every percentile."""
         return sum(self.errors.values()) + self.unsent
 
-    def add(self, tally: Tally) -> None:
+    def add(self, tally: Tally, closed: bool) -> _Tick:
         histograms = tally.histograms
-        for mine, measure in ((self.latency, "latency"), (self.lateness, "lateness"), (self.service, "service")):
+        latency = histograms["latency"]
+        if latency.count:
+            self.latency.add(latency)
+        # In a closed loop there is no lateness to judge.
+        for mine, measure in () if closed else ((self.lateness, "lateness"), (self.service, "service")):
             if histograms[measure].count:
                 mine.add(histograms[measure])
         self.answered += tally.answered
         self.unsent += tally.unsent
         for code, count in tally.errors.items():
             self.errors[code] = self.errors.get(code, 0) + count
-        latency = histograms["latency"]
         used = np.flatnonzero(latency.counts) if latency.count else np.empty(0, dtype=np.intp)
-        self.last.append(
-            _Tick(tally.answered, tally.failed + tally.unsent, used, latency.counts[used], latency.max_us or 0.0)
-        )
+        lost, greatest_us = tally.failed + tally.unsent, latency.max_us or 0.0
+        tick = _Tick(tally.answered, lost, used, latency.counts[used], greatest_us)
+        self.window.add(tick)
+        return tick
 
 
 class _Points:
@@ -103,7 +139,11 @@ class Live:
         self._arrivals = arrivals
         self._catalogue = catalogue
         self._courses = {one: _Course() for one in series}
-        self._points: dict[_Pool, _Points] = {}
+        self._pools: dict[_Pool, list[Series]] = {}
+        for one in self._courses:
+            self._pools.setdefault((one.hardware, one.model, one.simulated), []).append(one)
+        self._windows = {pool: _Window(len(members)) for pool, members in self._pools.items()}
+        self._points = {pool: _Points() for pool in self._pools}
         self._in_flight: dict[Series, int] = {}
         self._told: list[Check] = []
         self._valid: bool | None = None
@@ -135,16 +175,17 @@ class Live:
                 return
             self._phase = "measuring"
         self._seconds += seconds
-        for series, course in self._courses.items():
-            course.add(gained.get(series, Tally()))
-        for pool, members in self._pools().items():
-            courses = [self._courses[series] for series in members]
-            last = _last(courses)
-            figures = percentiles_us(last.latency, last.lost, last.greatest_us)
-            rate = sum(course.last[-1].answered for course in courses) / seconds
-            lost = sum(course.last[-1].lost for course in courses) / seconds
-            points = self._points.setdefault(pool, _Points())
-            points.add([round(self._seconds, 1), round(rate, 2), figures["p50"], figures["p90"], figures["p99"], lost])
+        closed = self._arrivals == "closed"
+        for pool, members in self._pools.items():
+            ticks = [self._courses[series].add(gained.get(series, Tally()), closed) for series in members]
+            window = self._windows[pool]
+            for tick in ticks:
+                window.add(tick)
+            figures = window.percentiles_us()
+            rate = sum(tick.answered for tick in ticks) / seconds
+            lost = sum(tick.lost for tick in ticks) / seconds
+            point = [round(self._seconds, 1), round(rate, 2), figures["p50"], figures["p90"], figures["p99"], lost]
+            self._points[pool].add(point)
 
     def end(self, directory: Path, checks: Sequence[Check], valid: bool) -> None:
         """The run is over, and its files are in `directory`."""
@@ -168,15 +209,9 @@ class Live:
                 "report": self.directory is not None,
                 "needed": {name: samples_needed(p) for name, p in PERCENTILES.items()},
                 "checks": [check.model_dump() for check in self._checks()],
-                "rows": [self._row(pool, members) for pool, members in sorted(self._pools().items(), key=_order)],
+                "rows": [self._row(pool, members) for pool, members in sorted(self._pools.items(), key=_order)],
             }
         return self._answer
-
-    def _pools(self) -> dict[_Pool, list[Series]]:
-        pools: dict[_Pool, list[Series]] = {}
-        for series in self._courses:
-            pools.setdefault((series.hardware, series.model, series.simulated), []).append(series)
-        return pools
 
     def _checks(self) -> list[Check]:
         """What was told; while the run goes on, also what the page can see for itself."""
@@ -193,11 +228,10 @@ class Live:
 
     def _row(self, pool: _Pool, members: list[Series]) -> dict[str, Any]:
         hardware, model, simulated = pool
-        row = self._figures(members)
+        row = self._figures(members, self._windows[pool])
         price = self._catalogue.price(hardware)
         mean = row["mean_us"]
         known = None if isinstance(price, Unknown) else price
-        points = self._points.get(pool)
         return {
             "name": hardware.name,
             "model": model,
@@ -206,70 +240,60 @@ class Live:
             "cost": sequential_per_100k(known.per_hour, mean, hardware.count) if known and mean is not None else None,
             "currency": known.currency if known else "",
             "cost_note": price.reason if isinstance(price, Unknown) else price.note,
-            "points": points.kept if points else [],
-            "ordinals": [{"name": series.worker, **self._figures([series])} for series in sorted(members, key=_worker)],
+            "meets": self._meets(members),
+            "points": self._points[pool].kept,
+            "ordinals": [
+                {"name": series.worker, **self._figures([series], self._courses[series].window)}
+                for series in sorted(members, key=_worker)
+            ],
+                {"name": series.worker, **self._figures([series], self._courses[series].window)}
+                for series in sorted(members, key=_worker)
+            ],
         }
 
-    def _figures(self, members: Sequence[Series]) -> dict[str, Any]:
+    def _meets(self, members: Sequence[Series]) -> bool | None:
+        lost = sum(self._courses[series].lost for series in members)
+        total = _sum([self._courses[series].latency for series in members])
+        return judge(self._slo, total, lost).meets if self._slo and total.count + lost else None
+
+    def _figures(self, members: Sequence[Series], window: _Window) -> dict[str, Any]:
         courses = [self._courses[series] for series in members]
-        last = _last(courses)
-        total = Histogram()
-        late = Histogram()
-        for course in courses:
-            total.add(course.latency)
-            late.add(course.lateness)
+        total = _sum([course.latency for course in courses])
+        late = _sum([course.lateness for course in courses])
         lost = sum(course.lost for course in courses)
         errors: dict[str, int] = {}
         for course in courses:
             for code, count in course.errors.items():
                 errors[code] = errors.get(code, 0) + count
         flying = [self._in_flight[series] for series in members if series in self._in_flight]
-        window = max((len(course.last) for course in courses), default=0)
-        counted = total.count + lost
         return {
-            "rate": round(last.answered / window, 2) if window else None,
+            "rate": round(window.answered / window.seconds, 2) if window.seconds else None,
             "in_flight": sum(flying) if flying else None,
             "answered": sum(course.answered for course in courses),
             "errors": errors,
             "unsent": sum(course.unsent for course in courses),
             "mean_us": total.mean_us,
-            "last": percentiles_us(last.latency, last.lost, last.greatest_us),
-            "last_samples": last.answered + last.lost,
-            "run": {
-                name: total.percentile_us(p, lost) if counted >= samples_needed(p) else None
-                for name, p in PERCENTILES.items()
-            },
-            "run_samples": counted,
+            "last": window.percentiles_us(),
+            "last_samples": window.answered + window.lost,
+            "run": percentiles_us(total.counts, lost, total.min_us or 0.0, total.max_us or 0.0),
+            "run_samples": total.count + lost,
             "lateness_us": late.percentile_us(99),
-            "meets": judge(self._slo, total, lost).meets if self._slo and counted else None,
         }
 
 
-@dataclass
-class _Last:
-    """The last seconds of some series together."""
-
-    latency: npt.NDArray[np.int64]
-    answered: int
-    lost: int
-    greatest_us: float
-
-
-def _last(courses: Sequence[_Course]) -> _Last:
-    ticks = [tick for course in courses for tick in course.last]
-    counts = np.zeros(LENGTH, dtype=np.int64)
-    for tick in ticks:
-        counts[tick.buckets] += tick.counts
-    return _Last(
-        counts,
-        sum(tick.answered for tick in ticks),
-        sum(tick.lost for tick in ticks),
-        max((t.greatest_us for t in ticks), default=0.0),
-    )
+def _sum(histograms: Sequence[Histogram]) -> Histogram:
+    if len(histograms) == 1:
+        return histograms[0]
+    total = Histogram()
+    for histogram in histograms:
+        total.add(histogram)
+    return total
 
 
-def percentiles_us(counts: npt.NDArray[np.int64], lost: int, greatest_us: float) -> dict[str, float | None]:
-    """The page's percentiles of bucket counts with `lost` above them, by buckets' upper edges or the greatest value.
+def percentiles_us(
+    counts: npt.NDArray[np.int64], lost: int, least_us: float, greatest_us: float
+) -> dict[str, float | None]:
+    """The page's percentiles of bucket counts with `lost` above them, by buckets' upper edges within the extremes.
 
     None where the sample is too small for one, or where its rank is among the lost.
     """
@@ -281,7 +305,7 @@ def percentiles_us(counts: npt.NDArray[np.int64], lost: int, greatest_us: float)
         rank = rank_of(p, total)
         enough = total >= samples_needed(p) and used.size > 0 and rank <= cumulative[-1]
         edge = float(FLOOR_US[used[np.searchsorted(cumulative, rank)] + 1] - 1) if enough else None
-        found[name] = None if edge is None else min(edge, greatest_us)
+        found[name] = None if edge is None else min(max(edge, least_us), greatest_us)
     return found
 
 

@@ -126,6 +126,6 @@ def test_a_long_run_keeps_so_many_points_and_is_plain_json() -> None:
 def test_the_pages_percentiles_are_the_histograms() -> None:
     made = tally(np.random.default_rng(2).lognormal(1, 1, 5000))
     histogram = made.histograms["latency"]
-    found = percentiles_us(histogram.counts, 100, histogram.max_us or 0.0)
+    found = percentiles_us(histogram.counts, 100, histogram.min_us or 0.0, histogram.max_us or 0.0)
     for name, p in (("p50", 50), ("p90", 90), ("p99", 99), ("p999", 99.9)):
         assert found[name] == (None if name in ("p99", "p999") else histogram.percentile_us(p, 100))
