@@ -175,9 +175,10 @@ class Live:
                 return
             self._phase = "measuring"
         self._seconds += seconds
-        closed = self._arrivals == "closed"
+        # Once: an empty tally is six histograms of 23,552 buckets.
+        closed, nothing = self._arrivals == "closed", Tally()
         for pool, members in self._pools.items():
-            ticks = [self._courses[series].add(gained.get(series, Tally()), closed) for series in members]
+            ticks = [self._courses[series].add(gained.get(series, nothing), closed) for series in members]
             window = self._windows[pool]
             for tick in ticks:
                 window.add(tick)
@@ -243,9 +244,6 @@ class Live:
             "meets": self._meets(members),
             "points": self._points[pool].kept,
             "ordinals": [
-                {"name": series.worker, **self._figures([series], self._courses[series].window)}
-                for series in sorted(members, key=_worker)
-            ],
                 {"name": series.worker, **self._figures([series], self._courses[series].window)}
                 for series in sorted(members, key=_worker)
             ],
