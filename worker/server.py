@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -28,6 +29,10 @@ MESSAGE_BYTES = 256 * 1024 * 1024
 
 # After the drain: how long the last answers, and the forward pass that may be running, have left.
 ABANDON_S = 1.0
+
+# How long a worker that drains goes on to refuse what comes, and how long nothing must come for it to stop before.
+LAME_DUCK_S = 1.0
+QUIET_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -122,8 +127,10 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
     service.refuse()
     log.info("draining", in_flight=counters.in_flight)
     await healthy.enter_graceful_shutdown()
-    stopping = asyncio.ensure_future(server.stop(options.drain_s + ABANDON_S))
-    await asyncio.wait((stopping,), timeout=options.drain_s)
+    ends = loop.time() + options.drain_s
+    await _quiet(counters, min(options.drain_s, LAME_DUCK_S))
+    stopping = asyncio.ensure_future(server.stop(ends - loop.time() + ABANDON_S))
+    await asyncio.wait((stopping,), timeout=ends - loop.time())
     if not stopping.done():
         log.warning("given up", in_flight=counters.in_flight)
         batcher.give_up()
@@ -131,6 +138,16 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
     log.info("stopped", requests=counters.requests, answered=counters.answered)
     if not await batcher.stop(ABANDON_S):
         os._exit(0)  # a forward pass hangs, and nobody waits for it any more
+
+
+async def _quiet(counters: Counters, patience_s: float) -> None:
+    """Returns once no request has come for a while. Stopping the server cancels what gRPC has read and not yet handed
+    over, so those requests are taken first, and refused with UNAVAILABLE, which says that they were not run."""
+    ends = time.monotonic() + patience_s
+    seen = -1
+    while counters.requests != seen and (left := ends - time.monotonic()) > 0:
+        seen = counters.requests
+        await asyncio.sleep(min(QUIET_S, left))
 
 
 def _load(context: Context, policy: Policy) -> tuple[ServedModel, WarmUp]:
