@@ -19,8 +19,9 @@ from loadgen._options import Options
 class Onlooker:
     """`begin` with the book, `hear` and `tick` each second, `end` when run.json is written. One for each node."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shown: bool) -> None:
         self.live = Live()
+        self._shown = shown
         self._telemetry: TelemetryWriter | None = None
         self._origin = 0.0
         self._voices: dict[str, str] = {}
@@ -46,7 +47,9 @@ class Onlooker:
         self._telemetry.write(time.monotonic() - self._origin, host, kept)
 
     def tick(self, gained: Mapping[Series, Tally], in_flight: Mapping[Series, int]) -> None:
-        """What the last second brought."""
+        """What the last second brought; nothing to do where there is no page to show it."""
+        if not self._shown:
+            return
         busiest = max(self._shares.values(), default=None)
         self.live.tick(gained, in_flight, [] if busiest is None else [validity.generator_processor(busiest)])
 
