@@ -54,7 +54,7 @@ def test_generators_of_one_host_tell_of_it_once(tmp_path: Path) -> None:
 )
 def test_malformed_readings_are_refused(tmp_path: Path, wrong: list[Any]) -> None:
     onlooker = begun(tmp_path)
-    with pytest.raises(ValueError, match="telemetry came malformed|could not convert"):
+    with pytest.raises(ValueError, match=r"telemetry came malformed|could not convert"):
         onlooker.hear("a", "a", wrong)
     ended(onlooker, tmp_path)
     assert read(tmp_path) == []
