@@ -210,18 +210,19 @@ def _judge_share(
     ends = interval_us(latency, p, total - answered, dependence)
     return Verdict(
         "UNRESOLVED",
-        (f"{name} {measured}: its 95 % interval {_reach(ends, bound_ns / 1000)} {bound_text}",),
+        (f"{name} {measured}: its 95 % interval {_reach(ends, bound_ns / 1000, seen)} {bound_text}",),
         _more(within, total, p, dependence),
     )
 
 
-def _reach(ends: tuple[float, float | None] | None, bound_us: float) -> str:
-    """How an interval lies over its bound: where it ends on the other side."""
-    if ends is None or ends[1] is None:
+def _reach(ends: tuple[float, float | None] | None, bound_us: float, seen_us: float | None) -> str:
+    """How an interval lies over its bound: where it ends on the other side of it than the percentile itself."""
+    low, high = ends or (0.0, None)
+    if seen_us is None or seen_us > bound_us:
+        return f"begins at {low / 1000:.4g} ms, within"
+    if high is None:
         return "has no upper end, so it reaches past"
-    if ends[1] > bound_us:
-        return f"reaches {ends[1] / 1000:.4g} ms, past"
-    return f"reaches {ends[1] / 1000:.4g} ms, the very edge of"
+    return f"reaches {high / 1000:.4g} ms, {'past' if high > bound_us else 'the very edge of'}"
 
 
 def _judge_errors(rate: float, lost: int, total: int) -> Verdict:

@@ -25,7 +25,7 @@ class Pool:
         if said:
             return said
         reasons = list(dict.fromkeys(sibling.reason for sibling in self.siblings if sibling.reason))
-        return reasons or ["none is slower than its siblings"]
+        return reasons or ["None is slower than its siblings"]
 
     def picture(self, width: int) -> Picture | None:
         """Throughput of each."""

@@ -120,14 +120,20 @@ def _both(label: str, draw: Any) -> str:
 
 def _curves(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[str, Any]:
     curves = []
+    parts = len(rows) == 1 and rows[0].run.file.arrivals != "closed"
     for entry in rows:
         histogram = entry.run.histogram(entry.row, "latency")
         if histogram is not None:
             curves.append((entry.label, histogram, entry.row.due - entry.row.answered))
+        # One row has room for what its latency is made of; in a closed loop there is nothing to show.
+        for measure, beyond in (("service", sum(entry.row.errors.values())), ("lateness", 0)) if parts else ():
+            if (part := entry.run.histogram(entry.row, measure)) is not None:
+                curves.append((measure, part, beyond))
     shown = curves[:_MOST_CURVES]
     svg = _both(f"Latency by percentile of {model}", lambda width: by_percentile(shown, slo, width))
     return {
         "percentiles": svg,
+        "parts": parts,
         "curves": [(index, name) for index, (name, _histogram, _beyond) in enumerate(shown)],
         "left_out": len(curves) - len(shown),
         "dashes": DASHES,

@@ -68,10 +68,10 @@ def siblings(course: Course, members: list[Series], by_rate: bool) -> list[Sibli
     given = sums.sum(axis=1) if by_rate else answers.sum(axis=1)
     if given.min() <= 0 or given.max() / given.min() - 1 > _UNEQUAL:
         what = "requests in flight" if by_rate else "numbers of requests"
-        return refused(f"not compared: the ordinals had unequal {what}")
+        return refused(f"Not compared: the ordinals had unequal {what}")
     times = _times(course, members, by_rate)
     if times.shape[1] < _FEWEST_BLOCKS:
-        return refused(f"not compared: {times.shape[1]} blocks of time, and {_FEWEST_BLOCKS} are needed")
+        return refused(f"Not compared: {times.shape[1]} blocks of time, and {_FEWEST_BLOCKS} are needed")
     logs = np.log(times)
     found = []
     for index, entry in enumerate(plain):

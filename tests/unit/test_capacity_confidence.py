@@ -110,3 +110,21 @@ def test_a_bound_on_errors_needs_enough_requests_to_claim() -> None:
     assert judge(Slo.parse("errors=0%"), of([1_000_000] * 10), 0).status == "PASS"
     assert judge(Slo.parse("errors=0%"), of([1_000_000] * 10), 1).status == "FAIL"
     assert judge(slo, Histogram(), 0).status == "UNRESOLVED"
+
+
+def test_a_heavy_tail_is_said_as_the_interval_that_reaches_past_the_bound() -> None:
+    latency = Histogram()
+    latency.record_ns([34_000_000] * 212 + [220_000_000] * 21)
+    for lost, said in (
+        (0, "P90 34.02 ms: its 95 % interval reaches 220 ms, past 100ms"),
+        (2, "P90 34.02 ms: its 95 % interval reaches 220 ms, past 100ms"),
+        (8, "P90 220 ms: its 95 % interval begins at 34 ms, within 100ms"),
+    ):
+        verdict = judge(Slo.parse("p90=100ms"), latency, lost)
+        assert (verdict.status, verdict.reasons) == ("UNRESOLVED", (said,))
+    latency = Histogram()
+    latency.record_ns([34_000_000] * 212)
+    verdict = judge(Slo.parse("p90=100ms"), latency, 21)
+    said = "P90 34.02 ms: its 95 % interval has no upper end, so it reaches past 100ms"
+    # The greatest value is exact, so here it is 34.
+    assert verdict.reasons == (said.replace("34.02", "34"),)

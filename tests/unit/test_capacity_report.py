@@ -278,6 +278,18 @@ def test_a_percentile_beyond_all_answered_says_so(tmp_path: Path) -> None:
     assert "beyond all answered" in text
 
 
+def test_one_open_row_shows_what_its_latency_is_made_of(tmp_path: Path) -> None:
+    run = make(tmp_path / "a", ARTICLE[:1], arrivals="poisson")
+    ((series, _measure),) = run.histograms
+    with LogWriter(run.directory / "run.hlog", 0.0) as writer:
+        for measure in ("latency", "service", "lateness"):
+            writer.write(0, 1000, tag_of(series, measure), run.histograms[series, "latency"])
+    html = write_report(Run.load(run.directory), tmp_path / "out").read_text()
+    assert "between them lies lateness" in html
+    assert re.search(r"</svg>service</li>", html)
+    assert "between them lies lateness" not in write_report(make(tmp_path / "b", ARTICLE), tmp_path / "o").read_text()
+
+
 def test_open_loops_are_called_so(tmp_path: Path) -> None:
     closed, poisson = make(tmp_path / "a", ARTICLE[:1]), make(tmp_path / "b", ARTICLE[:1], arrivals="poisson")
     assert "Open loop: latency counts from when a request was due" in printed(poisson)
