@@ -150,5 +150,5 @@ def closed_loop(address: str, payload: Prepared, in_flight: int, seconds: float)
     if failed:
         raise RuntimeError(f"a request failed: {failed[0]}")
     if not latencies:
-        raise RuntimeError("nothing was answered in time: is something else running on these cores?")
+        raise RuntimeError(f"{address} answered none of {in_flight} in flight within {seconds} s: are its cores free?")
     return len(latencies) / seconds, statistics.median(latencies) / 1e3
