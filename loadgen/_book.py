@@ -81,6 +81,8 @@ class Book:
             for measure, histogram in tally.histograms.items():
                 if histogram.count:
                     self._log.write(self._last, now - self._last, tag_of(series, measure), histogram)
+                    # A third of a millisecond each: what is due meanwhile is sent in between.
+                    gevent.sleep(0)
         self._last = now
         self._log.flush()
 

@@ -20,9 +20,11 @@ from loadgen import _locust_stats, _options
 from loadgen._book import Book, Outcome
 from loadgen._closing import checks_of, exit_code, show
 from loadgen._fleet import EmbeddedFleet
+from loadgen._onlooker import Onlooker
 from loadgen._options import Options, WrongInput
 from loadgen._session import Session
 from loadgen._target import Target, addresses, discover
+from loadgen._telemetry import Sampler
 from loadgen._until import Resolution
 
 TICK_S = 1.0
@@ -90,6 +92,7 @@ class Keeper(Node):
         self._measuring: gevent.Greenlet | None = None
         self._finished: tuple[Path, Path, str] | None = None
         self._until: Resolution | None = None
+        self.onlooker = Onlooker(shown=environment.web_ui is not None)
 
     def embedded(self) -> EmbeddedFleet:
         """The fleet of a run without targets, started if it is not there yet."""
@@ -123,7 +126,7 @@ class Keeper(Node):
             for key, value in vars(self.environment.parsed_options).items()
             if key in _options.RECORDED and value not in (None, "")
         }
-        return Book(
+        book = Book(
             options,
             self._targets,
             catalogue,
@@ -131,6 +134,8 @@ class Keeper(Node):
             request_shapes=session.request_shapes,
             users=self.runner.target_user_count,
         )
+        self.onlooker.begin(book.directory, [target.series for target in self._targets], catalogue, options)
+        return book
 
     def ramped(self) -> None:
         if self._book is not None and self._options is not None and self._measuring is None:
@@ -149,6 +154,7 @@ class Keeper(Node):
             self._measuring = None
         book, self._book = self._book, None
         file = book.close(outcome, checks_of(outcome, self._options))
+        self.onlooker.end(book.directory, file)
         report = write_report([Run.load(book.directory)], book.directory, self._options.slo)
         code = exit_code(file, self._options)
         if code and self.environment.process_exit_code is None:
@@ -174,6 +180,10 @@ class Keeper(Node):
 class Alone(Keeper):
     """One process that generates the load and keeps the book."""
 
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self._sampler = Sampler(self.runner.client_id)
+
     def begin(self) -> None:
         options, catalogue = self._find()
         self.session = Session(options, self._targets, on_exhausted=lambda: gevent.spawn(finish, self.environment))
@@ -189,8 +199,11 @@ class Alone(Keeper):
         assert self.session is not None
         assert self._book is not None
         gained = self.session.recorder.flip()
+        gevent.sleep(0)
         self._book.interval(gained)
         feed_all(self.environment.stats, gained)
+        self.onlooker.hear(self.runner.client_id, socket.gethostname(), self._sampler.sample())
+        self.onlooker.tick(gained, self.session.in_flight)
         self._stop_if_resolved(self.session.recorder.total, self.session.watch.dependence)
 
     def drain(self) -> None:

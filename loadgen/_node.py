@@ -22,6 +22,7 @@ from loadgen._options import Options
 from loadgen._recorder import difference
 from loadgen._session import DRAIN_GRACE_S, Session
 from loadgen._target import Target
+from loadgen._telemetry import Sampler
 from loadgen._vitals import Vitals
 
 #: What the master adds to the deadline before it gives a generator up at the end of a run.
@@ -45,6 +46,7 @@ class Generator(Node):
         self._run = ""
         self._sequence = 0
         self._dependence: dict[str, float] = {}
+        self._sampler = Sampler(self.runner.client_id)
         self.runner.register_message(DRAIN, self._told_to_drain, concurrent=True)
 
     def begin(self) -> None:
@@ -107,6 +109,8 @@ class Generator(Node):
                 "warmup": _to_wire(recorder.warmup),
                 "first": {tag_of(series, "latency"): ns for series, ns in recorder.first_requests_ns.items()},
                 "dependence": self._dependence,
+                "in_flight": {tag_of(series, "latency"): n for series, n in self.session.in_flight.items()},
+                "readings": [list(reading) for reading in self._sampler.sample()],
                 "vitals": self.session.vitals.to_wire() if final else None,
             },
         )
@@ -144,10 +148,14 @@ class Master(Keeper):
     def tick(self) -> None:
         assert self._book is not None
         total = self._added("total")
-        self._book.interval(
-            {series: difference(tally, self._written.get(series, Tally())) for series, tally in total.items()}
-        )
+        gained = {series: difference(tally, self._written.get(series, Tally())) for series, tally in total.items()}
+        self._book.interval(gained)
         self._written = total
+        in_flight = dict.fromkeys(total, 0)
+        for snapshot in self._last.values():
+            for tag, number in snapshot["in_flight"].items():
+                in_flight[parse_tag(tag)[0]] += number
+        self.onlooker.tick(gained, in_flight)
         self._stop_if_resolved(total, self._dependence)
 
     def _dependence(self) -> dict[Series, float]:
@@ -222,11 +230,12 @@ class Master(Keeper):
             for part in ("total", "warmup"):
                 if not set(_from_wire(msg.data[part])) <= known:
                     raise ValueError("a series of no target of this run")
-            for part in ("first", "dependence"):
+            for part in ("first", "dependence", "in_flight"):
                 if not all(parse_tag(tag)[0] in known and float(value) >= 0 for tag, value in msg.data[part].items()):
                     raise ValueError(f"{part} of no target of this run")
             if msg.data["final"]:
                 Vitals.from_wire(msg.data["vitals"])
+            self.onlooker.hear(msg.node_id, str(msg.data["host"]), msg.data["readings"])
             self._last[msg.node_id] = msg.data
         except (KeyError, TypeError, ValueError, AttributeError):
             self.refused += 1

@@ -155,6 +155,7 @@ def register(parser: Any) -> None:
     add("--catalogue", "", "Prices and memory (default: hardware.toml here, else the packaged one).", metavar="FILE")
     strict = group.add_argument("--strict", action="store_true", help="Exit with 1 also for a check that only warns.")
     strict.include_in_web_ui = False
+    add("--web-users", "", "Who may log in with --web-login: lines of name:hash.", metavar="FILE")
     add("--by", "combination", "Rows of the table at the end: combination or ordinal.", metavar="NAME")
 
 

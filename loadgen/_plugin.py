@@ -11,7 +11,7 @@ import gevent
 from locust import events
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadgen import _locust_stats, _options
+from loadgen import _locust_stats, _options, _web
 from loadgen._keeper import Alone, Keeper, Node, finish, say
 from loadgen._node import Generator, Master
 from loadgen._options import Options, WrongInput
@@ -49,6 +49,7 @@ def _on_init(environment: Any, runner: Any, **_: Any) -> None:
         return
     keeper = _node = Master(environment) if isinstance(runner, MasterRunner) else Alone(environment)
     try:
+        _web.install(environment, keeper.onlooker.live)
         found = addresses(Options.read(options).targets, Path.cwd())
         if not found and options.headless:
             # Now, because --run-time counts from when Locust has gone through its init.

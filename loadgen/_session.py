@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import gevent
 
+from capacity.tally import Series
 from loadgen._arrivals import Arrival, constant, poisson, read_trace, trace
 from loadgen._options import Options, WrongInput
 from loadgen._pacing import Pacer
@@ -176,6 +177,11 @@ class Session:
                 due = max(due, now - FOLD_EVERY_NS)
         finally:
             timer.close()
+
+    @property
+    def in_flight(self) -> dict[Series, int]:
+        """Requests sent and not yet ended, by series."""
+        return {route.lane.series: route.lane.outstanding for route in self.routes}
 
     def measure_from(self, when_ns: int) -> None:
         """Requests due from then on are measured; those before are warm-up. Said once, when all users are there."""

@@ -33,12 +33,6 @@ _COLUMNS = {
 }
 
 
-def register(parser: Any) -> None:
-    """Adds the option that --web-login needs."""
-    said = "Who may log in with --web-login: lines of name:hash."
-    parser.add_argument("--web-users", default="", metavar="FILE", help=said, include_in_web_ui=False)
-
-
 def install(environment: Any, live: Live) -> None:
     """Adds the page, its data, a finished run's files and the tab. Call in `init`. Raises WrongInput for the login."""
     web_ui = environment.web_ui

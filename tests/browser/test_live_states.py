@@ -20,12 +20,12 @@ from capacity.confidence import Check
 from capacity.hardware import Catalogue, HardwareCombination
 from capacity.slo import Slo
 from capacity.tally import Series, Tally
-from loadgen import _web
+from loadgen import _options, _web
 from loadgen._live import Live
 
 parser = get_empty_argument_parser()
 setup_parser_arguments(parser)
-_web.register(parser)
+_options.register(parser)
 environment = Environment(parsed_options=parser.parse_args([]))
 environment.create_local_runner()
 ui = environment.create_web_ui(host="127.0.0.1", port=0, delayed_start=True)

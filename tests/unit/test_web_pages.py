@@ -14,7 +14,7 @@ from locust.argument_parser import get_empty_argument_parser, setup_parser_argum
 from locust.env import Environment
 from capacity.hardware import Catalogue, HardwareCombination
 from capacity.tally import Series, Tally
-from loadgen import _web
+from loadgen import _options, _web
 from loadgen._live import Live
 from loadgen._options import WrongInput
 from pathlib import Path
@@ -22,7 +22,7 @@ from pathlib import Path
 def app_of(web_login=False, web_users="", base=""):
     parser = get_empty_argument_parser()
     setup_parser_arguments(parser)
-    _web.register(parser)
+    _options.register(parser)
     words = ["--web-base-path", base, "--web-users", web_users, *(["--web-login"] if web_login else [])]
     environment = Environment(parsed_options=parser.parse_args(words))
     environment.create_local_runner()
