@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -10,9 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
+from loadgen._outputs import tensors
+from loadgen._requests import TensorSpec, encode, random_tensors
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
 ROOT = Path(__file__).parents[2]
 # A run on a busy machine may find itself not valid, and end with 1: what is asserted here is what was sent and counted.
 SIM = ("--sim", "fixed:2ms", "--sim-host", "c5.large", "--sim-type", "eia2.medium")
@@ -127,6 +133,40 @@ def test_outputs_are_checked_against_what_is_expected(
     assert rows(tmp_path / "right")[0]["errors"] == {}
     assert wrong.code == 1
     assert rows(tmp_path / "wrong")[0]["errors"] == {"WRONG_OUTPUT": 20}
+
+
+def test_both_transports_count_the_same_and_bring_the_same_bytes(
+    serve: Callable[..., Any], locust: Callable[..., Any], tmp_path: Path
+) -> None:
+    worker = serve("--accelerator", "sim:0", *SIM, "--sim-failure-rate", "0.25")
+    request = encode("sim", "", random_tensors([TensorSpec("INPUT", "FP32", (-1, 16))], {})).message
+    with grpc.insecure_channel(worker.address) as channel:
+        infer = channel.unary_unary(INFER)
+        np.savez(tmp_path / "expected.npz", **tensors(answered(infer, request)))
+
+    found = {}
+    for transport in ("wire", "grpcio"):
+        locust(
+            *("--headless", "-u", "2", "--requests", "400", "--targets", worker.address, "--transport", transport),
+            *("--check-outputs", "1", "--expected", "expected.npz", "--run-dir", transport),
+        )
+        (found[transport],) = rows(tmp_path / transport)
+
+    for row in found.values():
+        assert row["requests"] == 400
+        # A quarter fails by chance; nothing but the failures that the worker makes is an error.
+        assert set(row["errors"]) == {"INTERNAL"}
+        assert 50 < row["errors"]["INTERNAL"] < 150
+        assert row["compute_us"]["p50"] <= row["latency_us"]["p50"]
+
+
+def answered(infer: Any, request: bytes) -> bytes:
+    """The reply to a request that the worker may fail by chance."""
+    for _ in range(50):
+        with contextlib.suppress(grpc.RpcError):
+            reply: bytes = infer(request)
+            return reply
+    raise AssertionError("fifty failures in a row")
 
 
 @pytest.mark.parametrize("transport", ["wire", "grpcio"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from loadgen._arrivals import Arrival, constant, poisson, read_trace, trace
+from loadgen._arrivals import Arrival, constant, convert_azure, poisson, read_trace, trace
 from loadgen._pacing import Pacer
 
 
@@ -62,6 +62,31 @@ def test_a_trace_is_scaled_and_thinned_apart(tmp_path: Path) -> None:
     thinned = list(trace([Arrival(float(n)) for n in range(10_000)], keep=0.25, seed=5))
     assert len(thinned) == pytest.approx(2500, rel=0.1)
     assert all(due == int(arrival.arrival_s * 1e9) for due, arrival in thinned)
+
+
+def test_azures_llm_trace_becomes_one_of_ours(tmp_path: Path) -> None:
+    rows = "2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.0319600,3180,8\n2023-11-16 18:17:03.9599600,7,9\n"
+    (tmp_path / "azure.csv").write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{rows}")
+
+    assert convert_azure(tmp_path / "azure.csv", tmp_path / "ours.csv") == 3
+
+    assert read_trace(tmp_path / "ours.csv") == [
+        Arrival(0.0, "", 7),
+        Arrival(0.02, "", 4808),
+        Arrival(0.072, "", 3180),
+    ]
+
+
+def test_what_is_not_azures_trace_is_refused_with_its_line(tmp_path: Path) -> None:
+    for text, sentence in (
+        ("a,b\n1,2\n", "not Azure's LLM trace"),
+        ("TIMESTAMP,ContextTokens\n", "no rows"),
+        ("TIMESTAMP,ContextTokens\nyesterday,5\n", "line 2"),
+        ("TIMESTAMP,ContextTokens\n2023-11-16 18:17:03,many\n", "line 2"),
+    ):
+        (tmp_path / "azure.csv").write_text(text)
+        with pytest.raises(ValueError, match=sentence):
+            convert_azure(tmp_path / "azure.csv", tmp_path / "ours.csv")
 
 
 @pytest.mark.parametrize(
