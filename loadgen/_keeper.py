@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from loadgen._until import Resolution
 TICK_S = 1.0
 
 
-class Node:
+class Node(ABC):
     """What all roles share: it hears Locust's events, and hands them to the role's own methods."""
 
     session: Session | None = None
@@ -47,20 +48,25 @@ class Node:
         """Between test_start and the end of the run."""
         return not self._tick_stop.is_set()
 
+    @abstractmethod
     def begin(self) -> None:
-        raise NotImplementedError
+        """The run begins: test_start."""
 
+    @abstractmethod
     def ramped(self) -> None:
-        raise NotImplementedError
+        """All users are there: spawning_complete."""
 
+    @abstractmethod
     def drain(self) -> None:
-        raise NotImplementedError
+        """Nothing is sent any more; what is in flight is waited for: test_stopping."""
 
+    @abstractmethod
     def end(self) -> None:
-        raise NotImplementedError
+        """The run is over: test_stop."""
 
+    @abstractmethod
     def tick(self) -> None:
-        raise NotImplementedError
+        """Once a second while it runs."""
 
     def _start_ticking(self) -> None:
         self._tick_stop.clear()

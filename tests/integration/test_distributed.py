@@ -5,43 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.processes import free_port, served, wait_for
 
 ROOT = Path(__file__).parents[2]
 SIM = ("--sim", "fixed:5ms", "--sim-host", "c5.large", "--sim-type", "eia2.medium")
 GENERATORS = 4
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def served(*addresses: str) -> int:
-    done = subprocess.run(
-        [sys.executable, "-m", "worker", "statistics", "--targets", ",".join(addresses), "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(json.loads(done.stdout)["requests"])
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    limit = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.05)
 
 
 @dataclass

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 import requests
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
+from tools.processes import free_port, served, wait_for
 
 from capacity.cost import sequential_per_100k
 from capacity.hlog import parse_tag
@@ -29,23 +29,6 @@ SIM = ("--sim", "fixed:2ms", "--sim-host", "c5.large", "--sim-type", "eia2.mediu
 def run_json(directory: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((directory / "run.json").read_text())
     return document
-
-
-def served(*addresses: str) -> int:
-    """What the workers say they served, by their own count."""
-    done = subprocess.run(
-        [sys.executable, "-m", "worker", "statistics", "--targets", ",".join(addresses), "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(json.loads(done.stdout)["requests"])
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def assert_counts_hold(document: dict[str, Any]) -> None:
@@ -329,14 +312,6 @@ def answers(url: str) -> bool:
         return bool(requests.get(url, timeout=1).ok)
     except requests.RequestException:
         return False
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 30) -> None:
-    """Polls until the condition holds; fails the test where it never does."""
-    limit = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_without_any_target_a_fleet_is_started_and_ended(locust: Callable[..., Any], tmp_path: Path) -> None:
