@@ -34,7 +34,9 @@ class Opened:
         return int(self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
 
 
-@pytest.fixture(scope="session")
+# Not of the session: the driver keeps an asyncio loop running in this thread until it is closed, and other tests run
+# loops of their own.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """The browser, once for all tests, with a fresh profile."""
     if not Path(CHROMIUM).is_file():
