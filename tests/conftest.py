@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.processes import hear_ctrl_c
 
 ROOT = Path(__file__).parent.parent
 READY_TIMEOUT_S = 90
@@ -116,6 +117,7 @@ def start_locust(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]
             text=True,
             cwd=tmp_path,
             env=ENVIRONMENT,
+            preexec_fn=hear_ctrl_c,
             **more,
         )
         started.append(process)

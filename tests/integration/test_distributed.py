@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.processes import free_port, served, wait_for
+from tools.processes import free_port, hear_ctrl_c, served, wait_for
 
 ROOT = Path(__file__).parents[2]
 SIM = ("--sim", "fixed:5ms", "--sim-host", "c5.large", "--sim-type", "eia2.medium")
@@ -52,6 +52,7 @@ class Cluster:
                 text=True,
                 cwd=self.folder,
                 env={**os.environ, "INFERLOAD_TARGETS": ""},
+                preexec_fn=hear_ctrl_c,
             )
 
     def wait(self, timeout: float = 60) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,12 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+def hear_ctrl_c() -> None:
+    """For a child of a test that interrupts it: a shell that runs the tests in the background has SIGINT ignored, and
+    children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def served(*addresses: str) -> int:
