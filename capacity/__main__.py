@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from capacity.compare import Limit, compare, conditions_that_differ
 from capacity.export import FORMATS, name_of, text, write_parquet
+from capacity.gather import gather, local_logs
 from capacity.hardware import Catalogue
 from capacity.merge import merge
 from capacity.report import write_report
@@ -86,9 +87,15 @@ def merge_runs(
     out: Annotated[Path, typer.Option(help="the new run directory", show_default=False)],
     catalogue: Annotated[Path | None, typer.Option(help="price by this hardware.toml instead")] = None,
 ) -> None:
-    """Puts whole runs together as one: samples and counts are added, every check is kept."""
+    """Puts whole runs together as one, or the logs that one run's generators kept themselves."""
     prices = Catalogue.load(catalogue) if catalogue else None
-    file = merge([Run.load(directory) for directory in runs], out, prices)
+    logs = [local_logs(directory) for directory in runs]
+    if any(logs):
+        if not all(logs):
+            raise ValueError(f"{runs[logs.index([])]} is no log of a generator; whole runs merge with whole runs")
+        file = gather([log for found in logs for log in found], out, prices)
+    else:
+        file = merge([Run.load(directory) for directory in runs], out, prices)
     requests = sum(row.requests for row in file.rows)
     Console().print(f"merged: {out}, {requests:,} requests in {len(file.rows)} rows", soft_wrap=True, highlight=False)
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
 from capacity.confidence import Check
 
@@ -201,6 +201,12 @@ class RunFile(_Frozen):
     workers: list[WorkerInfo] = []
     rows: list[Row]
     ordinals: list[Row] = []
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def incomplete(self) -> bool:
+        """A generator did not report its end: its counts are those of its last snapshot, as `generators` says."""
+        return not all(generator.get("complete", True) for generator in self.generators)
 
     @property
     def arrivals(self) -> str:

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +37,7 @@ class Outcome:
     measured_s: float
     generators: Sequence[Mapping[str, Any]]
     vitals: Vitals
-    refused: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 class Book:
@@ -69,6 +69,17 @@ class Book:
             self.started.timestamp(),
             ["inferload run; tags are hardware/model/worker/measured|simulated/measure; microseconds"],
         )
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What generators write into their own logs of this run, in plain types."""
+        return {
+            "started": self.started.isoformat(),
+            "workers": [target.info.model_dump(mode="json") for target in self._targets if target.info is not None],
+            "options": self._command,
+            "conditions": self._standing(),
+            "slo": str(self._options.slo) if self._options.slo else None,
+        }
 
     def measuring_begins(self) -> None:
         """Asks every worker for its own counters, so that what came before can be taken off at the end."""
@@ -119,6 +130,14 @@ class Book:
         return file
 
     def _conditions(self, outcome: Outcome) -> dict[str, str]:
+        return {
+            **self._standing(),
+            "measured": f"{outcome.measured_s:.3g} s after a warm-up of {self._options.warmup_ns / 1e9:g} s",
+            "generators": f"{len(outcome.generators)} on {platform.node()}, {os.cpu_count()} cores",
+        }
+
+    def _standing(self) -> dict[str, str]:
+        """The conditions that are known before the run."""
         options = self._options
         arrivals = f"{options.arrivals}, {self._users} users"
         if options.is_open:
@@ -129,9 +148,7 @@ class Book:
             "arrivals": arrivals,
             "router": options.router,
             "transport": options.transport,
-            "measured": f"{outcome.measured_s:.3g} s after a warm-up of {options.warmup_ns / 1e9:g} s",
             "deadline": f"{options.deadline_ns / 1e9:g} s",
-            "generators": f"{len(outcome.generators)} on {platform.node()}, {os.cpu_count()} cores",
             "generator versions": ", ".join(
                 f"{name} {version(name)}" for name in ("inferload", "locust", "gevent", "grpcio", "numpy")
             ),

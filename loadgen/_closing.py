@@ -70,8 +70,8 @@ def _reported(outcome: Outcome) -> Check:
 
 
 def _refused(outcome: Outcome) -> list[Check]:
-    refused = outcome.refused
-    said = "malformed snapshots, dropped"
+    refused = sum(outcome.refused.values())
+    said = ", ".join(f"{count} {reason}" for reason, count in sorted(outcome.refused.items()))
     return [Check(name="refused reports", value=refused, threshold="0", status="WARN", detail=said)] if refused else []
 
 

@@ -12,6 +12,7 @@ from capacity.hardware import HardwareCombination
 from capacity.slo import Slo, parse_duration_ns
 from loadgen._access import Access
 from loadgen._h2_socket import Security
+from loadgen._seal import TOKEN_VARIABLE, take_token
 
 ARRIVALS = ("closed", "constant", "poisson")
 #: --arrivals trace:FILE
@@ -66,6 +67,7 @@ class Options:
     hardware: HardwareCombination | None
     model: str
     run_dir: Path | None
+    local_dir: Path | None
     catalogue: Path | None
     by: str
     strict: bool
@@ -109,6 +111,7 @@ class Options:
             else None,
             model=namespace.model or "",
             run_dir=Path(namespace.run_dir) if namespace.run_dir else None,
+            local_dir=Path(namespace.local_dir) if namespace.local_dir else None,
             catalogue=_existing("--catalogue", namespace.catalogue),
             by=_choice("--by", namespace.by, ("combination", "ordinal")),
             strict=bool(namespace.strict),
@@ -152,6 +155,14 @@ def register(parser: Any) -> None:
     add("--input", "", "Input tensors by name, instead of random ones.", metavar="FILE.npz")
     add("--input-shape", "", "Sizes for dimensions that the model leaves open.", metavar="NAME:1,7[;NAME:…]")
     add("--run-dir", "", "Where run.hlog, run.json and report.html go (default: runs/TIME).", metavar="DIR")
+    add("--local-dir", "", "Where each of several generators keeps its own log (runs/generators).", metavar="DIR")
+    group.add_argument(
+        "--run-token",
+        default="",
+        type=take_token,
+        metavar="TOKEN",
+        help=f"Generators without it are refused; say it to each process, or in {TOKEN_VARIABLE}.",
+    ).include_in_web_ui = False
     add("--catalogue", "", "Prices and memory (default: hardware.toml here, else the packaged one).", metavar="FILE")
     strict = group.add_argument("--strict", action="store_true", help="Exit with 1 also for a check that only warns.")
     strict.include_in_web_ui = False

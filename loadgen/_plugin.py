@@ -11,9 +11,10 @@ import gevent
 from locust import events
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadgen import _locust_stats, _options, _web
+from loadgen import _gate, _locust_stats, _options, _web
 from loadgen._keeper import Alone, Keeper, Node, finish, say
-from loadgen._node import Generator, Master
+from loadgen._master import Master
+from loadgen._node import Generator
 from loadgen._options import Options, WrongInput
 from loadgen._session import Session
 from loadgen._target import addresses
@@ -29,6 +30,7 @@ def current_session() -> Session | None:
 def install() -> None:
     """Hangs everything on Locust's events. Once a process: importing `loadgen._user` does it."""
     _locust_stats.install()
+    _gate.install()
     events.init_command_line_parser.add_listener(_options.register)
     events.init.add_listener(_on_init)
     events.test_start.add_listener(_on_test_start)

@@ -48,6 +48,8 @@ class Session:
         self.options = options
         self.issuing = True
         self.ended_ns = 0
+        #: No source of open arrivals begins before this: generators agree on it.
+        self.begins_ns = 0
         self.watch = Watch()
         self.vitals = Vitals()
         self.routes = open_routes(options, targets)
@@ -107,7 +109,9 @@ class Session:
         else:
             offsets = poisson(options.user_rate, (options.seed, self._sources))
         ask = next_request
-        number = self._pacer.add(time.monotonic_ns(), offsets, lambda due: self._fire(ask(), due, deadline_s))
+        number = self._pacer.add(
+            max(time.monotonic_ns(), self.begins_ns), offsets, lambda due: self._fire(ask(), due, deadline_s)
+        )
         self._sounding.add(number)
         return number
 

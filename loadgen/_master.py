@@ -1,0 +1,213 @@
+"""Locust's master: it keeps the book, adds up the last snapshot of each generator, and a barrier ends the run."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from capacity.hlog import tag_of
+from capacity.tally import Series, Tally
+from loadgen._book import Outcome
+from loadgen._clock import PING, answer_pings
+from loadgen._gate import CAP, door, guard
+from loadgen._keeper import TICK_S, Keeper, finish, say
+from loadgen._node import DRAIN, EXHAUSTED, PLAN, SNAPSHOT, START
+from loadgen._recorder import difference
+from loadgen._seal import TOKEN_VARIABLE, secret
+from loadgen._session import DRAIN_GRACE_S, Session
+from loadgen._snapshot import Snapshot, added
+from loadgen._vitals import Vitals
+
+#: What the master adds to the deadline before it gives a generator up at the end of a run. One that Locust has missed
+#: for seconds already gets this alone.
+BARRIER_GRACE_S = 5.0
+#: How long ahead the master says when schedules or measuring begin: longer than a message takes.
+AHEAD_NS = 200_000_000
+#: What a snapshot may have on the wire for each series of the run, beside what any message may.
+SERIES_CAP = 256 << 10
+
+MALFORMED = "malformed snapshots"
+CONTRADICTING = "snapshots with less than the one before"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A snapshot, and when it came, in seconds after the run began."""
+
+    snapshot: Snapshot
+    at_s: float
+
+
+class Master(Keeper):
+    """Locust's master: the last snapshot of each generator is what the run is made of."""
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self._run = ""
+        self._began = 0.0
+        self._clients: list[str] = []
+        self._tags: dict[str, Series] = {}
+        self._last: dict[str, Heard] = {}
+        self._exhausted: set[str] = set()
+        self._written: dict[Series, Tally] = {}
+        self._heard = Event()
+        door.custom |= {SNAPSHOT, EXHAUSTED, PING}
+        guard(self.runner)
+        answer_pings(self.runner)
+        self.runner.register_message(SNAPSHOT, self._take_snapshot)
+        self.runner.register_message(EXHAUSTED, self._take_exhausted)
+        self._warn_of_strangers()
+
+    def _warn_of_strangers(self) -> None:
+        host = self.runner.master_bind_host
+        if host in ("*", "0.0.0.0", "::") and not secret():
+            say(
+                f"warning: anybody who reaches port {self.runner.server.port} of this host can take part in the run: "
+                f"--master-bind-host says which interface, and a --run-token (or {TOKEN_VARIABLE}) who may"
+            )
+
+    def begin(self) -> None:
+        options, catalogue = self._find()
+        self._run = uuid.uuid4().hex
+        self._clients = sorted(client.id for client in self.runner.clients.all)
+        self._tags = {tag_of(target.series, "latency"): target.series for target in self._targets}
+        self._last = {}
+        self._exhausted = set()
+        self._written = {}
+        door.refused.clear()
+        door.cap = CAP + SERIES_CAP * len(self._tags)
+        rehearsal = Session(options, self._targets)
+        self._book = self._open_book(options, catalogue, rehearsal)
+        rehearsal.close()
+        self._began = time.monotonic()
+        plan = {
+            "run": self._run,
+            "clients": self._clients,
+            "begins_ns": time.monotonic_ns() + AHEAD_NS,
+            "targets": [target.to_wire() for target in self._targets],
+            "plan": {**self._book.plan, "run": self._run, "clients": self._clients, "tags": list(self._tags)},
+        }
+        setattr(self.environment.parsed_options, PLAN, plan)
+        self._start_ticking()
+
+    def ramped(self) -> None:
+        if self._book is None or self._options is None:
+            return
+        ahead = AHEAD_NS + self._options.warmup_ns
+        at = time.monotonic_ns() + ahead
+        if self._measuring is None:
+            self._measuring = gevent.spawn_later(ahead / 1e9, self._book.measuring_begins)
+        self.runner.send_message(START, {"run": self._run, "measuring_ns": at, "ahead_ns": ahead})
+
+    def tick(self) -> None:
+        assert self._book is not None
+        total = self._added("totals")
+        try:
+            gained = {series: difference(tally, self._written.get(series, Tally())) for series, tally in total.items()}
+        except ValueError:
+            door.refused[CONTRADICTING] += 1
+            return
+        self._book.interval(gained)
+        self._written = total
+        in_flight = dict.fromkeys(total, 0)
+        for heard in self._last.values():
+            for series, number in heard.snapshot.in_flight.items():
+                in_flight[series] += number
+        self.onlooker.tick(gained, in_flight)
+        self._stop_if_resolved(total, self._dependence)
+
+    def _dependence(self) -> dict[Series, float]:
+        longest: dict[Series, float] = {}
+        for heard in self._last.values():
+            for series, samples in heard.snapshot.dependence.items():
+                longest[series] = max(samples, longest.get(series, 1.0))
+        return longest
+
+    def drain(self) -> None:
+        if not self.running:
+            return
+        assert self._options is not None
+        for client in self.runner.clients.all:
+            self.runner.send_message(DRAIN, {"run": self._run}, client.id)
+        now = time.monotonic()
+        lost = now + BARRIER_GRACE_S
+        limit = lost + self._options.deadline_ns / 1e9 + DRAIN_GRACE_S
+        while (now := time.monotonic()) < limit:
+            awaited = self._awaited(missed=now < lost)
+            if not awaited:
+                return
+            self._heard.clear()
+            self._heard.wait(min(limit - now, TICK_S))
+
+    def _awaited(self, *, missed: bool) -> list[str]:
+        """Generators that have not sent their last snapshot; with or without those that Locust misses."""
+        present = {client.id for client in self.runner.clients.all if missed or client.state != "missing"}
+        return [c for c in self._clients if c in present and not (c in self._last and self._last[c].snapshot.final)]
+
+    def end(self) -> None:
+        if not self.running:
+            return
+        self._stop_ticking()
+        self._until = None
+        self.tick()
+        generators = [self._generator(client) for client in sorted({*self._clients, *self._last})]
+        snapshots = [heard.snapshot for heard in self._last.values()]
+        firsts: dict[Series, int] = {}
+        vitals = Vitals()
+        for snapshot in snapshots:
+            for series, ns in snapshot.first_ns.items():
+                firsts[series] = max(ns, firsts.get(series, 0))
+            if snapshot.vitals is not None:
+                vitals.add(snapshot.vitals)
+        warmup = self._added("warmups")
+        measured_s = max((snapshot.measured_s for snapshot in snapshots), default=0.0)
+        refused = dict(door.refused)
+        self._close(Outcome(self._written, warmup, firsts, measured_s, generators, vitals, refused))
+
+    def _generator(self, client: str) -> dict[str, Any]:
+        heard = self._last.get(client)
+        snapshot = heard.snapshot if heard else None
+        return {
+            "client": client,
+            "host": snapshot.host if snapshot else "",
+            "requests": sum(tally.requests for tally in snapshot.totals.values()) if snapshot else 0,
+            "last_sequence": snapshot.sequence if snapshot else 0,
+            "complete": bool(snapshot and snapshot.final),
+            "last_s": round(heard.at_s, 3) if heard else None,
+            "offset_us": snapshot.offset_us if snapshot else None,
+            "round_trip_us": snapshot.round_trip_us if snapshot else None,
+        }
+
+    def _added(self, part: str) -> dict[Series, Tally]:
+        by_series: dict[Series, list[Any]] = {target.series: [] for target in self._targets}
+        for heard in self._last.values():
+            for series, tally in getattr(heard.snapshot, part).items():
+                by_series[series].append(tally)
+        return {series: added(tallies) for series, tallies in by_series.items()}
+
+    def _take_snapshot(self, environment: Any, msg: Any, **_: Any) -> None:
+        try:
+            snapshot = Snapshot.unpack(msg.data, self._tags)
+            if snapshot.run != self._run or not self.running or snapshot.sequence <= self._sequence(msg.node_id):
+                return
+            self.onlooker.hear(msg.node_id, snapshot.host, snapshot.readings)
+            self._last[msg.node_id] = Heard(snapshot, time.monotonic() - self._began)
+        except ValueError:
+            door.refused[MALFORMED] += 1
+        self._heard.set()
+
+    def _sequence(self, client: str) -> int:
+        heard = self._last.get(client)
+        return heard.snapshot.sequence if heard else 0
+
+    def _take_exhausted(self, environment: Any, msg: Any, **_: Any) -> None:
+        if msg.data != {"run": self._run}:
+            return
+        self._exhausted.add(msg.node_id)
+        if self._exhausted >= set(self._clients):
+            gevent.spawn(finish, self.environment)

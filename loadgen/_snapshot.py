@@ -1,0 +1,229 @@
+"""A generator's cumulative state on its way to the master: only the buckets that hold something, checked on arrival.
+
+Its size depends on how many series there are and how their latencies spread, not on how many requests there were.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from capacity.histogram import HIGHEST_US, Histogram
+from capacity.hlog import tag_of
+from capacity.payload import FLOOR_US, LENGTH
+from capacity.tally import HISTOGRAMS, LATENCY_ERROR, Series, Tally
+from loadgen._vitals import Vitals
+
+#: A snapshot may unpack to this much, and so much more for each series of the run.
+BASE_BYTES = 2 << 20
+SERIES_BYTES = 1 << 20
+_TOP = int(np.searchsorted(FLOOR_US, HIGHEST_US, side="right")) - 1
+_MOST = 2**48
+
+
+class Buckets(NamedTuple):
+    """A histogram without its empty buckets: their numbers, ascending, and what each holds; shapes (k,)."""
+
+    numbers: npt.NDArray[np.uint16]
+    held: npt.NDArray[np.uint64]
+    sum_ns: int
+    min_ns: int
+    max_ns: int
+    above: int
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A Tally with its histograms as Buckets; empty ones are not there."""
+
+    due: int
+    answered: int
+    unsent: int
+    errors: dict[str, int]
+    bytes_in: int
+    bytes_out: int
+    histograms: dict[str, Buckets]
+
+    @property
+    def requests(self) -> int:
+        """Requests that were sent."""
+        return self.answered + sum(self.errors.values())
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a generator knows. Times in seconds or, where they are named so, in ns and µs."""
+
+    run: str
+    sequence: int
+    final: bool
+    host: str
+    measured_s: float
+    totals: dict[Series, Counted]
+    warmups: dict[Series, Counted]
+    first_ns: dict[Series, int]
+    dependence: dict[Series, float]
+    in_flight: dict[Series, int]
+    readings: list[Any]
+    offset_us: float | None
+    round_trip_us: float | None
+    vitals: Vitals | None
+
+    @classmethod
+    def unpack(cls, packed: object, known: Mapping[str, Series]) -> Self:
+        """What `pack` made, of series in `known` (by tag). ValueError on anything else, however large it unpacks."""
+        if not isinstance(packed, bytes):
+            raise ValueError("a snapshot is bytes")
+        try:
+            wire = msgpack.unpackb(_inflated(packed, BASE_BYTES + SERIES_BYTES * len(known)), raw=False)
+            return cls(
+                run=_text(wire["run"]),
+                sequence=_count(wire["sequence"]),
+                final=bool(wire["final"]),
+                host=_text(wire["host"]),
+                measured_s=_number(wire["measured_s"]),
+                totals={known[tag]: _counted(tally) for tag, tally in wire["total"].items()},
+                warmups={known[tag]: _counted(tally) for tag, tally in wire["warmup"].items()},
+                first_ns={known[tag]: _count(ns) for tag, ns in wire["first"].items()},
+                dependence={known[tag]: _number(samples) for tag, samples in wire["dependence"].items()},
+                in_flight={known[tag]: _count(number) for tag, number in wire["in_flight"].items()},
+                readings=list(wire["readings"]),
+                offset_us=None if wire["offset_us"] is None else float(wire["offset_us"]),
+                round_trip_us=None if wire["round_trip_us"] is None else _number(wire["round_trip_us"]),
+                vitals=Vitals.from_wire(wire["vitals"]) if wire["final"] else None,
+            )
+        except (KeyError, IndexError, TypeError, AttributeError, OverflowError, zlib.error, ValueError) as error:
+            raise ValueError(f"a snapshot came malformed: {error}") from None
+
+
+def pack(
+    *,
+    totals: Mapping[Series, Tally],
+    warmups: Mapping[Series, Tally],
+    first_ns: Mapping[Series, int],
+    dependence: Mapping[Series, float],
+    in_flight: Mapping[Series, int],
+    vitals: Vitals | None,
+    **rest: Any,
+) -> bytes:
+    """A Snapshot's fields, as the wire carries them."""
+    wire = {
+        **rest,
+        "total": {tag_of(series, "latency"): _to_wire(tally) for series, tally in totals.items()},
+        "warmup": {tag_of(series, "latency"): _to_wire(tally) for series, tally in warmups.items()},
+        "first": {tag_of(series, "latency"): ns for series, ns in first_ns.items()},
+        "dependence": {tag_of(series, "latency"): samples for series, samples in dependence.items()},
+        "in_flight": {tag_of(series, "latency"): number for series, number in in_flight.items()},
+        "vitals": None if vitals is None else vitals.to_wire(),
+    }
+    return zlib.compress(msgpack.packb(wire), 1)
+
+
+def added(tallies: Iterable[Counted]) -> Tally:
+    """The sum of many generators' tallies of one series."""
+    total = Tally()
+    parts: dict[str, list[Buckets]] = {}
+    for tally in tallies:
+        total.due += tally.due
+        total.answered += tally.answered
+        total.unsent += tally.unsent
+        total.bytes_in += tally.bytes_in
+        total.bytes_out += tally.bytes_out
+        for code, count in tally.errors.items():
+            total.errors[code] = total.errors.get(code, 0) + count
+        for name, buckets in tally.histograms.items():
+            parts.setdefault(name, []).append(buckets)
+    for name, several in parts.items():
+        histogram = total.histograms[name]
+        # Weights are floats, exact up to 2**53; no bucket here counts that far.
+        weights = np.concatenate([one.held for one in several]).astype(np.float64)
+        histogram.counts = np.bincount(np.concatenate([one.numbers for one in several]), weights, LENGTH).astype(
+            np.int64
+        )
+        histogram.count = int(histogram.counts.sum())
+        histogram.sum_ns = sum(one.sum_ns for one in several)
+        histogram.min_ns = min(one.min_ns for one in several)
+        histogram.max_ns = max(one.max_ns for one in several)
+        histogram.above = sum(one.above for one in several)
+    return total
+
+
+def _to_wire(tally: Tally) -> dict[str, Any]:
+    return {
+        "counts": [tally.due, tally.answered, tally.unsent, tally.bytes_in, tally.bytes_out],
+        "errors": dict(tally.errors),
+        "histograms": {name: _packed(histogram) for name, histogram in tally.histograms.items() if histogram.count},
+    }
+
+
+def _packed(histogram: Histogram) -> list[Any]:
+    used = np.flatnonzero(histogram.counts)
+    counts = histogram.counts[used].astype("<u8")
+    return [used.astype("<u2").tobytes(), counts.tobytes(), *histogram.exact[1:]]
+
+
+def _counted(wire: Mapping[str, Any]) -> Counted:
+    due, answered, unsent, bytes_in, bytes_out = (_count(value) for value in wire["counts"])
+    errors = {_text(code): _count(count) for code, count in wire["errors"].items()}
+    histograms = {_name(name): _buckets(*parts) for name, parts in wire["histograms"].items()}
+    failed = sum(errors.values())
+    for name, wanted in (("latency", answered), (LATENCY_ERROR, failed)):
+        held = int(histograms[name].held.sum()) if name in histograms else 0
+        if held != wanted:
+            raise ValueError(f"{name} holds {held} samples of {wanted}")
+    if due != answered + failed + unsent:
+        raise ValueError("counts contradict each other")
+    return Counted(due, answered, unsent, errors, bytes_in, bytes_out, histograms)
+
+
+def _buckets(index: bytes, counts: bytes, sum_ns: int, min_ns: int, max_ns: int, above: int) -> Buckets:
+    numbers, held = np.frombuffer(index, "<u2"), np.frombuffer(counts, "<u8")
+    if not 0 < numbers.size == held.size:
+        raise ValueError("buckets and their counts differ in number")
+    if int(numbers[-1]) >= LENGTH or not (numbers[1:] > numbers[:-1]).all():
+        raise ValueError("buckets are out of order")
+    if int(held.min()) == 0 or int(held.max()) >= _MOST:
+        raise ValueError("a bucket's count is out of range")
+    if not 0 <= min_ns <= max_ns or sum_ns < 0:
+        raise ValueError("a histogram's exact sum, minimum and maximum contradict each other")
+    if not 0 <= above <= (int(held[-1]) if int(numbers[-1]) == _TOP else 0):
+        raise ValueError("more samples out of range than the highest bucket holds")
+    return Buckets(numbers, held, _count(sum_ns), _count(min_ns), _count(max_ns), _count(above))
+
+
+def _inflated(packed: bytes, most: int) -> bytes:
+    inflate = zlib.decompressobj()
+    body = inflate.decompress(packed, most)
+    if not inflate.eof:
+        raise ValueError("cut short, or larger than one can be")
+    return body
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, (int, float)) or not 0 <= value < 1e18:
+        raise ValueError(f"{value!r} is not a number of this kind")
+    return float(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 255:
+        raise ValueError("a name is a short text")
+    return value
+
+
+def _name(value: object) -> str:
+    if value not in HISTOGRAMS:
+        raise ValueError(f"no histogram is called {value!r}")
+    return str(value)
