@@ -2,78 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.processes import free_port, hear_ctrl_c, served, wait_for
+from tools.cluster import GENERATORS, SIM, Cluster, counted
+from tools.processes import served, wait_for
 
-ROOT = Path(__file__).parents[2]
-SIM = ("--sim", "fixed:5ms", "--sim-host", "c5.large", "--sim-type", "eia2.medium")
-GENERATORS = 4
+from capacity.run import Run
 
-
-@dataclass
-class Cluster:
-    """A master and its generators, each a Locust process of its own."""
-
-    folder: Path
-    targets: tuple[str, ...]
-    port: int = field(default_factory=free_port)
-    master: subprocess.Popen[str] | None = None
-    generators: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    def start(self, *arguments: str, generators: int = GENERATORS, headless: bool = True) -> None:
-        where = ("--master-host", "127.0.0.1", "--master-port", str(self.port))
-        how = ("--headless", "-u", "8", "--expect-workers", str(generators)) if headless else ()
-        self.master = self._locust(
-            *("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", str(self.port), *how),
-            *("--targets", ",".join(self.targets), "--run-dir", "run", *arguments),
-        )
-        for _ in range(generators):
-            self.generators.append(self._locust("--worker", *where))
-
-    def _locust(self, *arguments: str) -> subprocess.Popen[str]:
-        log = (self.folder / f"locust-{len(self.generators)}-{'master' if self.master is None else 'worker'}.log").open(
-            "w"
-        )
-        with log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "locust", "-f", str(ROOT / "loadgen"), "--only-summary", *arguments],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                text=True,
-                cwd=self.folder,
-                env={**os.environ, "INFERLOAD_TARGETS": ""},
-                preexec_fn=hear_ctrl_c,
-            )
-
-    def wait(self, timeout: float = 60) -> int:
-        assert self.master is not None
-        code = self.master.wait(timeout)
-        for generator in self.generators:
-            generator.wait(timeout)
-        return code
-
-    def kill(self) -> None:
-        for process in (*self.generators, *filter(None, [self.master])):
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-
-    def document(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / "run" / "run.json").read_text())
-        return found
-
-    def counted(self) -> int:
-        return sum(row["requests"] + row["warmup"]["requests"] for row in self.document()["rows"])
+OWN = ("latency", "service", "lateness", "latency-error")
 
 
 @pytest.fixture
@@ -84,28 +24,93 @@ def cluster(serve: Callable[..., Any], tmp_path: Path) -> Iterator[Cluster]:
     made.kill()
 
 
-def under_way(cluster: Cluster) -> None:
-    wait_for(lambda: (cluster.folder / "run" / "run.hlog").exists() and served(*cluster.targets) > 200, 60)
+def end_by_run_time(cluster: Cluster) -> None:
+    cluster.start("-t", "3s")
 
 
-@pytest.mark.parametrize("ending", ["run-time", "ctrl-c", "sigterm to the master", "sigterm to a generator"])
-def test_every_ending_counts_what_the_targets_served(cluster: Cluster, ending: str) -> None:
-    cluster.start(*(("-t", "3s") if ending == "run-time" else ()), *(("-t", "6s") if "generator" in ending else ()))
-    under_way(cluster)
+def end_by_run_time_of_forks(cluster: Cluster) -> None:
+    cluster.start_forking("-t", "3s")
+
+
+def end_by_ctrl_c(cluster: Cluster) -> None:
+    cluster.start()
+    cluster.under_way()
     assert cluster.master is not None
+    cluster.master.send_signal(signal.SIGINT)
 
-    if ending == "ctrl-c":
-        cluster.master.send_signal(signal.SIGINT)
-    elif ending == "sigterm to the master":
-        cluster.master.terminate()
-    elif ending == "sigterm to a generator":
-        cluster.generators[0].terminate()
+
+def end_by_sigterm_to_the_master(cluster: Cluster) -> None:
+    cluster.start()
+    cluster.under_way()
+    assert cluster.master is not None
+    cluster.master.terminate()
+
+
+def end_one_by_sigterm(cluster: Cluster) -> None:
+    cluster.start("-t", "6s")
+    cluster.under_way()
+    cluster.generators[0].terminate()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [end_by_run_time, end_by_run_time_of_forks, end_by_ctrl_c, end_by_sigterm_to_the_master, end_one_by_sigterm],
+)
+def test_every_ending_counts_what_the_targets_served(cluster: Cluster, end: Callable[[Cluster], None]) -> None:
+    end(cluster)
     cluster.wait()
 
     document = cluster.document()
-    assert cluster.counted() == served(*cluster.targets)
+    assert counted(document) == served(*cluster.targets)
+    assert not document["incomplete"]
     assert [generator["complete"] for generator in document["generators"]] == [True] * GENERATORS
     assert sum(generator["requests"] for generator in document["generators"]) == sum(
         row["requests"] for row in document["rows"]
     )
     assert all(row["errors"] == {} for row in document["rows"])
+    for generator in document["generators"]:
+        # On one host all read the same clock, so an offset is all error, which half the way there and back bounds.
+        assert abs(generator["offset_us"]) <= generator["round_trip_us"] / 2 + 0.001
+    assert_the_same(cluster, document)
+
+
+def assert_the_same(cluster: Cluster, document: dict[str, Any]) -> None:
+    """The generators' own logs make the master's run: the same counts, and the same histograms bit for bit."""
+    gathered = cluster.gather()
+    ours, theirs = (Run.load(cluster.folder / name).histograms for name in ("gathered", "run"))
+    assert {key for key in ours if key[1] in OWN} == {key for key in theirs if key[1] in OWN}
+    assert ours
+    for key, histogram in ours.items():
+        assert histogram == theirs[key], key
+    for mine, masters in zip(gathered["ordinals"], document["ordinals"], strict=True):
+        for name in ("worker", "due", "answered", "errors", "unsent", "warmup", "latency_us", "service_us"):
+            assert mine[name] == masters[name], name
+    named = ("client", "host", "requests", "last_sequence", "complete")
+    assert [[g[name] for name in named] for g in gathered["generators"]] == [
+        [g[name] for name in named] for g in document["generators"]
+    ]
+
+
+def test_the_page_ends_one_run_and_begins_another(cluster: Cluster) -> None:
+    cluster.start_with_page()
+    cluster.under_way()
+    cluster.page("/stop")
+    wait_for(lambda: (cluster.folder / "run" / "run.json").exists())
+    first = cluster.document()
+    assert counted(first) == served(*cluster.targets)
+
+    cluster.page("/swarm", b"user_count=8&spawn_rate=8")
+    wait_for(lambda: served(*cluster.targets) > counted(first) + 200)
+    cluster.page("/stop")
+    wait_for(lambda: (cluster.folder / "run-2" / "run.json").exists())
+    assert cluster.master is not None
+    cluster.master.terminate()
+    cluster.wait()
+
+    second = cluster.document("run-2")
+    assert counted(first) + counted(second) == served(*cluster.targets)
+    assert not first["incomplete"]
+    assert not second["incomplete"]
+    assert {generator["client"] for generator in first["generators"]} == {
+        generator["client"] for generator in second["generators"]
+    }
