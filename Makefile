@@ -49,6 +49,7 @@ check: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
+	$(PY) tests/tools/audit.py
 	@rm -rf build/stubs && mkdir -p build/stubs
 	@$(PY) -m grpc_tools.protoc $(subst _out=.,_out=build/stubs,$(STUBS))
 	diff -r -x __init__.py -x __pycache__ worker/wire build/stubs/worker/wire

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from worker import server
     from worker.contexts import Context
     from worker.describe import Identity
+    from worker.models import Specification
     from worker.tensors import TensorSpec
 
 
@@ -31,16 +32,16 @@ def _real(options: ServeOptions, kind_name: str, ordinal: int) -> "tuple[Context
     # Only now: numpy and gRPC start their threads inside the environment too.
     from worker.contexts import PRECISIONS, ExecutionContext
     from worker.describe import Identity
-    from worker.models import read_specification, sha256
+    from worker.models import sha256
 
     if options.precision not in PRECISIONS:
         raise UsageError(f"--precision is {', '.join(PRECISIONS)}, not {options.precision!r}")
-    path: Path = options.model
+    path = _trusted(options, options.model)
     context = ExecutionContext(
         kind,
         ordinal,
         path,
-        read_specification(path, _inputs(options), options.name),
+        _specification(options, options.model, path),
         threads=options.cores_per_ordinal if kind_name == "cpu" else 0,
         precision=options.precision,
         inference_mode=options.inference_mode,
@@ -57,15 +58,15 @@ def _real(options: ServeOptions, kind_name: str, ordinal: int) -> "tuple[Context
 
 def _simulated(options: ServeOptions, ordinal: int) -> "tuple[Context, Identity]":
     from worker.describe import Identity
-    from worker.models import Specification, read_specification, sha256
+    from worker.models import Specification, sha256
     from worker.sim import DEFAULT_SPECIFICATION, SimulatedContext, Simulation, duration_ns
 
-    path = options.model
+    path = None if options.model is None else _trusted(options, options.model)
     specification = DEFAULT_SPECIFICATION
-    if path is not None:
-        specification = read_specification(path, _inputs(options))
+    if options.model is not None and path is not None:
+        specification = _specification(options, options.model, path)
         if not specification.outputs:
-            raise UsageError(f"{path} does not say what it gives, so it cannot be simulated")
+            raise UsageError(f"{options.model} does not say what it gives, so it cannot be simulated")
     elif options.inputs:
         takes = _inputs(options)
         gives = tuple(spec.model_copy(update={"name": f"output_{n}"}) for n, spec in enumerate(takes))
@@ -133,6 +134,24 @@ def server_options(options: ServeOptions, port: int, metrics_port: int | None) -
         Security(options.tls_cert, options.tls_key, options.tls_client_ca, options.token_file),
         metrics_port,
     )
+
+
+def _trusted(options: ServeOptions, path: Path) -> Path:
+    """Where to load the model from: a sealed copy of exactly the bytes that --sha256 names, or the file itself."""
+    from worker.models import sealed
+
+    return sealed(path, options.sha256) if options.sha256 else path
+
+
+def _specification(options: ServeOptions, named: Path, path: Path) -> "Specification":
+    """What the file at `path` says of itself; in words and in the model's name it is the one that the user named."""
+    from worker.models import read_specification
+
+    try:
+        found = read_specification(path, _inputs(options), options.name)
+    except UsageError as error:
+        raise UsageError(str(error).replace(str(path), str(named))) from None
+    return found.model_copy(update={"name": named.stem}) if found.name == path.stem != named.stem else found
 
 
 def _inputs(options: ServeOptions) -> "tuple[TensorSpec, ...]":

@@ -1,6 +1,9 @@
 """TorchScript files: the reference models' export, and the specification of inputs and outputs inside the file."""
 
+import fcntl
 import hashlib
+import os
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -74,6 +77,50 @@ def read_specification(path: Path, inputs: Sequence[TensorSpec] = (), name: str 
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sealed(path: Path, wanted: str) -> Path:
+    """A private copy of the file whose bytes have the SHA-256 `wanted` (hex): what is hashed is what will be loaded.
+
+    A TorchScript file is code, and the file at `path` can change between a look at it and loading it. The copy has no
+    name that another process could open for writing; on Linux the kernel refuses writes to it altogether. It lives as
+    long as this process. UsageError in one sentence where the file is not there, or is another one.
+    """
+    if len(wanted) != 64 or not set(wanted.lower()) <= set("0123456789abcdef"):
+        raise UsageError(f"--sha256 is 64 hexadecimal digits, as sha256sum prints them, not {wanted!r}")
+    digest = hashlib.sha256()
+    descriptor = _private_file()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+                _write_all(descriptor, piece)
+    except OSError as error:
+        os.close(descriptor)
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
+    if digest.hexdigest() != wanted.lower():
+        os.close(descriptor)
+        raise UsageError(f"{path} is not the file that --sha256 names: its SHA-256 is {digest.hexdigest()}")
+    if hasattr(fcntl, "F_ADD_SEALS"):
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return Path(f"/dev/fd/{descriptor}")
+
+
+_PIECE = 1 << 20
+
+
+def _private_file() -> int:
+    """A file without a name: in memory where the system has such files, else one that is deleted already."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("model", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _write_all(descriptor: int, piece: bytes) -> None:
+    left = memoryview(piece)
+    while left:
+        left = left[os.write(descriptor, left) :]
 
 
 def save(module: "torch.jit.ScriptModule", path: Path, specification: Specification) -> None:

@@ -21,6 +21,7 @@ class ServeOptions:
     """Every option but the ordinal and the port, which differ from worker to worker."""
 
     model: Annotated[Path | None, Argument(help="A TorchScript file; sim needs none.", show_default=False)] = None
+    sha256: Annotated[str, Option(help="Refuse a model file with another SHA-256: it is code.")] = ""
     host: Annotated[str, Option(help="The address to bind.")] = "127.0.0.1"
     host_type: Annotated[str | None, Option(help="What this host is called, as in c5.large; found unless told.")] = None
     name: Annotated[str | None, Option(help="The model's name for clients; the file's own unless told.")] = None

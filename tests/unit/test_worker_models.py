@@ -95,3 +95,27 @@ def test_example_tensors_are_in_range_and_the_same_each_time() -> None:
     values = torch.frombuffer(bytearray(tensor.data), dtype=torch.int64)
     assert 0 <= int(values.min()) <= int(values.max()) < 5
     assert tensor == spec.example_tensor(3)
+
+
+def test_the_bytes_that_were_hashed_are_the_bytes_that_are_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18.pt"
+    specification = models.export("resnet18", "trace", path)
+    digest = models.sha256(path)
+
+    sealed = models.sealed(path, digest.upper())
+    path.write_bytes(b"something else, put there after the look at it")
+
+    assert models.sha256(sealed) == digest
+    assert models.read_specification(sealed) == specification
+    torch.jit.load(str(sealed))
+    with sealed.open("r+b", buffering=0) as file, pytest.raises(OSError, match="not permitted"):
+        file.write(b"x")
+
+
+@pytest.mark.parametrize("wanted", ["0" * 64, "no digest", "ab" * 31])
+def test_another_file_than_the_one_named_is_refused_in_one_line(tmp_path: Path, wanted: str) -> None:
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"not what was asked for")
+    with pytest.raises(UsageError, match="--sha256") as raised:
+        models.sealed(path, wanted)
+    assert "\n" not in str(raised.value)
