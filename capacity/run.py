@@ -101,6 +101,10 @@ class Run:
         found = {series for series, _measure in self.histograms if _of(series, row)}
         return sorted(found, key=lambda series: series.worker)
 
+    def measures(self, row: Row) -> list[str]:
+        """The measures that run.hlog has of a row."""
+        return sorted({measure for series, measure in self.histograms if _of(series, row)})
+
     def histogram(self, row: Row, measure: str) -> Histogram | None:
         """A row's histogram of one measure; None where run.hlog has none of it."""
         found = [
