@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from capacity import hlog
 from capacity.confidence import samples_needed
 from capacity.histogram import Histogram
-from capacity.tally import LATENCY_ERROR, Series
+from capacity.tally import LATENCY_ERROR, Series, is_own
 
 _MOST_BINS = 120
 _TIMED = ("latency", LATENCY_ERROR)
@@ -77,7 +77,7 @@ class Course:
     def add(self, interval: hlog.Interval, series: Series, measure: str) -> None:
         """One interval of the log; those that span the whole run, as a worker's own clocks do, are left out."""
         begin, end = interval.start_s, interval.start_s + interval.length_s
-        if end <= self.start_s or measure in ("queue", "compute"):
+        if end <= self.start_s or is_own(measure):
             return
         middle = (max(begin, self.start_s) + end) / 2
         place = min(int((middle - self.start_s) / self.stretch_s), self.number - 1)

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 from capacity.hardware import HardwareCombination
 from capacity.histogram import Histogram
-from capacity.tally import HISTOGRAMS, Series
+from capacity.tally import Series, is_measure
 
 _LEGEND = '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"'
 _LINE = re.compile(r"(?:Tag=([^,\s]+),)?(\d+(?:\.\d+)?),(\d+(?:\.\d+)?),\d+(?:\.\d+)?,([A-Za-z0-9+/=]+)")
@@ -34,7 +34,7 @@ def tag_of(series: Series, measure: str) -> str:
 def parse_tag(tag: str) -> tuple[Series, str]:
     """What `tag_of` was given; ValueError on any other tag."""
     parts = [unquote(part) for part in tag.split("/")]
-    if len(parts) != 5 or parts[3] not in _ORIGIN.values() or parts[4] not in HISTOGRAMS:
+    if len(parts) != 5 or parts[3] not in _ORIGIN.values() or not is_measure(parts[4]):
         raise ValueError(f"'{tag}' is not a tag of this log")
     hardware, model, worker, origin, measure = parts
     return Series(HardwareCombination.parse(hardware), model, worker, origin == _ORIGIN[True]), measure

@@ -17,11 +17,12 @@ from typing import Any
 from capacity import hlog
 from capacity.document import JSON_NAME, Row, RunFile, WorkerInfo
 from capacity.hardware import Catalogue, HardwareCombination
+from capacity.histogram import Histogram
 from capacity.hlog import LogWriter, tag_of
 from capacity.run import HLOG_NAME, Run
 from capacity.slo import Slo
 from capacity.summary import build
-from capacity.tally import HISTOGRAMS, Series, Tally
+from capacity.tally import Series, Tally
 
 _Pool = tuple[HardwareCombination, str, bool]
 
@@ -152,9 +153,9 @@ def _counted(members: Sequence[Run], pool: _Pool, hardware: HardwareCombination)
 
 def _tally(run: Run, ordinal: Row, series: Series) -> Tally:
     tally = Tally(ordinal.due, ordinal.answered, ordinal.unsent, dict(ordinal.errors))
-    for name in HISTOGRAMS:
-        if (series, name) in run.histograms:
-            tally.histograms[name].add(run.histograms[series, name])
+    for (of, name), histogram in run.histograms.items():
+        if of == series:
+            tally.histograms.setdefault(name, Histogram()).add(histogram)
     held = tally.histograms["latency"].count
     if held != ordinal.answered:
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,10 +11,10 @@ from capacity.distribution import Distribution, mixed
 from capacity.hardware import HardwareCombination
 from capacity.histogram import Histogram
 from capacity.run import Row, Run
+from capacity.tally import pass_of, rows_of
 
 #: A run in which requests waited less than this share of their computing shows what they take beside waiting.
 _HARDLY_WAITED = 0.05
-_PASS = re.compile(r"pass-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -139,8 +138,8 @@ def _passes(said: _Said) -> dict[int, Distribution]:
     found: dict[int, Histogram] = defaultdict(Histogram)
     for run, row in said:
         for measure in run.measures(row):
-            if match := _PASS.fullmatch(measure):
-                found[int(match[1])].add(run.histogram(row, measure) or Histogram())
+            if (rows := rows_of(measure)) is not None:
+                found[rows].add(run.histogram(row, measure) or Histogram())
     if not found:
         for run, row in said:
             found[1].add(run.histogram(row, "compute") or Histogram())
@@ -178,5 +177,5 @@ def _overhead(said: _Said) -> Distribution:
 
 
 def _count(run: Run, row: Row, rows: int) -> int:
-    histogram = run.histogram(row, f"pass-{rows}") or run.histogram(row, "compute")
+    histogram = run.histogram(row, pass_of(rows)) or run.histogram(row, "compute")
     return histogram.count if histogram else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -11,6 +12,30 @@ from capacity.histogram import MEASURES, Histogram
 
 LATENCY_ERROR = "latency-error"
 HISTOGRAMS = (*MEASURES, LATENCY_ERROR)
+#: What workers measure of themselves, told once for the whole run; and how long forward passes held them, by rows.
+OWN = ("queue", "compute")
+_PASS = re.compile(r"pass-([1-9]\d{0,9})")
+
+
+def pass_of(rows: int) -> str:
+    """The measure of forward passes of so many rows."""
+    return f"pass-{rows}"
+
+
+def rows_of(measure: str) -> int | None:
+    """Of how many rows the passes of this measure are; None where it is another measure."""
+    match = _PASS.fullmatch(measure)
+    return int(match[1]) if match else None
+
+
+def is_measure(name: str) -> bool:
+    """Whether a histogram may be called so."""
+    return name in HISTOGRAMS or rows_of(name) is not None
+
+
+def is_own(name: str) -> bool:
+    """Whether workers measure this of themselves."""
+    return name in OWN or rows_of(name) is not None
 
 
 @dataclass(frozen=True)
@@ -99,7 +124,7 @@ class Tally:
                 bytes_out=_count(wire["bytes"][1]),
             )
             for name, parts in wire["histograms"].items():
-                if name not in HISTOGRAMS:
+                if not is_measure(name):
                     raise ValueError(f"no histogram is called {name!r}")
                 payload, count, sum_ns, min_ns, max_ns, above = parts
                 if not isinstance(payload, bytes):

@@ -16,6 +16,7 @@ import gevent
 
 from capacity.confidence import Check
 from capacity.hardware import Catalogue
+from capacity.histogram import Histogram
 from capacity.hlog import LogWriter, tag_of
 from capacity.run import RunFile, build
 from capacity.tally import Series, Tally
@@ -108,7 +109,7 @@ class Book:
             own = own_histograms(self._before.get(target.address), after.get(target.address))
             for measure, histogram in own.items():
                 if histogram.count and target.series in totals:
-                    totals[target.series].histograms[measure].add(histogram)
+                    totals[target.series].histograms.setdefault(measure, Histogram()).add(histogram)
                     self._log.write(0.0, self._last, tag_of(target.series, measure), histogram)
         self._log.close()
         file = build(

@@ -16,7 +16,7 @@ from capacity.hardware import Catalogue, HardwareCombination
 from capacity.histogram import Histogram
 from capacity.hlog import parse_tag, tag_of
 from capacity.run import WorkerInfo
-from capacity.tally import Series
+from capacity.tally import OWN, Series, pass_of
 from loadgen._access import Access
 from loadgen._grpcio import open_channel
 from loadgen._options import TARGETS_FILE, Options, WrongInput
@@ -257,17 +257,20 @@ def snapshot(address: str, access: Access) -> Any | None:
 
 
 def own_histograms(before: Any | None, after: Any | None) -> dict[str, Histogram]:
-    """`queue` and `compute` between two snapshots of one process; empty where the worker was restarted or has none."""
+    """`queue`, `compute` and `pass-1`, `pass-2`, … (rows) between two snapshots of one process; empty where the worker
+    was restarted or has none."""
     if before is None or after is None or before.instance_id != after.instance_id:
         return {}
-    found = {}
-    for measure in ("queue", "compute"):
-        if measure in after.histograms:
-            later = _histogram(after.histograms[measure])
-            found[measure] = (
-                later.subtract(_histogram(before.histograms[measure])) if measure in before.histograms else later
-            )
-    return found
+    earlier = _measures(before)
+    return {
+        measure: histogram.subtract(earlier[measure]) if measure in earlier else histogram
+        for measure, histogram in _measures(after).items()
+    }
+
+
+def _measures(taken: Any) -> dict[str, Histogram]:
+    found = {measure: _histogram(taken.histograms[measure]) for measure in OWN if measure in taken.histograms}
+    return found | {pass_of(rows): _histogram(histogram) for rows, histogram in taken.passes.items()}
 
 
 def _histogram(wire: Any) -> Histogram:

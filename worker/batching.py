@@ -103,14 +103,16 @@ class Batcher:
         context: Context,
         policy: Policy,
         loop: asyncio.AbstractEventLoop,
-        on_execution: Callable[[int, Ran], None] = lambda rows, ran: None,
+        on_execution: Callable[[int, Ran, int], None] = lambda rows, ran, held_ns: None,
     ) -> None:
         self._context = context
         self._policy = policy
         self._loop = loop
         self._on_execution = on_execution
         self._mailbox: SimpleQueue[Job | Callable[[], None] | None] = SimpleQueue()
-        self._finished: deque[tuple[int, Ran | BaseException, list[Job]]] = deque()
+        self._finished: deque[tuple[int, Ran | BaseException, list[Job], int]] = deque()
+        # How long the executor took to hand its last pass over: that keeps the next one waiting.
+        self._handing_ns = 0
         self._woken = False
         self._active: set[Job] = set()
         # The executor's own: one queue a priority level.
@@ -282,23 +284,25 @@ class Batcher:
             result = self._context.run([job.inputs for job in jobs])
         except BaseException as error:
             result = error
-        self._finished.append((rows, result, jobs))
+        over_ns = time.monotonic_ns()
+        self._finished.append((rows, result, jobs, over_ns - jobs[0].begun_ns + self._handing_ns))
         # One wake-up of the loop serves all that has finished until it comes.
         if not self._woken:
             self._woken = True
             self._loop.call_soon_threadsafe(self._hand_over)
+        self._handing_ns = time.monotonic_ns() - over_ns
 
     # And this in the event loop's again.
 
     def _hand_over(self) -> None:
         self._woken = False  # first, so that what finishes from here on wakes the loop again
         while self._finished:
-            rows, result, jobs = self._finished.popleft()
+            rows, result, jobs, held_ns = self._finished.popleft()
             if isinstance(result, BaseException):
                 for job in jobs:
                     _fail(job.future, result)
             else:
-                self._on_execution(rows, result)
+                self._on_execution(rows, result, held_ns)
                 for job, outputs in zip(jobs, result.outputs, strict=True):
                     _succeed(job.future, Done(outputs, result, job.begun_ns - job.arrived_ns))
 

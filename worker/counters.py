@@ -11,6 +11,8 @@ from worker.contexts import Ran
 from worker.histograms import Histogram
 
 BULK = 256
+# Batch sizes that have a histogram of their own: who sends rows of any number does not fill the memory.
+MOST_SIZES = 64
 
 
 @dataclass
@@ -56,13 +58,15 @@ class Counters:
     batches: dict[int, BatchSize] = field(default_factory=dict)
     queue_histogram: Histogram = field(default_factory=Histogram)
     compute_histogram: Histogram = field(default_factory=Histogram)
+    # How long forward passes held the executor, by rows.
+    pass_histograms: dict[int, Histogram] = field(default_factory=dict)
     # Passes and requests not yet added up: doing that in bulk takes it out of the path of each request.
-    _passes: list[tuple[int, Ran]] = field(default_factory=list)
+    _passes: list[tuple[int, Ran, int]] = field(default_factory=list)
     _requests: list[tuple[Ran, int, int]] = field(default_factory=list)
 
-    def executed(self, rows: int, ran: Ran) -> None:
-        """One forward pass over `rows` rows."""
-        self._passes.append((rows, ran))
+    def executed(self, rows: int, ran: Ran, held_ns: int) -> None:
+        """One forward pass over `rows` rows, for which the executor could do nothing else for `held_ns`."""
+        self._passes.append((rows, ran, held_ns))
 
     def succeeded(self, ran: Ran, queue_ns: int, took_ns: int) -> None:
         """One request answered, as part of a forward pass."""
@@ -80,13 +84,18 @@ class Counters:
         """Adds up what has come in. To be called before anything but requests, answered, errors and fail is read."""
         passes, self._passes = self._passes, []
         requests, self._requests = self._requests, []
-        for rows, ran in passes:
+        held: dict[int, list[int]] = {}
+        for rows, ran, held_ns in passes:
             self.executions += 1
             self.inferences += rows
             size = self.batches.setdefault(rows, BatchSize())
             size.input.add(ran.input_ns)
             size.infer.add(ran.infer_ns)
             size.output.add(ran.output_ns)
+            held.setdefault(rows, []).append(held_ns)
+        for rows, values in held.items():
+            if rows in self.pass_histograms or len(self.pass_histograms) < MOST_SIZES:
+                self.pass_histograms.setdefault(rows, Histogram()).record(values)
         if not requests:
             return
         for ran, queue_ns, took_ns in requests:

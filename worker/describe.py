@@ -130,6 +130,7 @@ class AcceleratorService:
                 "queue": _histogram(counters.queue_histogram),
                 "compute": _histogram(counters.compute_histogram),
             },
+            passes={rows: _histogram(histogram) for rows, histogram in counters.pass_histograms.items()},
             process_peak_bytes=process_peak_bytes(),
             accelerator_peak_bytes=self._context.peak_bytes(),
         )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from worker import metrics
 from worker.contexts import Ran
-from worker.counters import BULK, Counters
+from worker.counters import BULK, MOST_SIZES, Counters
 from worker.histograms import HIGHEST_US, Histogram
 
 DURATIONS = st.lists(st.integers(0, 2 * HIGHEST_US * 1000) | st.integers(0, 5_000_000), max_size=50)
@@ -44,7 +44,7 @@ def test_counters_agree_whenever_they_are_read() -> None:
     counters = Counters()
     ran = Ran([], 1, 20, 300)
     for _ in range(BULK + 3):
-        counters.executed(2, ran)
+        counters.executed(2, ran, 330)
         counters.succeeded(ran, 5, 400)
     counters.failed("INTERNAL", 7)
     counters.settle()
@@ -56,6 +56,17 @@ def test_counters_agree_whenever_they_are_read() -> None:
     assert counters.queue_histogram.count == counters.compute_histogram.count == done
     assert counters.compute_histogram.sum_ns == 321 * done
     assert counters.errors == {"INTERNAL": 1}
+    assert (counters.pass_histograms[2].count, counters.pass_histograms[2].sum_ns) == (done, 330 * done)
+
+
+def test_passes_of_any_number_of_rows_do_not_fill_the_memory() -> None:
+    counters = Counters()
+    for rows in [*range(1, MOST_SIZES + 10), 1]:
+        counters.executed(rows, Ran([], 0, 1, 0), 2)
+    counters.settle()
+    assert set(counters.pass_histograms) == set(range(1, MOST_SIZES + 1))
+    assert counters.pass_histograms[1].count == 2
+    assert counters.executions == MOST_SIZES + 10
 
 
 def page(counters: Counters) -> str:
@@ -64,7 +75,7 @@ def page(counters: Counters) -> str:
 
 def test_the_metrics_page_adds_up() -> None:
     counters = Counters()
-    counters.executed(3, Ran([], 0, 2_000_000, 0))
+    counters.executed(3, Ran([], 0, 2_000_000, 0), 2_100_000)
     counters.succeeded(Ran([], 0, 2_000_000, 0), 300_000, 2_400_000)
     counters.failed("UNAVAILABLE", 1)
     values = dict(line.rsplit(" ", 1) for line in page(counters).splitlines() if not line.startswith("#"))

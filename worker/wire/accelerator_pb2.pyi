@@ -109,7 +109,7 @@ class Histogram(_message.Message):
     def __init__(self, payload: _Optional[bytes] = ..., count: _Optional[int] = ..., sum_ns: _Optional[int] = ..., min_ns: _Optional[int] = ..., max_ns: _Optional[int] = ..., lowest_us: _Optional[int] = ..., highest_us: _Optional[int] = ..., digits: _Optional[int] = ..., above: _Optional[int] = ...) -> None: ...
 
 class SnapshotResponse(_message.Message):
-    __slots__ = ("instance_id", "sequence", "uptime_ns", "requests", "answered", "errors", "executions", "histograms", "process_peak_bytes", "accelerator_peak_bytes")
+    __slots__ = ("instance_id", "sequence", "uptime_ns", "requests", "answered", "errors", "executions", "histograms", "process_peak_bytes", "accelerator_peak_bytes", "passes")
     class ErrorsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -124,6 +124,13 @@ class SnapshotResponse(_message.Message):
         key: str
         value: Histogram
         def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
+    class PassesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: Histogram
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[Histogram, _Mapping]] = ...) -> None: ...
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     UPTIME_NS_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +141,7 @@ class SnapshotResponse(_message.Message):
     HISTOGRAMS_FIELD_NUMBER: _ClassVar[int]
     PROCESS_PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
     ACCELERATOR_PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PASSES_FIELD_NUMBER: _ClassVar[int]
     instance_id: str
     sequence: int
     uptime_ns: int
@@ -144,4 +152,5 @@ class SnapshotResponse(_message.Message):
     histograms: _containers.MessageMap[str, Histogram]
     process_peak_bytes: int
     accelerator_peak_bytes: int
-    def __init__(self, instance_id: _Optional[str] = ..., sequence: _Optional[int] = ..., uptime_ns: _Optional[int] = ..., requests: _Optional[int] = ..., answered: _Optional[int] = ..., errors: _Optional[_Mapping[str, int]] = ..., executions: _Optional[int] = ..., histograms: _Optional[_Mapping[str, Histogram]] = ..., process_peak_bytes: _Optional[int] = ..., accelerator_peak_bytes: _Optional[int] = ...) -> None: ...
+    passes: _containers.MessageMap[int, Histogram]
+    def __init__(self, instance_id: _Optional[str] = ..., sequence: _Optional[int] = ..., uptime_ns: _Optional[int] = ..., requests: _Optional[int] = ..., answered: _Optional[int] = ..., errors: _Optional[_Mapping[str, int]] = ..., executions: _Optional[int] = ..., histograms: _Optional[_Mapping[str, Histogram]] = ..., process_peak_bytes: _Optional[int] = ..., accelerator_peak_bytes: _Optional[int] = ..., passes: _Optional[_Mapping[int, Histogram]] = ...) -> None: ...
