@@ -17,6 +17,19 @@ def sequential_per_100k(price_per_hour: float, mean_us: float, count: int = 1) -
     return price_per_hour / _SECONDS_PER_HOUR * mean_us / 1e6 * _INFERENCES / count
 
 
+def rate_per_100k(price_per_hour: float, rps: float) -> float:
+    """The price of 100,000 inferences at this many a second, which all that the price buys gets through together."""
+    return price_per_hour / _SECONDS_PER_HOUR / rps * _INFERENCES
+
+
+def rates_per_100k(price_per_hour: float, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The prices at both ends of an interval of rates, the lower first; None where there is no interval, or it has a
+    rate of 0 in it."""
+    if ends is None or ends[0] <= 0:
+        return None
+    return rate_per_100k(price_per_hour, ends[1]), rate_per_100k(price_per_hour, ends[0])
+
+
 def size(count: float) -> str:
     """Bytes as a person reads them: 1.5 GiB."""
     power = 0

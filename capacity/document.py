@@ -114,15 +114,90 @@ class CostPer100k(_Frozen):
     sequential: Money | None = None
     sequential_interval: tuple[Money, Money] | None = None
     saturated: Money | None = None
+    saturated_interval: tuple[Money, Money] | None = None
     at_slo: Money | None = None
+    at_slo_interval: tuple[Money, Money] | None = None
     reasons: dict[str, str] = {}
 
 
 class SloRate(_Frozen):
-    """After a search: the highest rate that met the SLO, and the lowest that did not."""
+    """After a search: the highest rate that surely met the SLO, and the lowest that surely did not.
+
+    Between them `estimate_rps` is where a fit over all probes crosses the SLO; the crossing is within `interval` with
+    95 % confidence. `confirmed`: a fresh probe at the passing rate passed too.
+    """
 
     passing_rps: float | None = None
     failing_rps: float | None = None
+    estimate_rps: float | None = None
+    interval: tuple[float, float] | None = None
+    confirmed: bool = False
+
+
+class Saturation(_Frozen):
+    """The highest throughput that was seen while more was offered, a second; its interval is a 95 % one."""
+
+    rps: float | None = None
+    interval: tuple[float, float] | None = None
+
+
+class Probe(_Frozen):
+    """One rate, held for `seconds` after settling, with nothing of other probes in flight.
+
+    `rate_rps` was asked for, `offered_rps` was due, and `achieved_rps` is what was answered a second meanwhile.
+    `slo_us` is the SLO's first percentile with its interval. The verdict is null without an SLO. Where `valid` is
+    false, `checks` says what the generator could not do, and there is no verdict on the hardware. `in_row`: these
+    samples are the row's. In run.hlog its histograms are the intervals from `from_s` up to `to_s`.
+    """
+
+    number: int
+    phase: str
+    rate_rps: float
+    offered_rps: float
+    achieved_rps: float
+    achieved_interval: tuple[float, float] | None = None
+    seconds: float
+    from_s: float
+    to_s: float
+    due: Count
+    requests: Count
+    answered: Count
+    errors: dict[str, Count] = {}
+    unsent: Count = 0
+    latency_us: Measure = Measure()
+    service_us: Measure = Measure()
+    lateness_us: Measure = Measure()
+    queue_us: Measure = Measure()
+    compute_us: Measure = Measure()
+    dependence: float = Field(default=1.0, ge=1)
+    slo_us: Us | None = None
+    slo_interval: tuple[Us, Us | None] | None = None
+    verdict: Literal["PASS", "FAIL", "UNRESOLVED"] | None = None
+    reasons: list[str] = []
+    saturated: bool = False
+    valid: bool = True
+    checks: list[Check] = []
+    in_row: bool = False
+
+    @property
+    def failed_share(self) -> float:
+        """Errors and unsent requests of those that were due, 0 to 1."""
+        return 1 - self.answered / self.due if self.due else 0.0
+
+
+class CapacityCurve(_Frozen):
+    """Rates against latencies of one pool: what a search or the steps of a run found. `ended` says why it stopped."""
+
+    hardware: str
+    model: str
+    simulated: bool
+    shape: Literal["slo-search", "steps"]
+    slo: str | None = None
+    probes: list[Probe]
+    slo_rate: SloRate = SloRate()
+    saturation: Saturation = Saturation()
+    ended: str = ""
+    notes: list[str] = []
 
 
 class Row(_Frozen):
@@ -170,6 +245,7 @@ class Row(_Frozen):
     dependence: float = Field(default=1.0, ge=1)
     joules_per_inference: float | None = None
     slo_rate: SloRate = SloRate()
+    saturation: Saturation = Saturation()
     notes: list[str] = []
 
     @model_validator(mode="after")
@@ -201,6 +277,8 @@ class RunFile(_Frozen):
     workers: list[WorkerInfo] = []
     rows: list[Row]
     ordinals: list[Row] = []
+    # After --shape: one for each combination and model. A row then has the samples of the probe marked `in_row`.
+    curve: list[CapacityCurve] = []
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -11,7 +11,20 @@ from typing import Self
 from capacity import hlog, telemetry
 from capacity.confidence import Check
 from capacity.course import Course
-from capacity.document import JSON_NAME, CostPer100k, Measure, Memory, Row, RunFile, SloRate, Warmup, WorkerInfo
+from capacity.document import (
+    JSON_NAME,
+    CapacityCurve,
+    CostPer100k,
+    Measure,
+    Memory,
+    Probe,
+    Row,
+    RunFile,
+    Saturation,
+    SloRate,
+    Warmup,
+    WorkerInfo,
+)
 from capacity.histogram import Histogram
 from capacity.summary import build
 from capacity.tally import Series
@@ -20,13 +33,16 @@ from capacity.telemetry import Sample
 __all__ = [
     "HLOG_NAME",
     "JSON_NAME",
+    "CapacityCurve",
     "Check",
     "CostPer100k",
     "Measure",
     "Memory",
+    "Probe",
     "Row",
     "Run",
     "RunFile",
+    "Saturation",
     "SloRate",
     "Warmup",
     "WorkerInfo",
@@ -67,10 +83,17 @@ class Run:
         path = self.directory / HLOG_NAME
         if not path.is_file():
             return total, None
-        course = Course.over(path, self.file.duration_s)
+        searched = {
+            (found.hardware, found.model, found.simulated): [probe for probe in found.probes if probe.in_row]
+            for found in self.file.curve
+        }
+        # The rows of a search are of one probe each, which is no course of the whole run.
+        course = None if searched else Course.over(path, self.file.duration_s)
         tags: dict[str, tuple[Series, str]] = {}
         for interval in hlog.read(path):
             key = tags.get(interval.tag) or tags.setdefault(interval.tag, hlog.parse_tag(interval.tag))
+            if searched and not any(_within(interval, probe) for probe in searched.get(_pool(key[0]), ())):
+                continue
             total.setdefault(key, Histogram()).add(interval.histogram)
             if course is not None:
                 course.add(interval, *key)
@@ -80,6 +103,19 @@ class Run:
     def histograms(self) -> dict[tuple[Series, str], Histogram]:
         """Each series' and measure's histogram over the whole run, from run.hlog; empty if there is none."""
         return self._read[0]
+
+    def probes(self, curve: CapacityCurve) -> dict[int, dict[str, Histogram]]:
+        """The histograms of each probe of a curve, by its number and the measure, all workers of the pool together."""
+        found: dict[int, dict[str, Histogram]] = {probe.number: {} for probe in curve.probes}
+        path = self.directory / HLOG_NAME
+        for interval in hlog.read(path) if path.is_file() else ():
+            series, name = hlog.parse_tag(interval.tag)
+            if _pool(series) != (curve.hardware, curve.model, curve.simulated):
+                continue
+            for probe in curve.probes:
+                if _within(interval, probe):
+                    found[probe.number].setdefault(name, Histogram()).add(interval.histogram)
+        return found
 
     @property
     def course(self) -> Course | None:
@@ -94,7 +130,8 @@ class Run:
     @property
     def measured_from_s(self) -> float:
         """When measuring began, in seconds after the log's start."""
-        return self.course.start_s if self.course else 0.0
+        shown = [probe.from_s for curve in self.file.curve for probe in curve.probes if probe.in_row]
+        return self.course.start_s if self.course else min(shown, default=0.0)
 
     def members(self, row: Row) -> list[Series]:
         """The series of the log that a row is made of, by worker."""
@@ -111,6 +148,15 @@ class Run:
             histogram for (series, name), histogram in self.histograms.items() if name == measure and _of(series, row)
         ]
         return _added(found) if found else None
+
+
+def _pool(series: Series) -> tuple[str, str, bool]:
+    return series.hardware.name, series.model, series.simulated
+
+
+def _within(interval: hlog.Interval, probe: Probe) -> bool:
+    # Both are kept to the millisecond; nothing of another probe is in flight at either end.
+    return probe.from_s - 0.0005 < interval.start_s < probe.to_s - 0.0005
 
 
 def _of(series: Series, row: Row) -> bool:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from capacity.confidence import Check, interval_us, judge, mean_interval_us, samples_needed
-from capacity.cost import sequential_per_100k
-from capacity.document import CostPer100k, Measure, Memory, Row, RunFile, Warmup, WorkerInfo
+from capacity.cost import rate_per_100k, rates_per_100k, sequential_per_100k
+from capacity.document import (
+    CapacityCurve,
+    CostPer100k,
+    Measure,
+    Memory,
+    Row,
+    RunFile,
+    Saturation,
+    SloRate,
+    Warmup,
+    WorkerInfo,
+)
 from capacity.hardware import Catalogue, HardwareCombination, Unknown
 from capacity.histogram import Histogram
 from capacity.slo import Slo
@@ -36,18 +47,24 @@ def build(
     checks: list[Check],
     generators: list[dict[str, Any]],
     dependence: Mapping[Series, float] | None = None,
+    curve: Sequence[CapacityCurve] = (),
+    durations_s: Mapping[tuple[HardwareCombination, str, bool], float] | None = None,
 ) -> RunFile:
     """The run.json of a run of `duration_s` seconds; `dependence` is each series' autocorrelation time in samples.
+
+    After a search `curve` is what it found, and `durations_s` has each pool's own time.
 
     A Series' hardware is the whole pool that its worker is part of, so the workers of a pool share it. ValueError
     where a tally's counts contradict each other.
     """
     told = {worker.label: worker for worker in workers}
+    searched = {(found.hardware, found.model, found.simulated): found for found in curve}
     pools: dict[tuple[HardwareCombination, str, bool], list[Series]] = defaultdict(list)
     for series in tallies:
         pools[series.hardware, series.model, series.simulated].append(series)
 
     def row(members: list[Series], hardware: HardwareCombination, ordinal: bool) -> Row:
+        pool = members[0].hardware, members[0].model, members[0].simulated
         return _row(
             hardware,
             members,
@@ -58,10 +75,11 @@ def build(
             first_ns=max(
                 (first_requests_ns[series] for series in members if series in first_requests_ns), default=None
             ),
-            duration_s=duration_s,
+            duration_s=(durations_s or {}).get(pool, duration_s),
             slo=slo,
             catalogue=catalogue,
-            dependence=_dependence(members, tallies, dependence or {}),
+            dependence=pooled_dependence(members, tallies, dependence or {}),
+            found=None if ordinal else searched.get((pool[0].name, *pool[1:])),
         )
 
     rows, ordinals = [], []
@@ -86,6 +104,7 @@ def build(
         workers=workers,
         rows=rows,
         ordinals=ordinals,
+        curve=list(curve),
     )
 
 
@@ -109,6 +128,7 @@ def _row(
     slo: Slo | None,
     catalogue: Catalogue,
     dependence: float,
+    found: CapacityCurve | None,
 ) -> Row:
     latency = tally.histograms["latency"]
     lost = tally.failed + tally.unsent
@@ -143,6 +163,8 @@ def _row(
         memory_bytes=sum(peak or 0 for peak in peaks) or None,
         memory=memory,
         dependence=round(dependence, 3),
+        slo_rate=found.slo_rate if found else SloRate(),
+        saturation=found.saturation if found else Saturation(),
     )
     if slo:
         row = judged(row, slo, latency)
@@ -180,22 +202,38 @@ def price(row: Row, catalogue: Catalogue) -> Row:
     if isinstance(found, Unknown):
         return _unpriced(row, found.reason)
     mean = row.latency_us.mean
-    reasons = {
-        "saturated": "needs a run at its highest throughput",
-        "at_slo": "needs a search for the highest rate within the SLO",
-    }
+    reasons = {}
     if mean is None:
         reasons["sequential"] = "no request was answered"
     sequential = None if mean is None else sequential_per_100k(found.per_hour, mean, row.count)
     ends = row.latency_us.mean_interval
     low, high = (sequential_per_100k(found.per_hour, end, row.count) for end in ends or (0.0, 0.0))
+    saturated, passing, crossing = row.saturation.rps, row.slo_rate.passing_rps, row.slo_rate.interval
+    if saturated is None:
+        reasons["saturated"] = "needs a search that goes up to saturation (--shape steps or slo-search)"
+    if passing is None:
+        looked = row.slo_rate.failing_rps is not None
+        reasons["at_slo"] = (
+            f"no rate met the SLO: {row.slo_rate.failing_rps:.4g} requests a second missed it already"
+            if looked
+            else "needs a search for the highest rate within the SLO (--shape slo-search)"
+        )
+    if passing is not None and crossing is not None:
+        # The rate that passed is one of those that the SLO may allow.
+        crossing = min(crossing[0], passing), max(crossing[1], passing)
     return row.model_copy(
         update={
             "price_per_hour": found.per_hour,
             "currency": found.currency,
             "price_note": found.note,
             "cost_per_100k": CostPer100k(
-                sequential=sequential, sequential_interval=(low, high) if ends else None, reasons=reasons
+                sequential=sequential,
+                sequential_interval=(low, high) if ends else None,
+                saturated=None if saturated is None else rate_per_100k(found.per_hour, saturated),
+                saturated_interval=rates_per_100k(found.per_hour, row.saturation.interval),
+                at_slo=None if passing is None else rate_per_100k(found.per_hour, passing),
+                at_slo_interval=None if passing is None else rates_per_100k(found.per_hour, crossing),
+                reasons=reasons,
             ),
         }
     )
@@ -215,8 +253,8 @@ def judged(row: Row, slo: Slo, latency: Histogram) -> Row:
     )
 
 
-def _dependence(members: list[Series], tallies: Mapping[Series, Tally], times: Mapping[Series, float]) -> float:
-    """Of the pooled samples: their number over the independent ones' that the members have together."""
+def pooled_dependence(members: list[Series], tallies: Mapping[Series, Tally], times: Mapping[Series, float]) -> float:
+    """Autocorrelation time of pooled samples: their number over the independent ones' of all members together."""
     counts = {series: tallies[series].answered for series in members}
     effective = sum(count / times.get(series, 1.0) for series, count in counts.items())
     return max(sum(counts.values()) / effective, 1.0) if effective else 1.0

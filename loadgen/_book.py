@@ -15,7 +15,8 @@ from typing import Any
 import gevent
 
 from capacity.confidence import Check
-from capacity.hardware import Catalogue
+from capacity.document import CapacityCurve
+from capacity.hardware import Catalogue, HardwareCombination
 from capacity.histogram import Histogram
 from capacity.hlog import LogWriter, tag_of
 from capacity.run import RunFile, build
@@ -72,6 +73,11 @@ class Book:
         )
 
     @property
+    def at_s(self) -> float:
+        """Where the log is, in seconds after its start."""
+        return round(self._last, 3)
+
+    @property
     def plan(self) -> dict[str, Any]:
         """What generators write into their own logs of this run, in plain types."""
         return {
@@ -98,19 +104,36 @@ class Book:
         self._last = now
         self._log.flush()
 
-    def close(self, outcome: Outcome, checks: Sequence[Check]) -> RunFile:
-        """Adds the workers' own histograms, writes run.json, and returns what it says."""
+    def take_own(self, tallies: Mapping[Series, Tally], from_s: float = 0.0) -> dict[str, Any]:
+        """Adds what the workers' own clocks say since `measuring_begins` to the tallies, and to the log as of `from_s`.
+
+        Returns what each worker told, by address; the next time counts from here.
+        """
         after = _snapshots(self._targets, self._options.access)
-        totals = {series: tally.copy() for series, tally in outcome.totals.items()}
-        workers = []
         for target in self._targets:
-            if target.info is not None:
-                workers.append(_with_peaks(target, after.get(target.address)))
             own = own_histograms(self._before.get(target.address), after.get(target.address))
             for measure, histogram in own.items():
-                if histogram.count and target.series in totals:
-                    totals[target.series].histograms.setdefault(measure, Histogram()).add(histogram)
-                    self._log.write(0.0, self._last, tag_of(target.series, measure), histogram)
+                if histogram.count and target.series in tallies:
+                    tallies[target.series].histograms.setdefault(measure, Histogram()).add(histogram)
+                    self._log.write(from_s, self._last - from_s, tag_of(target.series, measure), histogram)
+        self._before = after
+        return after
+
+    def close(
+        self,
+        outcome: Outcome,
+        checks: Sequence[Check],
+        curve: Sequence[CapacityCurve] = (),
+        durations_s: Mapping[tuple[HardwareCombination, str, bool], float] | None = None,
+    ) -> RunFile:
+        """Adds the workers' own histograms, writes run.json, and returns what it says. After a search the outcome has
+        them already, and is of the probes that the rows show: `durations_s` says how long each pool's was.
+        """
+        totals = {series: tally.copy() for series, tally in outcome.totals.items()}
+        after = self.take_own({} if curve else totals)
+        workers = [
+            _with_peaks(target, after.get(target.address)) for target in self._targets if target.info is not None
+        ]
         self._log.close()
         file = build(
             started=self.started,
@@ -126,6 +149,8 @@ class Book:
             checks=list(checks),
             dependence=outcome.vitals.dependence,
             generators=[dict(generator) for generator in outcome.generators],
+            curve=curve,
+            durations_s=durations_s,
         )
         file.save(self.directory)
         return file
@@ -133,7 +158,8 @@ class Book:
     def _conditions(self, outcome: Outcome) -> dict[str, str]:
         return {
             **self._standing(),
-            "measured": f"{outcome.measured_s:.3g} s after a warm-up of {self._options.warmup_ns / 1e9:g} s",
+            "measured": f"{outcome.measured_s:.3g} s"
+            + (" of one probe" if self._options.shape else f" after a warm-up of {self._options.warmup_ns / 1e9:g} s"),
             "generators": f"{len(outcome.generators)} on {platform.node()}, {os.cpu_count()} cores",
         }
 
@@ -141,7 +167,9 @@ class Book:
         """The conditions that are known before the run."""
         options = self._options
         arrivals = f"{options.arrivals}, {self._users} users"
-        if options.is_open:
+        if options.shape:
+            arrivals += f" at the rates of {options.shape}, seed {options.seed}"
+        elif options.is_open:
             arrivals += f" of {options.user_rate:g}/s each, seed {options.seed}"
         else:
             arrivals += " (a user is one request in flight; due = sent)"

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from capacity import validity
-from capacity.confidence import Check
+from capacity.confidence import Check, samples_needed
 from capacity.histogram import Histogram
 from capacity.report import print_table
 from capacity.run import Run, RunFile
@@ -23,11 +23,14 @@ from loadgen._options import Options
 _ENOUGH_FOR_LITTLE = 200
 _ENOUGH_GAPS = 200
 _ENOUGH_BINS = 40
+_ENOUGH_FOR_P99 = samples_needed(99)
+#: Where a probe is far above what the hardware serves, more are in flight than may be.
+_OF_THE_HARDWARE = ("unsent requests", "offered rate")
 
 
 def checks_of(outcome: Outcome, options: Options) -> list[Check]:
     """Everything that is checked of the run itself, worst series or generator where there are several."""
-    checks = [_measured(outcome), _reported(outcome), *_refused(outcome)]
+    checks = whole_checks(outcome)
     vitals, totals = outcome.vitals, outcome.totals
     service = _pooled(totals.values(), "service")
     checks.append(validity.generator_processor(vitals.processor_share))
@@ -44,6 +47,28 @@ def checks_of(outcome: Outcome, options: Options) -> list[Check]:
             checks.append(validity.backlog(vitals.in_flight_course()))
     checks += _samples(totals, vitals.dependence, options)
     return checks
+
+
+def whole_checks(outcome: Outcome) -> list[Check]:
+    """Whether the run is all there."""
+    return [_measured(outcome), _reported(outcome), *_refused(outcome)]
+
+
+def probe_checks(outcome: Outcome, options: Options) -> list[Check]:
+    """What may be wrong with the generators in one probe. What the hardware does under too much load is no fault."""
+    vitals, totals = outcome.vitals, outcome.totals
+    service = _pooled(totals.values(), "service")
+    checks = [_reported(outcome), validity.generator_processor(vitals.processor_share)]
+    if vitals.lag.count:
+        checks.append(validity.loop_lag(vitals.lag, service, options.slo))
+    sent = [check for check in _schedule(outcome, options, service) if check.name not in _OF_THE_HARDWARE]
+    return [_doubted(check, vitals.lag.count, service.count) for check in checks + sent]
+
+
+def _doubted(check: Check, wakes: int, requests: int) -> Check:
+    """A P99 of fewer samples than one needs is the worst of them: that alone is no limit of the generator."""
+    few = {"event loop lag P99": wakes, "lateness P99": requests}.get(check.name, _ENOUGH_FOR_P99) < _ENOUGH_FOR_P99
+    return check.model_copy(update={"status": "WARN"}) if few and check.status == "FAIL" else check
 
 
 def _measured(outcome: Outcome) -> Check:

@@ -7,11 +7,13 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gevent
 from gevent.event import Event
+from gevent.lock import RLock
 
 from capacity.hardware import Catalogue
 from capacity.report import write_report
@@ -23,10 +25,13 @@ from loadgen._closing import checks_of, exit_code, show
 from loadgen._fleet import EmbeddedFleet
 from loadgen._onlooker import Onlooker
 from loadgen._options import Options, WrongInput
+from loadgen._probes import Order, Probes
 from loadgen._session import Session
+from loadgen._shapes import Shape, Sums
 from loadgen._target import Target, addresses, discover
 from loadgen._telemetry import Sampler
 from loadgen._until import Resolution
+from loadgen._vitals import Vitals
 
 TICK_S = 1.0
 
@@ -42,6 +47,8 @@ class Node(ABC):
         self._ticker: gevent.Greenlet | None = None
         self._tick_stop = Event()
         self._tick_stop.set()
+        #: Whoever ticks holds it.
+        self.turn = RLock()
 
     @property
     def running(self) -> bool:
@@ -83,7 +90,8 @@ class Node(ABC):
             due += TICK_S
             if self._tick_stop.wait(max(0.0, due - time.monotonic())):
                 return
-            self.tick()
+            with self.turn:
+                self.tick()
 
 
 class Keeper(Node):
@@ -98,6 +106,7 @@ class Keeper(Node):
         self._measuring: gevent.Greenlet | None = None
         self._finished: tuple[Path, Path, str] | None = None
         self._until: Resolution | None = None
+        self._shape: Shape | None = None
         self.onlooker = Onlooker(shown=environment.web_ui is not None)
 
     def embedded(self) -> EmbeddedFleet:
@@ -141,10 +150,39 @@ class Keeper(Node):
             users=self.runner.target_user_count,
         )
         self.onlooker.begin(book.directory, [target.series for target in self._targets], catalogue, options)
+        self._shape = Shape(self, book, options, self._targets, say=say, finish=finish) if options.shape else None
         return book
 
+    # -- what a search asks of its keeper -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def sources(self) -> list[int]:
+        """How many sources would take part in a probe, for each pool."""
+
+    @abstractmethod
+    def order(self, order: Order) -> None:
+        """Begins a probe, once all are told: its `begins_ns` is 0."""
+
+    @abstractmethod
+    def stop_probe(self, number: int) -> None:
+        """Nothing more is due in this probe."""
+
+    @abstractmethod
+    def rested(self, number: int) -> Vitals | None:
+        """The generators' notes of a probe that is over on all of them; None as long as it is not."""
+
+    @abstractmethod
+    def sums(self) -> Sums:
+        """What was measured so far, what was not, and how latencies of this probe depend on one another."""
+
+    @abstractmethod
+    def generators(self) -> list[dict[str, Any]]:
+        """Who takes part, and what is known of them."""
+
     def ramped(self) -> None:
-        if self._book is not None and self._options is not None and self._measuring is None:
+        if self._shape is not None:
+            self._shape.start()
+        elif self._book is not None and self._options is not None and self._measuring is None:
             self._measuring = gevent.spawn_later(self._options.warmup_ns / 1e9, self._book.measuring_begins)
 
     def _stop_if_resolved(self, totals: Mapping[Series, Tally], dependence: Callable[[], dict[Series, float]]) -> None:
@@ -159,7 +197,11 @@ class Keeper(Node):
             self._measuring.kill()
             self._measuring = None
         book, self._book = self._book, None
-        file = book.close(outcome, checks_of(outcome, self._options))
+        if self._shape is None:
+            file = book.close(outcome, checks_of(outcome, self._options))
+        else:
+            shape, self._shape = self._shape, None
+            file = shape.close(outcome)
         self.onlooker.end(book.directory, file)
         report = write_report([Run.load(book.directory)], book.directory, self._options.slo)
         code = exit_code(file, self._options)
@@ -196,8 +238,36 @@ class Alone(Keeper):
         self._book = self._open_book(options, catalogue, self.session)
         self._start_ticking()
 
+    def sources(self) -> list[int]:
+        return self._probes().sources
+
+    def order(self, order: Order) -> None:
+        self._probes().begin(replace(order, begins_ns=time.monotonic_ns()))
+
+    def stop_probe(self, number: int) -> None:
+        self._probes().stop(number)
+
+    def rested(self, number: int) -> Vitals | None:
+        probes = self._probes()
+        return probes.vitals if probes.done == number else None
+
+    def sums(self) -> Sums:
+        assert self.session is not None
+        recorder = self.session.recorder
+        totals = {series: tally.copy() for series, tally in recorder.total.items()}
+        warmups = {series: tally.copy() for series, tally in recorder.warmup.items()}
+        return Sums(totals, warmups, self.session.watch.dependence())
+
+    def generators(self) -> list[dict[str, Any]]:
+        return [{"client": self.runner.client_id, "complete": True}]
+
+    def _probes(self) -> Probes:
+        assert self.session is not None
+        assert self.session.probes is not None
+        return self.session.probes
+
     def ramped(self) -> None:
-        if self.session is not None:
+        if self.session is not None and self.session.probes is None:
             self.session.measure_from(time.monotonic_ns() + self.session.options.warmup_ns)
         super().ramped()
 
@@ -213,6 +283,8 @@ class Alone(Keeper):
         self._stop_if_resolved(self.session.recorder.total, self.session.watch.dependence)
 
     def drain(self) -> None:
+        if self._shape is not None:
+            self._shape.cut()
         if self.session is not None:
             self.session.drain()
 
@@ -224,6 +296,8 @@ class Alone(Keeper):
         session = self.session
         session.close()
         self.tick()
+        if self._shape is not None:
+            self._shape.rest()
         self.session = None
         recorder = session.recorder
         generator = {

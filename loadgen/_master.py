@@ -16,10 +16,12 @@ from loadgen._book import Outcome
 from loadgen._clock import PING, answer_pings
 from loadgen._gate import CAP, door, guard
 from loadgen._keeper import TICK_S, Keeper, finish, say
-from loadgen._node import DRAIN, EXHAUSTED, PLAN, SNAPSHOT, START
+from loadgen._node import DRAIN, EXHAUSTED, PLAN, PROBE, SNAPSHOT, START
+from loadgen._probes import Order
 from loadgen._recorder import difference
 from loadgen._seal import TOKEN_VARIABLE, secret
 from loadgen._session import DRAIN_GRACE_S, Session
+from loadgen._shapes import Sums
 from loadgen._snapshot import Snapshot, added
 from loadgen._vitals import Vitals
 
@@ -95,8 +97,40 @@ class Master(Keeper):
         setattr(self.environment.parsed_options, PLAN, plan)
         self._start_ticking()
 
+    def sources(self) -> list[int]:
+        told = [heard.snapshot.sources for heard in self._last.values()]
+        return [sum(counts) for counts in zip(*told, strict=True)] if told and all(told) else []
+
+    def order(self, order: Order) -> None:
+        when = {**vars(order), "begins_ns": time.monotonic_ns() + AHEAD_NS}
+        self.runner.send_message(PROBE, {"run": self._run, "order": when, "ahead_ns": AHEAD_NS})
+
+    def stop_probe(self, number: int) -> None:
+        self.runner.send_message(PROBE, {"run": self._run, "stop": number})
+
+    def rested(self, number: int) -> Vitals | None:
+        present = {client.id for client in self.runner.clients.all if client.state != "missing"}
+        last = [heard.snapshot for client, heard in self._last.items() if client in present]
+        if not last or any(snapshot.probe < number for snapshot in last):
+            return None
+        vitals = Vitals()
+        for snapshot in last:
+            if snapshot.vitals is not None and snapshot.probe == number:
+                vitals.add(snapshot.vitals)
+        return vitals
+
+    def sums(self) -> Sums:
+        return Sums(self._added("totals"), self._added("warmups"), self._dependence())
+
+    def generators(self) -> list[dict[str, Any]]:
+        present = {client.id for client in self.runner.clients.all if client.state != "missing"}
+        return [{"client": client, "complete": client in present} for client in self._clients]
+
     def ramped(self) -> None:
         if self._book is None or self._options is None:
+            return
+        if self._shape is not None:
+            super().ramped()
             return
         ahead = AHEAD_NS + self._options.warmup_ns
         at = time.monotonic_ns() + ahead
@@ -132,6 +166,8 @@ class Master(Keeper):
         if not self.running:
             return
         assert self._options is not None
+        if self._shape is not None:
+            self._shape.cut()
         for client in self.runner.clients.all:
             self.runner.send_message(DRAIN, {"run": self._run}, client.id)
         now = time.monotonic()
@@ -155,6 +191,8 @@ class Master(Keeper):
         self._stop_ticking()
         self._until = None
         self.tick()
+        if self._shape is not None:
+            self._shape.rest()
         generators = [self._generator(client) for client in sorted({*self._clients, *self._last})]
         snapshots = [heard.snapshot for heard in self._last.values()]
         firsts: dict[Series, int] = {}

@@ -24,6 +24,7 @@ from loadgen._clock import MastersClock
 from loadgen._closing import checks_of
 from loadgen._keeper import Node, feed_all, say
 from loadgen._options import Options
+from loadgen._probes import Order
 from loadgen._session import Session
 from loadgen._snapshot import pack
 from loadgen._target import Target
@@ -36,6 +37,7 @@ SNAPSHOT = "inferload_snapshot"
 EXHAUSTED = "inferload_exhausted"
 DRAIN = "inferload_drain"
 START = "inferload_start"
+PROBE = "inferload_probe"
 #: Attribute of the parsed options in which the master's plan travels with Locust's spawn message.
 PLAN = "inferload_plan"
 #: Where generators write their own logs, unless --local-dir says otherwise.
@@ -58,6 +60,7 @@ class Generator(Node):
         self._ending = RLock()
         self.runner.register_message(DRAIN, self._told_to_drain, concurrent=True)
         self.runner.register_message(START, self._told_to_start)
+        self.runner.register_message(PROBE, self._told_to_probe)
 
     def begin(self) -> None:
         plan = getattr(self.environment.parsed_options, PLAN)
@@ -72,6 +75,8 @@ class Generator(Node):
         self.session.begins_ns = self._clock.here(plan["begins_ns"]) or 0
         gevent.spawn(self._clock.measure)
         self._diary = Diary.open(options.local_dir or LOCAL, self.runner.client_id, Plan.model_validate(plan["plan"]))
+        if self.session.probes is not None:
+            self.session.probes.on_done = self._say_rested
         self._start_ticking()
 
     def ramped(self) -> None:
@@ -112,6 +117,22 @@ class Generator(Node):
         # Without an answer from the master's clock, all that is known is when it spoke.
         self.session.measure_from(agreed or time.monotonic_ns() + msg.data["ahead_ns"])
 
+    def _told_to_probe(self, environment: Any, msg: Any, **_: Any) -> None:
+        if self.session is None or self.session.probes is None or msg.data["run"] != self._run:
+            return
+        probes = self.session.probes
+        if (order := msg.data.get("order")) is None:
+            probes.stop(msg.data["stop"])
+            return
+        begins_ns = self._clock.here(order["begins_ns"]) or time.monotonic_ns() + msg.data["ahead_ns"]
+        probes.begin(Order(**{**order, "begins_ns": begins_ns}))
+
+    def _say_rested(self) -> None:
+        """A probe is over: the master hears of it at once."""
+        with self.turn:
+            if self.session is not None and self.running:
+                self.tick()
+
     def _say_exhausted(self) -> None:
         self.runner.send_message(EXHAUSTED, {"run": self._run})
 
@@ -126,15 +147,17 @@ class Generator(Node):
 
     def _send(self, *, final: bool) -> None:
         assert self.session is not None
-        recorder = self.session.recorder
-        if self._sequence % DEPENDENCE_EVERY == 0:
+        recorder, probes = self.session.recorder, self.session.probes
+        if probes is not None or self._sequence % DEPENDENCE_EVERY == 0:
             self._dependence = self.session.watch.dependence()
         packed = pack(
             totals=recorder.total,
             warmups=recorder.warmup,
             first_ns=recorder.first_requests_ns,
             in_flight=self.session.in_flight,
-            vitals=self.session.vitals if final else None,
+            vitals=self.session.vitals if final else probes.vitals if probes else None,
+            probe=probes.done if probes else 0,
+            sources=probes.sources if probes else [],
             run=self._run,
             sequence=self._sequence,
             final=final,

@@ -19,6 +19,7 @@ ARRIVALS = ("closed", "constant", "poisson")
 TRACE = "trace:"
 ROUTERS = ("pinned", "round-robin", "random", "least-outstanding")
 TRANSPORTS = ("wire", "grpcio")
+SHAPES = ("steps", "slo-search")
 
 #: Targets in the environment, for a command that a fleet runs (`worker fleet … -- locust …`).
 TARGETS_VARIABLE = "INFERLOAD_TARGETS"
@@ -30,7 +31,7 @@ RECORDED = frozenset(
     {
         *("targets", "arrivals", "user_rate", "seed", "max_in_flight", "router", "requests", "warmup", "deadline"),
         *("trace_scale", "trace_keep", "connections", "check_outputs", "expected"),
-        *("slo", "until", "transport", "model", "hardware", "input", "input_shape", "run_dir", "catalogue"),
+        *("slo", "until", "shape", "transport", "model", "hardware", "input", "input_shape", "run_dir", "catalogue"),
         *("host", "num_users", "spawn_rate", "run_time", "processes"),
     }
 )
@@ -70,6 +71,7 @@ class Options:
     local_dir: Path | None
     catalogue: Path | None
     by: str
+    shape: str
     strict: bool
     until_resolved: bool
 
@@ -84,7 +86,8 @@ class Options:
         if namespace.until and not namespace.slo:
             raise WrongInput("--until resolved: say which SLO is to be resolved, as in --slo p90=15ms")
         requests = _integer("--requests", namespace.requests, at_least=1) if namespace.requests else None
-        trace = namespace.arrivals.removeprefix(TRACE) if namespace.arrivals.startswith(TRACE) else ""
+        arrivals = _arrivals(namespace)
+        trace = arrivals.removeprefix(TRACE) if arrivals.startswith(TRACE) else ""
         return cls(
             targets=(namespace.targets or _host(namespace.host) or os.environ.get(TARGETS_VARIABLE, "")).strip(),
             access=_access(namespace),
@@ -92,7 +95,7 @@ class Options:
             check_outputs=_integer("--check-outputs", namespace.check_outputs, at_least=0),
             expected=_existing("--expected", namespace.expected),
             transport=_choice("--transport", namespace.transport, TRANSPORTS),
-            arrivals="trace" if trace else _choice("--arrivals", namespace.arrivals, (*ARRIVALS, "trace:FILE")),
+            arrivals="trace" if trace else _choice("--arrivals", arrivals, (*ARRIVALS, "trace:FILE")),
             trace=_existing("--arrivals", trace),
             trace_scale=_rate("--trace-scale", namespace.trace_scale),
             trace_keep=min(1.0, _rate("--trace-keep", namespace.trace_keep)),
@@ -114,6 +117,7 @@ class Options:
             local_dir=Path(namespace.local_dir) if namespace.local_dir else None,
             catalogue=_existing("--catalogue", namespace.catalogue),
             by=_choice("--by", namespace.by, ("combination", "ordinal")),
+            shape=namespace.shape,
             strict=bool(namespace.strict),
             until_resolved=bool(namespace.until and _choice("--until", namespace.until, ("resolved",))),
         )
@@ -129,7 +133,10 @@ def register(parser: Any) -> None:
         group.add_argument(name, default=default, help=text, metavar=metavar).include_in_web_ui = web
 
     add("--targets", "", "Addresses of workers, comma-separated, or @FILE as a fleet writes it.", metavar="A,B|@FILE")
-    add("--arrivals", "closed", f"How requests arrive: {', '.join(ARRIVALS)}, trace:FILE.", metavar="NAME")
+    kinds = f"How requests arrive: {', '.join(ARRIVALS)}, trace:FILE (closed; with --shape poisson)."
+    add("--arrivals", "", kinds, metavar="NAME")
+    shapes = "Searches: steps up to saturation, or slo-search for the highest rate within --slo."
+    add("--shape", "", shapes, metavar="|".join(SHAPES))
     add("--trace-scale", "1", "Plays a trace this many times as fast, bursts and all.", metavar="X")
     add("--trace-keep", "1", "Keeps this share of a trace's arrivals, at random.", metavar="SHARE")
     add("--user-rate", "1", "Arrivals a second of each user, where arrivals are open.", metavar="R", web=True)
@@ -168,6 +175,26 @@ def register(parser: Any) -> None:
     strict.include_in_web_ui = False
     add("--web-users", "", "Who may log in with --web-login: lines of name:hash.", metavar="FILE")
     add("--by", "combination", "Rows of the table at the end: combination or ordinal.", metavar="NAME")
+
+
+def default_arrivals(shape: str) -> str:
+    """How requests arrive where nothing says it: a search needs arrivals that do not wait for answers."""
+    return "poisson" if shape else "closed"
+
+
+def _arrivals(namespace: Any) -> str:
+    """What --arrivals says. Raises WrongInput where a shape of the load has no use for it or for another option."""
+    shape, arrivals = namespace.shape, namespace.arrivals or default_arrivals(namespace.shape)
+    if shape:
+        _choice("--shape", shape, SHAPES)
+        if arrivals not in ("poisson", "constant"):
+            raise WrongInput(f"--shape {shape} sets the rate of open arrivals: --arrivals poisson (or constant)")
+        if shape == "slo-search" and not namespace.slo:
+            raise WrongInput("--shape slo-search: say which SLO is searched for, as in --slo p90=15ms")
+        for option in ("requests", "until"):
+            if getattr(namespace, option):
+                raise WrongInput(f"--shape {shape} ends by itself or by -t: leave out --{option}")
+    return str(arrivals)
 
 
 def _host(host: str | None) -> str:

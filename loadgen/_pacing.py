@@ -73,11 +73,15 @@ class Pacer:
                 self._push(number, start_ns, offsets, fire)
         return fired
 
-    def close(self) -> None:
-        """Ends all sources. What is overdue at this moment is fired still, so that whoever fires can count it."""
-        self._greenlet.kill()
+    def catch_up(self) -> None:
+        """Fires what is overdue at this moment."""
         now_ns = time.monotonic_ns()
         while self._fire_overdue(now_ns, BURST):
             pass
+
+    def close(self) -> None:
+        """Ends all sources. What is overdue at this moment is fired still, so that whoever fires can count it."""
+        self._greenlet.kill()
+        self.catch_up()
         self._heap.clear()
         self._timer.close()

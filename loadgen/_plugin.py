@@ -44,6 +44,7 @@ def install() -> None:
 def _on_init(environment: Any, runner: Any, **_: Any) -> None:
     global _node
     options = environment.parsed_options
+    options.arrivals = options.arrivals or _options.default_arrivals(options.shape)
     # Locust's stop() asks this who called it. The first time takes 60 ms, in which nothing would be sent or received.
     inspect.stack()
     if isinstance(runner, WorkerRunner):
@@ -64,9 +65,18 @@ def _on_init(environment: Any, runner: Any, **_: Any) -> None:
     if options.num_users is None:
         # An embedded fleet has a worker on every core.
         options.num_users = len(found) or os.cpu_count() or 1
+        if options.shape:
+            # Each generator has a source for each target, so that every one of them is loaded alike.
+            options.num_users *= _generators(options)
     if options.spawn_rate is None:
         # Locust's default of one user a second makes the ramp-up longer than many runs.
         options.spawn_rate = min(options.num_users, 100)
+
+
+def _generators(options: Any) -> int:
+    """How many generators there will be, as far as the command line says it."""
+    forked = options.processes or 0
+    return max((os.cpu_count() or 1) if forked < 0 else forked, options.expect_workers if options.master else 1, 1)
 
 
 def _refuse(error: WrongInput) -> NoReturn:

@@ -79,6 +79,8 @@ class Recorder:
         self.warmup = {series: Tally() for series in lanes}
         self.measuring_from = NEVER
         self.last_done = 0
+        #: How many were answered so far, warm-up and all.
+        self.answered = 0
         self._interval = {series: Tally() for series in lanes}
 
     @property
@@ -93,6 +95,7 @@ class Recorder:
         for series, lane in self.lanes.items():
             rows, failed = lane.drain()
             if len(rows):
+                self.answered += len(rows)
                 measured = rows[:, 0] >= self.measuring_from
                 if lane.first_due is not None:
                     measured &= rows[:, 0] != lane.first_due

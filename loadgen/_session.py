@@ -14,6 +14,7 @@ from capacity.tally import Series
 from loadgen._arrivals import Arrival, constant, poisson, read_trace, trace
 from loadgen._options import Options, WrongInput
 from loadgen._pacing import Pacer
+from loadgen._probes import Probes, Source
 from loadgen._recorder import NEVER, Lane, Recorder
 from loadgen._reply import CANCELLED, UNSENT, Reply
 from loadgen._routes import Route, Router, open_routes
@@ -71,6 +72,8 @@ class Session:
         # What is there now stays for the run: the collector need not look through it again, for milliseconds each time.
         gc.collect()
         gc.freeze()
+        #: With --shape, what is sent is what probes ask for.
+        self.probes = Probes(self) if options.shape else None
         self._folder = gevent.spawn(self._fold)
 
     # -- the load path ------------------------------------------------------------------------------------------------
@@ -94,10 +97,19 @@ class Session:
                 self._see_whether_exhausted()
         return code
 
-    def source(self, next_request: Callable[[], tuple[Route, bytes] | None], deadline_s: float | None = None) -> int:
-        """A new source of open arrivals by --arrivals, from now on. Returns its number, for `silence`."""
+    def source(
+        self,
+        next_request: Callable[[], tuple[Route, bytes] | None],
+        pinned: Route,
+        candidates: Sequence[Route],
+        deadline_s: float | None = None,
+    ) -> int:
+        """A new source of open arrivals by --arrivals, from now on; with --shape, in each probe of the routes that it
+        may take. Returns its number, for `silence`."""
         options = self.options
         self._sources += self._share[1]
+        if self.probes is not None:
+            return self.probes.add(Source(self._sources, pinned, tuple(candidates), next_request, deadline_s))
         if self._pacer is None:
             self._pacer = Pacer()
         if self._trace is not None:
@@ -110,18 +122,20 @@ class Session:
             offsets = poisson(options.user_rate, (options.seed, self._sources))
         ask = next_request
         number = self._pacer.add(
-            max(time.monotonic_ns(), self.begins_ns), offsets, lambda due: self._fire(ask(), due, deadline_s)
+            max(time.monotonic_ns(), self.begins_ns), offsets, lambda due: self.fire(ask(), due, deadline_s)
         )
         self._sounding.add(number)
         return number
 
     def silence(self, number: int) -> None:
         """The source sends no more."""
+        if self.probes is not None:
+            self.probes.remove(number)
         if self._pacer is not None:
             self._pacer.remove(number)
             self._sounding.discard(number)
 
-    def _fire(self, request: tuple[Route, bytes] | None, due: int, deadline_s: float | None) -> None:
+    def fire(self, request: tuple[Route, bytes] | None, due: int, deadline_s: float | None) -> None:
         """One request of an open loop, sent without waiting for those before it."""
         if request is None:
             return
@@ -177,6 +191,7 @@ class Session:
                     self._sounding_at_begin = set(self._sounding)
                     self.watch.begin()
                 self.watch.fold(self.recorder.fold(), now - due)
+                self.watch.count(self.recorder.answered)
                 # After a stall the next fold is counted from now: one late fold is one stall.
                 due = max(due, now - FOLD_EVERY_NS)
         finally:
@@ -201,6 +216,8 @@ class Session:
     def drain(self) -> None:
         """Stops issuing and waits for what is in flight, at most the deadline and a little. Can be called again."""
         self.issuing = False
+        if self.probes is not None:
+            self.probes.cut()
         steady = self._sounding_at_begin == self._sounding
         if self._pacer is not None:
             pacer, self._pacer = self._pacer, None
@@ -211,10 +228,13 @@ class Session:
         if not self.ended_ns:
             self.ended_ns = time.monotonic_ns()
             rates = [self.options.user_rate] * len(self._sounding) if steady and not self.options.trace else []
-            self.vitals = self.watch.finish(rates)
+            cut = self.probes.vitals if self.probes is not None else None
+            self.vitals = cut or self.watch.finish(rates)
 
     def close(self) -> None:
         """Ends the folding and the connections. Call after `drain` and after the users are gone."""
+        if self.probes is not None:
+            self.probes.close()
         self._folder.kill()
         gc.unfreeze()
         for route in self.routes:

@@ -73,6 +73,8 @@ class Snapshot:
     readings: list[Any]
     offset_us: float | None
     round_trip_us: float | None
+    probe: int
+    sources: list[int]
     vitals: Vitals | None
 
     @classmethod
@@ -96,7 +98,9 @@ class Snapshot:
                 readings=list(wire["readings"]),
                 offset_us=None if wire["offset_us"] is None else float(wire["offset_us"]),
                 round_trip_us=None if wire["round_trip_us"] is None else _number(wire["round_trip_us"]),
-                vitals=Vitals.from_wire(wire["vitals"]) if wire["final"] else None,
+                probe=_count(wire["probe"]),
+                sources=[_count(number) for number in wire["sources"]],
+                vitals=None if wire["vitals"] is None else Vitals.from_wire(wire["vitals"]),
             )
         except (KeyError, IndexError, TypeError, AttributeError, OverflowError, zlib.error, ValueError) as error:
             raise ValueError(f"a snapshot came malformed: {error}") from None

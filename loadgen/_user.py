@@ -103,7 +103,7 @@ class InferenceUser(User):
                 self._asked_to_stop.wait(PAUSE_WHILE_DOWN_S)
 
     def _run_open(self, session: Session) -> None:
-        source = session.source(lambda: self._next(session), self._deadline_s)
+        source = session.source(lambda: self._next(session), self._pinned, self._candidates, self._deadline_s)
         try:
             self._asked_to_stop.wait()
         finally:

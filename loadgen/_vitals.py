@@ -30,7 +30,8 @@ class Vitals:
 
     `processor_share` is of one core, `in_flight` the mean over time, `planned_rates` arrivals a second of each
     generator, `due` and `sent` its first arrivals in ns, `dependence` the autocorrelation time of a series in samples,
-    `course` rows of (requests ended, their summed latency in ns, requests in flight at the end) per bin of time.
+    `course` rows of (requests ended, their summed latency in ns, requests in flight at the end) per bin of time. Of a
+    probe, `completed` has how many were answered in each fold's time while requests were due, which took `window_s`.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,8 @@ class Vitals:
         self.sent: list[npt.NDArray[np.int64]] = []
         self.dependence: dict[Series, float] = {}
         self.course: list[npt.NDArray[np.float64]] = []
+        self.completed: list[npt.NDArray[np.int64]] = []
+        self.window_s = 0.0
 
     def add(self, other: Vitals) -> None:
         """Puts another generator's notes beside these: the busiest processor counts, requests in flight add up."""
@@ -52,6 +55,8 @@ class Vitals:
         self.due += other.due
         self.sent += other.sent
         self.course += other.course
+        self.completed += other.completed
+        self.window_s = max(self.window_s, other.window_s)
         for series, samples in other.dependence.items():
             self.dependence[series] = max(samples, self.dependence.get(series, 1.0))
 
@@ -66,6 +71,8 @@ class Vitals:
             "sent": [one.tobytes() for one in self.sent],
             "dependence": {tag_of(series, "latency"): samples for series, samples in self.dependence.items()},
             "course": [one.tobytes() for one in self.course],
+            "completed": [one.tobytes() for one in self.completed],
+            "window_s": self.window_s,
         }
 
     @classmethod
@@ -84,6 +91,8 @@ class Vitals:
             vitals.sent = [np.frombuffer(one, np.int64) for one in wire["sent"]]
             vitals.dependence = {parse_tag(tag)[0]: float(samples) for tag, samples in wire["dependence"].items()}
             vitals.course = [np.frombuffer(one, np.float64).reshape(-1, 3) for one in wire["course"]]
+            vitals.completed = [np.frombuffer(one, np.int64) for one in wire["completed"]]
+            vitals.window_s = float(wire["window_s"])
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a generator's notes came malformed: {error}") from None
         return vitals
@@ -106,10 +115,16 @@ class Vitals:
 
 
 class Watch:
-    """Takes a generator's notes from the beginning of the measured part to its end."""
+    """Takes a generator's notes from the beginning of the measured part to its end.
 
-    def __init__(self) -> None:
+    With `bounds_ns`, samples depend on one another as their being above one of these does, not as their values do.
+    """
+
+    def __init__(self, bounds_ns: Sequence[int] = ()) -> None:
         self.begun = False
+        self._bounds_ns = tuple(bounds_ns)
+        self._answered: list[int] | None = None
+        self._counted: list[int] = []
         self._lag = Histogram()
         self._arrivals = array("q")
         self._latencies: dict[Series, list[npt.NDArray[np.int64]]] = {}
@@ -182,9 +197,25 @@ class Watch:
                 self._bins = [(a[0] + b[0], a[1] + b[1], b[2]) for a, b in pairs]
                 self._folds_a_bin *= 2
 
+    def count(self, answered: int) -> None:
+        """After a fold: how many were answered so far. For a probe; it ends with `window`."""
+        if self.begun and self._answered is not None:
+            self._answered.append(answered)
+
+    def window(self, *, opens: bool) -> None:
+        """Opens or closes the time for which `count` counts."""
+        self._counted, self._answered = self._answered or [], [] if opens else None
+
     def dependence(self) -> dict[Series, float]:
         """Autocorrelation time of each series' latencies so far, in samples: so many say as much as one independent."""
-        return {series: autocorrelation_time(np.concatenate(parts)) for series, parts in self._latencies.items()}
+        found = {}
+        for series, parts in self._latencies.items():
+            latencies = np.concatenate(parts)
+            if self._bounds_ns:
+                found[series] = max(autocorrelation_time(latencies > bound) for bound in self._bounds_ns)
+            else:
+                found[series] = autocorrelation_time(latencies)
+        return found
 
     def finish(self, planned_rates: Sequence[float]) -> Vitals:
         """The notes so far; `planned_rates` a second of each source of open arrivals."""
@@ -203,6 +234,7 @@ class Watch:
         vitals.sent = [pairs[:, 1].astype(np.int64)]
         vitals.dependence = self.dependence()
         vitals.course = [np.array(self._bins, dtype=np.float64).reshape(-1, 3)]
+        vitals.completed = [np.diff(np.array(self._counted, dtype=np.int64)).astype(np.int64)]
         return vitals
 
 
