@@ -13,6 +13,7 @@ from capacity.confidence import judge
 from capacity.histogram import Histogram
 from capacity.search import (
     Seen,
+    Share,
     SloSearch,
     Step,
     Steps,
@@ -93,19 +94,14 @@ def probed(*what: tuple[float, str], phase: str = "refine") -> list[Seen]:
     """Probes of these rates and verdicts, with the shares that go with them."""
     within = {"PASS": 0.97, "FAIL": 0.5, "UNRESOLVED": 0.9}
     return [
-        Seen(phase, rate, rate, rate, verdict, (Share(within[verdict]),))  # type: ignore[arg-type]
+        Seen(phase, rate, rate, rate, verdict, (share(within[verdict]),))  # type: ignore[arg-type]
         for rate, verdict in what
     ]
 
 
-def Share(within: float):  # type: ignore[no-untyped-def]  # noqa: N802
-    return shares(SLO, _latencies(within), 0, 1.0)[0]
-
-
-def _latencies(within: float) -> Histogram:
-    latency = Histogram()
-    latency.record_ns([1_000_000] * round(1000 * within) + [90_000_000] * round(1000 * (1 - within)))
-    return latency
+def share(within: float) -> Share:
+    """Of a thousand independent samples."""
+    return Share(0.9, within, 1000)
 
 
 def test_it_finds_the_known_rate_in_its_time_and_the_interval_holds_it() -> None:
@@ -230,7 +226,7 @@ def test_a_bound_is_claimed_at_the_planned_or_the_offered_rate_whichever_claims_
 
 def test_the_fit_never_lets_more_load_be_better() -> None:
     seen = [
-        Seen("refine", rate, rate, rate, "UNRESOLVED", (Share(within),))
+        Seen("refine", rate, rate, rate, "UNRESOLVED", (share(within),))
         for rate, within in ((40, 0.96), (50, 0.93), (60, 0.94), (70, 0.86), (80, 0.87))
     ]
 
