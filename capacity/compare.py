@@ -1,20 +1,23 @@
-"""Is run B better than run A: ratios with bootstrap intervals over blocks of time, in words."""
+"""Is run B better than run A: ratios with bootstrap intervals over blocks of time, in words.
+
+The intervals hold all together: of two runs that are alike, 95 in 100 comparisons call no difference in any measure.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from capacity import hlog
-from capacity.confidence import CONFIDENCE, samples_needed
+from capacity.confidence import CONFIDENCE, independent, samples_needed
 from capacity.document import Row
 from capacity.histogram import Histogram
 from capacity.payload import FLOOR_US
@@ -110,8 +113,10 @@ def compare(first: Run, second: Run, seed: int = 1) -> list[Pair]:
         raise ValueError(f"{first.directory} and {second.directory} have no combination and no model in common")
     generator = np.random.default_rng(seed)
     blocks = [_blocks(run, [pair[side] for pair in pairs]) for side, run in enumerate((first, second))]
+    # Pairs are independent of one another, so their chances multiply (Šidák).
+    confidence = CONFIDENCE ** (1 / len(pairs))
     return [
-        Pair(a, b, tuple(differences(a, b, blocks[0][index], blocks[1][index], generator)))
+        Pair(a, b, tuple(differences(a, b, blocks[0][index], blocks[1][index], generator, confidence=confidence)))
         for index, (a, b) in enumerate(pairs)
     ]
 
@@ -201,23 +206,43 @@ def _owns(row: Row, series: Series) -> bool:
 
 
 def differences(
-    a: Row, b: Row, ours: Blocks, theirs: Blocks, generator: np.random.Generator, resamples: int = _RESAMPLES
+    a: Row,
+    b: Row,
+    ours: Blocks,
+    theirs: Blocks,
+    generator: np.random.Generator,
+    resamples: int = _RESAMPLES,
+    confidence: float = CONFIDENCE,
 ) -> list[Difference]:
-    """Every measure of row B against row A, from their blocks of time."""
+    """Every measure of row B against row A, from their blocks of time; the intervals hold all at once."""
     few = min(ours.number, theirs.number)
     if few < _FEWEST_BLOCKS:
         why = f"too short to tell: {few} s, and {_FEWEST_BLOCKS} s are needed"
         return [Difference(measure, None, None, why) for measure in MEASURES[:-1]]
     draws = [_resampled(blocks, generator, resamples) for blocks in (ours, theirs)]
-    found = []
+    fewest = min(math.floor(independent(row.due, row.dependence)) for row in (a, b))
+    kind = "independent samples" if fewest < min(a.due, b.due) else "samples"
+    reasons, ratios = dict[str, str](), dict[str, NDArray[np.float64]]()
     for measure in MEASURES[:-1]:
         needed = samples_needed(_PERCENTILES[measure]) if measure in _PERCENTILES else 1
-        fewest = min(row.due for row in (a, b))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.log(draws[1][measure]) - np.log(draws[0][measure])
         if fewest < needed:
-            found.append(Difference(measure, None, None, f"not enough samples ({fewest} < {needed})"))
+            reasons[measure] = f"not enough {kind} ({fewest} < {needed})"
+        elif not np.isfinite(ratio[0]):
+            reasons[measure] = "beyond all answered requests"
+        elif np.isfinite(ratio[1:]).mean() < 0.9:
+            reasons[measure] = "too many failed to tell"
+        else:
+            ratios[measure] = np.where(np.isfinite(ratio), ratio, math.nan)
+    reach = _reach(ratios, few, confidence)
+    found = []
+    for measure in MEASURES[:-1]:
+        if measure in reasons:
+            found.append(Difference(measure, None, None, reasons[measure]))
             continue
-        values = [draw[measure] for draw in draws]
-        found.append(_difference(measure, values, few))
+        centre, half = float(ratios[measure][0]), reach * float(np.nanstd(ratios[measure][1:]))
+        found.append(Difference(measure, math.exp(centre), (math.exp(centre - half), math.exp(centre + half))))
     if a.price_per_hour and b.price_per_hour and a.currency == b.currency:
         factor = (b.price_per_hour / b.count) / (a.price_per_hour / a.count)
         mean = found[0]
@@ -227,20 +252,21 @@ def differences(
     return found
 
 
-def _difference(measure: str, values: Sequence[NDArray[np.float64]], blocks: int) -> Difference:
-    """From the measure's value over all blocks (first) and over each resample (the rest), of A and of B."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.log(values[1]) - np.log(values[0])
-    if not np.isfinite(ratios[0]):
-        return Difference(measure, None, None, "beyond all answered requests")
-    kept = ratios[1:][np.isfinite(ratios[1:])]
-    if kept.size < 0.9 * (ratios.size - 1):
-        return Difference(measure, None, None, "too many failed to tell")
+def _reach(ratios: Mapping[str, NDArray[np.float64]], blocks: int, confidence: float) -> float:
+    """How many of its own deviations each measure's interval reaches to either side, so that all hold at once.
+
+    The quantile of the resamples' largest deviation among all measures (Romano and Wolf, Econometrica 73, 2005).
+    """
+    scaled = []
+    for ratio in ratios.values():
+        resamples = ratio[1:] - np.nanmean(ratio[1:])
+        deviation = float(np.nanstd(resamples))
+        if deviation > 0:
+            scaled.append(np.nan_to_num(np.abs(resamples)) / deviation)
+    largest = float(np.quantile(np.max(scaled, axis=0), confidence)) if scaled else 0.0
+    tail = (1 + confidence) / 2
     # The bootstrap's spread is that of the blocks about their mean: widened to the sample's, and to Student's t.
-    spread = float(kept.std()) * math.sqrt(blocks / (blocks - 1))
-    half = float(stdtrit(blocks - 1, (1 + CONFIDENCE) / 2)) * spread
-    centre = float(ratios[0])
-    return Difference(measure, math.exp(centre), (math.exp(centre - half), math.exp(centre + half)))
+    return largest * math.sqrt(blocks / (blocks - 1)) * float(stdtrit(blocks - 1, tail)) / float(ndtri(tail))
 
 
 def _resampled(blocks: Blocks, generator: np.random.Generator, resamples: int) -> dict[str, NDArray[np.float64]]:

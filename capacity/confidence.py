@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from scipy.special import bdtr, bdtrc, betainc, stdtrit
+from scipy.special import bdtr, bdtrc, betainc, ndtri, stdtrit
 
 from capacity.histogram import Histogram
 from capacity.slo import Slo, format_duration
 
 CONFIDENCE = 0.95
+# Of fewer independent samples' worth, an autocorrelation time is not known well enough for any interval.
+_FEWEST_OF_DEPENDENT = 20
+# Sokal's window sums over ten autocorrelation times (see stationarity.py), so one of n samples is known as well as a
+# variance of n / 10 samples is (Wolff, Monte Carlo errors with less errors, 2004, equation 42).
+_SAMPLES_A_DEGREE = 10
+# A generator keeps so many latencies of a series in order: an autocorrelation time is of no more.
+_KEPT = 20_000
 # No advice asks for more: an SLO this close to the truth is not told apart from it by waiting.
 _MOST_SAMPLES = 10**9
 
@@ -87,6 +94,53 @@ def interval_ranks(p: float, n: float, confidence: float = CONFIDENCE) -> tuple[
     return low, high
 
 
+def remembers(count: float, dependence: float) -> bool:
+    """Whether `count` samples have a longer autocorrelation time than independent ones, whose own is noisy, have."""
+    return dependence > 1 + 2 * math.sqrt(2 * (_SAMPLES_A_DEGREE + 1) / max(count, 1.0))
+
+
+def independent(count: float, dependence: float, confidence: float = CONFIDENCE) -> float:
+    """How many independent samples `count` of this autocorrelation time say as much as; 0 where that is not known.
+
+    Fewer than count / dependence where the samples remember each other: then that time is itself an estimate, and
+    intervals are wider by as much as Student's t is wider than the normal.
+    """
+    worth = count / dependence
+    if not remembers(count, dependence):
+        return worth
+    if worth < _FEWEST_OF_DEPENDENT:
+        return 0.0
+    tail, degrees = (1 + confidence) / 2, min(count, _KEPT) / dependence / _SAMPLES_A_DEGREE
+    return worth * (float(ndtri(tail)) / float(stdtrit(degrees, tail))) ** 2
+
+
+def interval_places(p: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+    """As `interval_ranks`, with a fraction of the way to the next rank, so that the confidence is met and not passed.
+
+    Between two order statistics as Nyblom has it (Statistics and Probability Letters 14, 1992): nearly exact for any
+    continuous distribution, where whole ranks cover up to 98 % of a small sample's.
+    """
+    size, q, miss = math.floor(n), p / 100, 1 - confidence
+    if interval_ranks(p, n, confidence) is None:
+        return None
+    above, below = max(miss / 2, q**size), max(miss / 2, (1 - q) ** size)
+    # Where one tail cannot be as small, the other takes what is left.
+    above, below = (above, miss - above) if above > miss / 2 else (miss - below, below)
+    return _place(size, q, 1 - below), _place(size, q, above)
+
+
+def _place(size: int, q: float, chance: float) -> float:
+    """The place among ordered samples which the percentile lies above with this chance."""
+    rank = _first(size, lambda count: bool(bdtrc(count, size, q) < chance))
+    if rank in (0, size):
+        return max(float(rank), 1.0)
+    here, next_one = float(bdtrc(rank - 1, size, q)), float(bdtrc(rank, size, q))
+    if here <= chance:
+        return float(rank)
+    odds = rank * (1 - q) * (chance - next_one) / ((size - rank) * q * (here - chance))
+    return rank + 1 / (1 + odds)
+
+
 def _lowest(size: int, q: float, tail: float) -> int:
     """The largest rank r, or 0, with P(fewer than r samples at or under the percentile) <= tail."""
     return _first(size + 1, lambda count: bool(bdtr(count, size, q) > tail))
@@ -109,33 +163,53 @@ def _first(end: int, true_of: Callable[[int], bool]) -> int:
 def interval_us(
     histogram: Histogram, p: float, beyond: int = 0, dependence: float = 1.0, confidence: float = CONFIDENCE
 ) -> tuple[float, float | None] | None:
-    """The interval in µs that holds the p-th percentile, from the edges of the outer buckets.
+    """The interval in µs that holds the p-th percentile, from the outer edges of buckets.
 
     `beyond` samples lie above all recorded; an upper end among them is None: no bound. `dependence` is the
     autocorrelation time in samples: so many say as much as one independent one. None where the samples are too few.
     """
     total = histogram.count + beyond
-    ranks = interval_ranks(p, total / dependence, confidence)
-    if ranks is None:
+    worth = independent(total, dependence, confidence)
+    places = interval_places(p, worth, confidence)
+    if places is None:
         return None
-    scale = total / math.floor(total / dependence)
-    low = histogram.edges_at_rank_us(max(math.floor(ranks[0] * scale), 1))
-    high = histogram.edges_at_rank_us(math.ceil(ranks[1] * scale))
-    return None if low is None else (low[0], high[1] if high else None)
+    scale = total / math.floor(worth)
+    low, high = (_edge(histogram, place * scale, side) for side, place in enumerate(places))
+    return None if low is None else (low, high)
+
+
+def _edge(histogram: Histogram, place: float, side: int) -> float | None:
+    """The lower (side 0) or upper (1) edge in µs at a place between two ranks; None beyond all recorded."""
+    rank = max(math.floor(place), 1)
+    here, after = histogram.edges_at_rank_us(rank), histogram.edges_at_rank_us(math.ceil(place))
+    if here is None or after is None:
+        return None
+    return here[side] + (after[side] - here[side]) * max(place - rank, 0.0)
 
 
 def mean_interval_us(
     histogram: Histogram, dependence: float = 1.0, confidence: float = CONFIDENCE
 ) -> tuple[float, float] | None:
-    """The interval in µs that holds the mean, by Student's t; None for fewer than ten independent samples' worth.
+    """The interval in µs that holds the mean; None for fewer than ten independent samples' worth.
 
-    Ten is the convention for calling a mean normal; heavy tails need more.
+    Student's t with Hall's transformation (Journal of the Royal Statistical Society B 54, 1992), which takes the skew
+    of latencies into account: their mean errs further to the high side. Ten is the convention for calling it normal.
     """
-    mean, deviation, effective = histogram.mean_us, histogram.deviation_us, histogram.count / dependence
-    if mean is None or deviation is None or effective < 10:
+    mean, deviation = histogram.mean_us, histogram.deviation_us
+    worth = independent(histogram.count, dependence, confidence)
+    if mean is None or deviation is None or worth < 10:
         return None
-    half = float(stdtrit(effective - 1, (1 + confidence) / 2)) * deviation / math.sqrt(effective)
-    return max(mean - half, 0.0), mean + half
+    reach, tilt = float(stdtrit(worth - 1, (1 + confidence) / 2)), histogram.skewness / math.sqrt(worth)
+    error = deviation / math.sqrt(worth)
+    low, high = (mean - error * _untransformed(end, tilt) for end in (reach, -reach))
+    return max(low, 0.0), high
+
+
+def _untransformed(value: float, tilt: float) -> float:
+    """The inverse of Hall's transformation; `tilt` is the skewness over the root of the number of samples."""
+    if abs(tilt) < 1e-6:
+        return value
+    return 3 / tilt * (math.cbrt(1 + tilt * (value - tilt / 6)) - 1)
 
 
 @dataclass(frozen=True)
@@ -197,7 +271,7 @@ def _judge_share(
     dependence: float,
 ) -> Verdict:
     within = answered - latency.count_above_us(bound_ns / 1000)
-    needed = math.ceil(samples_needed(p) * dependence)
+    needed = math.ceil(max(samples_needed(p), _FEWEST_OF_DEPENDENT if remembers(total, dependence) else 0) * dependence)
     if total < needed:
         return Verdict("UNRESOLVED", (f"{name}: not enough samples ({total} < {needed})",), needed - total)
     status = _share_status(within, total, p, dependence)
@@ -242,10 +316,11 @@ def _judge_errors(rate: float, lost: int, total: int) -> Verdict:
 
 def _share_status(within: float, total: float, p: float, dependence: float) -> Literal["PASS", "FAIL", "UNRESOLVED"]:
     """Is the share of samples within a bound surely at least p %? The same ranks as `interval_ranks`, as counts."""
-    ranks = interval_ranks(p, total / dependence)
+    worth = independent(total, dependence)
+    ranks = interval_ranks(p, worth)
     if ranks is None:
         return "UNRESOLVED"
-    seen = within * math.floor(total / dependence) / total
+    seen = within * math.floor(worth) / total
     if seen >= ranks[1]:
         return "PASS"
     return "FAIL" if seen < ranks[0] else "UNRESOLVED"

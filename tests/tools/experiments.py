@@ -1,0 +1,113 @@
+"""Simulated experiments whose percentiles and means are known exactly, and how the product sums each of them up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from capacity.document import RunFile
+from capacity.hardware import Catalogue, HardwareCombination
+from capacity.hlog import LogWriter, tag_of
+from capacity.run import HLOG_NAME, Run
+from capacity.summary import build
+from capacity.tally import Series, Tally
+from loadgen._vitals import Watch
+
+PRICE = 0.36
+CATALOGUE = Catalogue.parse(f"[hosts.box]\nprice = {PRICE}\n", "a study")
+SERIES = Series(HardwareCombination("box", ""), "gpt", "cpu:0 @ a:1", False)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Latencies in ms, `draw(generator, n)` in the order in which they ended, with their true P90 and mean."""
+
+    draw: Callable[[np.random.Generator, int], NDArray[np.float64]]
+    p90: float
+    mean: float
+
+
+def lognormal(variation: float) -> Shape:
+    """Independent, of mean 10 ms and this coefficient of variation."""
+    sigma = math.sqrt(math.log(1 + variation**2))
+    middle = math.log(10) - sigma**2 / 2
+    return Shape(
+        lambda generator, n: generator.lognormal(middle, sigma, n),
+        math.exp(middle + sigma * float(norm.ppf(0.9))),
+        10.0,
+    )
+
+
+def bimodal() -> Shape:
+    """Independent: 17 of 20 about 8 ms, 3 of 20 about 24 ms."""
+
+    def draw(generator: np.random.Generator, n: int) -> NDArray[np.float64]:
+        slow = generator.random(n) < 0.15
+        return np.where(slow, generator.normal(24, 1.5, n), generator.normal(8, 0.5, n))
+
+    p90 = brentq(lambda ms: 0.85 * norm.cdf(ms, 8, 0.5) + 0.15 * norm.cdf(ms, 24, 1.5) - 0.9, 10, 40)
+    return Shape(draw, float(p90), 0.85 * 8 + 0.15 * 24)
+
+
+def queue(utilisation: float, service_ms: float = 5.0) -> Shape:
+    """Poisson arrivals at one exponential server, from its steady state on: the time in the system is exponential."""
+    spare = (1 - utilisation) / service_ms
+
+    def draw(generator: np.random.Generator, n: int) -> NDArray[np.float64]:
+        service = generator.exponential(service_ms, n)
+        gaps = generator.exponential(service_ms / utilisation, n)
+        waiting = generator.exponential(1 / spare) if generator.random() < utilisation else 0.0
+        # Lindley's recursion as a random walk above its own running minimum.
+        walk = waiting + np.concatenate([[0.0], np.cumsum((service - gaps)[:-1])])
+        return walk - np.minimum(np.minimum.accumulate(walk), 0.0) + service
+
+    return Shape(draw, math.log(10) / spare, 1 / spare)
+
+
+def tallied(latencies_ms: NDArray[np.float64]) -> tuple[Tally, float]:
+    """As a generator counts them: the tally, and the autocorrelation time that it noted."""
+    ns = (latencies_ms * 1e6).astype(np.int64)
+    tally = Tally(due=ns.size, answered=ns.size)
+    tally.histograms["latency"].record_ns(ns)
+    watch, nothing = Watch(), np.zeros_like(ns)
+    watch.begin()
+    watch.fold({SERIES: np.stack([nothing, nothing, ns], axis=1)}, 0)
+    return tally, watch.dependence()[SERIES]
+
+
+def summed_up(tally: Tally, dependence: float, seconds: float) -> RunFile:
+    """The run.json of an experiment."""
+    return build(
+        started=datetime(2026, 11, 24, tzinfo=UTC),
+        options={"arrivals": "poisson"},
+        conditions={},
+        workers=[],
+        tallies={SERIES: tally},
+        warmups={},
+        first_requests_ns={},
+        duration_s=seconds,
+        slo=None,
+        catalogue=CATALOGUE,
+        checks=[],
+        generators=[],
+        dependence={SERIES: dependence},
+    )
+
+
+def run_of(directory: Path, latencies_ms: NDArray[np.float64], seconds: int) -> Run:
+    """A run directory in which as many of these ended in each second."""
+    tally, dependence = tallied(latencies_ms)
+    directory.mkdir()
+    with LogWriter(directory / HLOG_NAME, 0.0) as log:
+        for second, part in enumerate(np.array_split(latencies_ms, seconds)):
+            log.write(second, 1, tag_of(SERIES, "latency"), tallied(part)[0].histograms["latency"])
+    summed_up(tally, dependence, float(seconds)).save(directory)
+    return Run.load(directory)
