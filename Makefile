@@ -4,7 +4,7 @@ PY := .venv/bin/python
 STAMP := .venv/.installed
 STUBS := -Iworker/wire=proto --python_out=. --pyi_out=. --grpc_python_out=. proto/open_inference.proto proto/accelerator.proto
 
-.PHONY: setup demo test check bench stubs clean
+.PHONY: setup demo article example example-gpt example-resnet18 example-report test check bench stubs clean
 .DEFAULT_GOAL := test
 
 setup: $(STAMP)
@@ -40,6 +40,46 @@ demo_run = $(PY) -m worker fleet .models/$(1).pt --host-type "this machine" --co
 .models/%.pt:
 	@mkdir -p .models
 	$(PY) -m worker export $* --mode trace --out $@
+
+.models/%-script.pt:
+	@mkdir -p .models
+	$(PY) -m worker export $* --mode script --out $@
+
+# --- the article's comparison, simulated: its table, chart and choice, and the choice at the SLO; under ten minutes ----
+article: setup
+	$(PY) benchmarks/reproduce_article.py
+
+# --- an example: both models, one core per ordinal and two, traced and scripted, fp32 and bf16, on this machine --------
+# GPT is not scripted: transformers' code of it is no TorchScript. docs/example is this, run once with EXAMPLE=docs/example
+EXAMPLE := runs/example
+EXAMPLE_SECONDS := 12s
+
+example: example-gpt example-resnet18 example-report
+
+example-gpt: setup .models/gpt.pt
+	@mkdir -p $(EXAMPLE)
+	@printf '[hosts."this machine"]\nprice = %s\nnote = "assumed, not a price of this machine"\n' $(DEMO_PRICE) > $(EXAMPLE)/hardware.toml
+	$(foreach precision,fp32 bf16,$(foreach cores,1 2,$(call example_run,gpt,gpt,trace,$(precision),$(cores))))
+
+example-resnet18: setup .models/resnet18.pt .models/resnet18-script.pt
+	@mkdir -p $(EXAMPLE)
+	@printf '[hosts."this machine"]\nprice = %s\nnote = "assumed, not a price of this machine"\n' $(DEMO_PRICE) > $(EXAMPLE)/hardware.toml
+	$(foreach precision,fp32 bf16,$(foreach cores,1 2,$(call example_run,resnet18,resnet18,trace,$(precision),$(cores))))
+	$(foreach precision,fp32 bf16,$(foreach cores,1 2,$(call example_run,resnet18,resnet18-script,script,$(precision),$(cores))))
+
+example-report: setup
+	$(PY) -m capacity report $(EXAMPLE)/*/ --slo $(DEMO_SLO) --catalogue $(EXAMPLE)/hardware.toml --out $(EXAMPLE)
+	$(PY) -m capacity report $(EXAMPLE)/*/ --slo $(DEMO_SLO) --catalogue $(EXAMPLE)/hardware.toml --out $(EXAMPLE) --format markdown
+
+# Model $(1) from file $(2), made by $(3), at precision $(4), $(5) cores per ordinal. A run that finds itself not valid
+# ends with 1, and the report says so.
+define example_run
+-@rm -rf $(EXAMPLE)/$(1)-$(3)-$(4)-$(5)c
+-$(PY) -m worker fleet .models/$(2).pt --precision $(4) --host-type "this machine" --cores-per-ordinal $(5) --accelerators cpu -- \
+	.venv/bin/locust -f loadgen/ --headless --only-summary --loglevel WARNING --catalogue $(EXAMPLE)/hardware.toml \
+	-t $(EXAMPLE_SECONDS) --warmup 2s --run-dir $(EXAMPLE)/$(1)-$(3)-$(4)-$(5)c
+
+endef
 
 test: setup
 	$(PY) -m pytest

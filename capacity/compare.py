@@ -22,7 +22,7 @@ from capacity.document import Row
 from capacity.histogram import Histogram
 from capacity.payload import FLOOR_US
 from capacity.run import HLOG_NAME, Run
-from capacity.tally import LATENCY_ERROR, Series
+from capacity.tally import LATENCY_ERROR, UNSENT, Series
 
 # Blocks long enough to hold what requests remember of each other, and enough of them to resample.
 _MOST_BLOCKS, _FEWEST_BLOCKS, _RESAMPLES = 60, 8, 1000
@@ -151,7 +151,7 @@ def _key(row: Row) -> tuple[str, str, bool]:
 class Blocks:
     """Of one row, cut in windows of equal length: counts by bucket (blocks, buckets), and per block the exact sums.
 
-    `beyond` are failed requests, and the unsent ones in equal shares.
+    `beyond` are failed requests and those never sent; where the log does not tell when that was, in equal shares.
     """
 
     counts: NDArray[np.float64]
@@ -172,7 +172,7 @@ def _blocks(run: Run, rows: Sequence[Row]) -> list[Blocks]:
     def owned(tag: str) -> list[int]:
         if tag not in owners:
             series, measure = hlog.parse_tag(tag)
-            wanted = measure in ("latency", LATENCY_ERROR)
+            wanted = measure in ("latency", LATENCY_ERROR, UNSENT)
             owners[tag] = ([i for i, row in enumerate(rows) if wanted and _owns(row, series)], measure)
         return owners[tag][0]
 
@@ -189,12 +189,15 @@ def _blocks(run: Run, rows: Sequence[Row]) -> list[Blocks]:
     made = []
     for index, row in enumerate(rows):
         answered = [held.get((index, "latency", block), empty) for block in range(number)]
-        failed = np.array([held.get((index, LATENCY_ERROR, block), empty).count for block in range(number)], float)
+        failed, unsent = (
+            np.array([held.get((index, measure, block), empty).count for block in range(number)], float)
+            for measure in (LATENCY_ERROR, UNSENT)
+        )
         made.append(
             Blocks(
                 np.stack([histogram.counts for histogram in answered]).astype(np.float64),
                 np.array([histogram.sum_ns / 1000 for histogram in answered]),
-                failed + row.unsent / number,
+                failed + unsent + max(row.unsent - float(unsent.sum()), 0.0) / number,
                 total / number,
             )
         )

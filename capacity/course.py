@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from capacity import hlog
 from capacity.confidence import samples_needed
 from capacity.histogram import Histogram
-from capacity.tally import LATENCY_ERROR, Series, is_own
+from capacity.tally import LATENCY_ERROR, OFFERED, UNSENT, Series, is_own
 
 _MOST_BINS = 120
-_TIMED = ("latency", LATENCY_ERROR)
+_TIMED = ("latency", LATENCY_ERROR, OFFERED, UNSENT)
 
 Floats = NDArray[np.float64]
 
@@ -28,13 +28,16 @@ class Lines:
     """Some series together, in n stretches of time; each array has shape (n,).
 
     `seconds` is each stretch's middle since measuring began. Percentiles in µs are NaN where a stretch has too few
-    samples for them. `answered` and `failed` are per second.
+    samples for them. `offered` (by when it was due), `answered`, `failed` and `unsent` are per second; `offered` is
+    None for a log that does not tell.
     """
 
     seconds: Floats
     percentiles_us: dict[float, Floats]
     answered: Floats
     failed: Floats
+    unsent: Floats
+    offered: Floats | None
 
 
 @dataclass
@@ -99,16 +102,20 @@ class Course:
 
     def lines(self, members: Collection[Series], percentiles: Collection[float] = (50.0, 90.0, 99.0)) -> Lines:
         """Some series pooled, in stretches long enough for a P90 where the run's length allows it."""
-        answered = np.sum([self.total(series, "latency") for series in members] or [np.zeros(self.number)], axis=0)
-        failed = np.sum([self.total(series, LATENCY_ERROR) for series in members] or [np.zeros(self.number)], axis=0)
-        each = float(np.median(answered + failed))
+        measures = ("latency", LATENCY_ERROR, UNSENT, OFFERED)
+        answered, failed, unsent, offered = (
+            np.sum([self.total(series, measure) for series in members] or [np.zeros(self.number)], axis=0)
+            for measure in measures
+        )
+        lost_each = failed + unsent
+        each = float(np.median(answered + lost_each))
         together = math.ceil(samples_needed(90) / each) if each > 0 else 1
         together = max(min(together, self.number // 4), 1)
         starts = list(range(0, self.number - together + 1, together)) or [0]
         edges = [*starts, self.number]
         found: dict[float, list[float]] = {p: [] for p in percentiles}
         for begin, end in pairwise(edges):
-            lost = int(failed[begin:end].sum())
+            lost = int(lost_each[begin:end].sum())
             pooled = self._pooled(members, begin, end)
             for p, values in found.items():
                 enough = pooled.count + lost >= samples_needed(p)
@@ -116,9 +123,13 @@ class Course:
                 values.append(math.nan if value is None else value)
         spans = np.add.reduceat(self.covered_s, starts)
         with np.errstate(divide="ignore", invalid="ignore"):
-            rates = [np.nan_to_num(np.add.reduceat(counts, starts) / spans) for counts in (answered, failed)]
+            rates = [
+                np.nan_to_num(np.add.reduceat(counts, starts) / spans) for counts in (answered, failed, unsent, offered)
+            ]
         middles = np.array([(begin + end) / 2 * self.stretch_s for begin, end in pairwise(edges)])
-        return Lines(middles, {p: np.array(values) for p, values in found.items()}, *rates)
+        told = any((series, OFFERED) in self.counts for series in members)
+        percentiles_us = {p: np.array(values) for p, values in found.items()}
+        return Lines(middles, percentiles_us, rates[0], rates[1], rates[2], rates[3] if told else None)
 
     def _pooled(self, members: Collection[Series], begin: int, end: int) -> Histogram:
         pooled = Histogram()

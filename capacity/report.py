@@ -33,6 +33,8 @@ __all__ = ["print_table", "write_report"]
 _WIDE, _MIDDLE, _NARROW = 1176, 720, 364
 # More lines than there are dashes and colours to tell them apart would be a tangle.
 _MOST_CURVES = len(DASHES)
+# What is sampled beside the workers and their accelerators.
+_BESIDE = ("cpu", "generator")
 
 
 def write_report(
@@ -173,14 +175,16 @@ def _telemetry_panels(drawn: Sequence[Entry]) -> list[Panel]:
         curves = []
         for number, entry in enumerate(drawn):
             start, end = entry.run.measured_from_s, entry.run.measured_from_s + entry.run.file.duration_s
-            devices: dict[tuple[str, str], list[tuple[float, float]]] = {}
+            devices: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
             for sample in entry.run.telemetry:
                 if sample.reading.measure == measure and start <= sample.seconds <= end:
                     value = sample.reading.value / (2**30 if measure.endswith("bytes") else 1)
-                    devices.setdefault((sample.host, sample.reading.device), []).append((sample.seconds - start, value))
-            curves += [Curve(number, points, thin=device == "cpu") for (_h, device), points in devices.items()]
+                    key = (sample.host, sample.reading.device, sample.reading.id)
+                    devices.setdefault(key, []).append((sample.seconds - start, value))
+            curves += [Curve(number, points, device in _BESIDE) for (_h, device, _id), points in devices.items()]
         if curves:
-            panels.append(Panel(f"{heading}{'; host processors thin' if any(c.thin for c in curves) else ''}", curves))
+            thin = "; hosts and generators thin" if any(curve.thin for curve in curves) else ""
+            panels.append(Panel(f"{heading}{thin}", curves))
     return panels
 
 

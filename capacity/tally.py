@@ -11,7 +11,10 @@ from capacity.hardware import HardwareCombination
 from capacity.histogram import MEASURES, Histogram
 
 LATENCY_ERROR = "latency-error"
-HISTOGRAMS = (*MEASURES, LATENCY_ERROR)
+#: How many requests became due in an interval, whenever they end, and how many of them were never sent. Their
+#: histograms hold as many zeros: what counts is the count.
+OFFERED, UNSENT = "offered", "unsent"
+HISTOGRAMS = (*MEASURES, LATENCY_ERROR, OFFERED, UNSENT)
 #: What workers measure of themselves, told once for the whole run; and how long forward passes held them, by rows.
 OWN = ("queue", "compute")
 _PASS = re.compile(r"pass-([1-9]\d{0,9})")
@@ -56,7 +59,8 @@ def _empty() -> dict[str, Histogram]:
 class Tally:
     """Requests of one series: due = requests + unsent, and requests = answered + the sum of errors (by gRPC code).
 
-    `histograms` has one for each measure, of answered requests, and `latency-error`, the latency of failed ones.
+    `histograms` has one for each measure, of answered requests, `latency-error`, the latency of failed ones, and the
+    counts `offered` and `unsent`. `offered` also holds what is in flight, so at the end of a run it is `due`.
     `bytes_out` left the generator, `bytes_in` came back.
     """
 
@@ -88,7 +92,10 @@ class Tally:
         for code, count in other.errors.items():
             self.errors[code] = self.errors.get(code, 0) + count
         for name, histogram in other.histograms.items():
-            self.histograms.setdefault(name, Histogram()).add(histogram)
+            mine = self.histograms.setdefault(name, Histogram())
+            # Most of an interval's are empty, and adding 23,552 buckets is not free.
+            if histogram.count:
+                mine.add(histogram)
 
     def copy(self) -> Tally:
         """An independent tally of the same counts."""

@@ -22,7 +22,7 @@ MEASURES = {
 
 
 class Reading(NamedTuple):
-    """One value of one device: `device` is `generator`, `cpu` or `cuda:N`; `id` its UUID, or the generator's name."""
+    """One value of one device: `device` is `generator`, `worker`, `cpu` (the host's) or `cuda:N`; `id` tells which."""
 
     device: str
     id: str

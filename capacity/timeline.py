@@ -32,19 +32,26 @@ class Panel:
 
 
 def run_panels(lines: Sequence[Lines], slo: Slo | None, offered: Sequence[float | None]) -> list[Panel]:
-    """Latency, answers and, where there are any, errors over time; `offered` is each line's planned rate, if any."""
+    """Latency, rates and, where there are any, errors and requests never sent over time.
+
+    `offered` has each line's mean offered rate, for a log that does not tell what was due when; None for no such line.
+    """
     found = [Panel(*_latency(lines, slo))]
-    rates, errors = [], []
+    rates, errors, unsent = [], [], []
     for number, line in enumerate(lines):
         rates.append(Curve(number, list(zip(line.seconds, line.answered, strict=True))))
         planned = offered[number]
         if planned is not None:
-            rates.append(Curve(number, [(0.0, planned), (float(line.seconds[-1]), planned)], thin=True))
+            due = [planned] * line.seconds.size if line.offered is None else line.offered
+            rates.append(Curve(number, list(zip(line.seconds, due, strict=True)), thin=True))
         errors.append(Curve(number, list(zip(line.seconds, line.failed, strict=True))))
+        unsent.append(Curve(number, list(zip(line.seconds, line.unsent, strict=True))))
     heading = "Answered a second" + (", and offered (thin)" if any(rate is not None for rate in offered) else "")
     found.append(Panel(heading, rates))
     if any(line.failed.any() for line in lines):
         found.append(Panel("Errors a second", errors))
+    if any(line.unsent.any() for line in lines):
+        found.append(Panel("Never sent, a second", unsent))
     return found
 
 

@@ -26,6 +26,7 @@ _ENOUGH_BINS = 40
 _ENOUGH_FOR_P99 = samples_needed(99)
 #: Where a probe is far above what the hardware serves, more are in flight than may be.
 _OF_THE_HARDWARE = ("unsent requests", "offered rate")
+_REPORTED = "generators that reported their end"
 
 
 def checks_of(outcome: Outcome, options: Options) -> list[Check]:
@@ -71,6 +72,16 @@ def _doubted(check: Check, wakes: int, requests: int) -> Check:
     return check.model_copy(update={"status": "WARN"}) if few and check.status == "FAIL" else check
 
 
+def lights_of(outcome: Outcome, options: Options) -> list[Check]:
+    """The same while the run goes on: nobody reported an end, so that light says who is there."""
+    return [_present(check, outcome) if check.name == _REPORTED else check for check in checks_of(outcome, options)]
+
+
+def _present(check: Check, outcome: Outcome) -> Check:
+    there = sum(bool(generator["complete"]) for generator in outcome.generators)
+    return check.model_copy(update={"value": f"{there} are there"})
+
+
 def _measured(outcome: Outcome) -> Check:
     requests = sum(tally.requests for tally in outcome.totals.values())
     warm = sum(tally.requests for tally in outcome.warmups.values())
@@ -86,7 +97,7 @@ def _measured(outcome: Outcome) -> Check:
 def _reported(outcome: Outcome) -> Check:
     missing = [str(generator["client"]) for generator in outcome.generators if not generator["complete"]]
     return Check(
-        name="generators that reported their end",
+        name=_REPORTED,
         value=len(outcome.generators) - len(missing),
         threshold=f"{len(outcome.generators)} of {len(outcome.generators)}",
         status="FAIL" if missing else "PASS",

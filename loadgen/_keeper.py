@@ -21,7 +21,7 @@ from capacity.run import Run
 from capacity.tally import Series, Tally
 from loadgen import _locust_stats, _options
 from loadgen._book import Book, Outcome
-from loadgen._closing import checks_of, exit_code, show
+from loadgen._closing import checks_of, exit_code, lights_of, show
 from loadgen._fleet import EmbeddedFleet
 from loadgen._onlooker import Onlooker
 from loadgen._options import Options, WrongInput
@@ -32,6 +32,7 @@ from loadgen._target import Target, addresses, discover
 from loadgen._telemetry import Sampler
 from loadgen._until import Resolution
 from loadgen._vitals import Vitals
+from loadgen._worker_telemetry import WorkerTelemetry
 
 TICK_S = 1.0
 
@@ -149,7 +150,8 @@ class Keeper(Node):
             request_shapes=session.request_shapes,
             users=self.runner.target_user_count,
         )
-        self.onlooker.begin(book.directory, [target.series for target in self._targets], catalogue, options)
+        series = [target.series for target in self._targets]
+        self.onlooker.begin(book.directory, series, catalogue, options, WorkerTelemetry(self._targets, options.access))
         self._shape = Shape(self, book, options, self._targets, say=say, finish=finish) if options.shape else None
         return book
 
@@ -189,6 +191,11 @@ class Keeper(Node):
         if self._until is not None and self._until.reached(totals, dependence()):
             self._until = None
             gevent.spawn(finish, self.environment)
+
+    def _judge(self, outcome: Outcome) -> None:
+        """The lights of the live page, by what there is so far."""
+        assert self._options is not None
+        self.onlooker.judge(lights_of(outcome, self._options))
 
     def _close(self, outcome: Outcome) -> None:
         assert self._book is not None
@@ -279,6 +286,8 @@ class Alone(Keeper):
         self._book.interval(gained)
         feed_all(self.environment.stats, gained)
         self.onlooker.hear(self.runner.client_id, socket.gethostname(), self._sampler.sample())
+        if self.onlooker.due_for_lights() and self.session.watch.begun and self._shape is None:
+            self._judge(self._outcome(self.session, self.session.notes()))
         self.onlooker.tick(gained, self.session.in_flight)
         self._stop_if_resolved(self.session.recorder.total, self.session.watch.dependence)
 
@@ -299,6 +308,9 @@ class Alone(Keeper):
         if self._shape is not None:
             self._shape.rest()
         self.session = None
+        self._close(self._outcome(session, session.vitals))
+
+    def _outcome(self, session: Session, vitals: Vitals) -> Outcome:
         recorder = session.recorder
         generator = {
             "client": self.runner.client_id,
@@ -306,16 +318,8 @@ class Alone(Keeper):
             "requests": sum(tally.requests for tally in recorder.total.values()),
             "complete": True,
         }
-        self._close(
-            Outcome(
-                recorder.total,
-                recorder.warmup,
-                recorder.first_requests_ns,
-                session.measured_s,
-                [generator],
-                session.vitals,
-            )
-        )
+        firsts = recorder.first_requests_ns
+        return Outcome(recorder.total, recorder.warmup, firsts, session.measured_s, [generator], vitals)
 
 
 def feed_all(stats: Any, gained: Mapping[Series, Tally]) -> None:

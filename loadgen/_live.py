@@ -225,7 +225,7 @@ class Live:
             service.add(course.service)
         unsent = sum(course.unsent for course in self._courses.values())
         due = sum(course.answered + course.lost for course in self._courses.values())
-        return [*found, validity.lateness(lateness, service, self._slo), validity.unsent(unsent, due)]
+        return merged(found, [validity.lateness(lateness, service, self._slo), validity.unsent(unsent, due)])
 
     def _row(self, pool: _Pool, members: list[Series]) -> dict[str, Any]:
         hardware, model, simulated = pool
@@ -277,6 +277,13 @@ class Live:
             "run_samples": total.count + lost,
             "lateness_us": late.percentile_us(99),
         }
+
+
+def merged(checks: Sequence[Check], fresh: Sequence[Check]) -> list[Check]:
+    """The checks with fresher ones of the same name in their places, and the others of those after them."""
+    newer = {check.name: check for check in fresh}
+    known = [newer.pop(check.name, check) for check in checks]
+    return [*known, *newer.values()]
 
 
 def _sum(histograms: Sequence[Histogram]) -> Histogram:

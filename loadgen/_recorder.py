@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from capacity.histogram import Histogram
-from capacity.tally import LATENCY_ERROR, Series, Tally
+from capacity.tally import LATENCY_ERROR, OFFERED, Series, Tally
+from capacity.tally import UNSENT as NEVER_SENT
 from loadgen._reply import OK, UNSENT, code_name
 
 #: Later than any clock reading: nothing is measured until the ramp-up and the warm-up are over.
@@ -33,13 +34,15 @@ class Lane:
     """The results of one series on this generator, as they come in. `outstanding` is what is in flight now.
 
     The very first request that a lane sends is told apart by its due time: it counts as warm-up, whatever comes of it.
+    `offered` counts requests of the measured part as they become due.
     """
 
-    __slots__ = ("_answered", "_failed", "budget", "first_due", "first_ns", "outstanding", "series")
+    __slots__ = ("_answered", "_failed", "budget", "first_due", "first_ns", "offered", "outstanding", "series")
 
     def __init__(self, series: Series) -> None:
         self.series = series
         self.outstanding = 0
+        self.offered = 0
         self.budget: int | None = None
         self.first_due: int | None = None
         self.first_ns: int | None = None
@@ -112,6 +115,9 @@ class Recorder:
     def flip(self) -> dict[Series, Tally]:
         """The interval that ends now; it is added to `total`, and a new one begins."""
         self.fold()
+        for series, lane in self.lanes.items():
+            offered, lane.offered = lane.offered, 0
+            self._interval[series].histograms[OFFERED].record_ns(np.zeros(offered, dtype=np.int64))
         finished, self._interval = self._interval, {series: Tally() for series in self.lanes}
         for series, tally in finished.items():
             self.total[series].add(tally)
@@ -133,6 +139,7 @@ def _add_failed(tally: Tally, result: Result) -> None:
     tally.due += 1
     if result.code == UNSENT:
         tally.unsent += 1
+        tally.histograms[NEVER_SENT].record_ns([0])
         return
     name = code_name(result.code)
     tally.errors[name] = tally.errors.get(name, 0) + 1
@@ -150,5 +157,7 @@ def difference(later: Tally, earlier: Tally) -> Tally:
     )
     empty = Histogram()
     for name, histogram in later.histograms.items():
+        if not histogram.count and name in gained.histograms:
+            continue
         gained.histograms[name] = histogram.subtract(earlier.histograms.get(name, empty))
     return gained

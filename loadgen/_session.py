@@ -163,8 +163,10 @@ class Session:
     def _claim(self, lane: Lane, due: int) -> None:
         if lane.first_due is None:
             lane.first_due = due
-        elif lane.budget is not None and due >= self.recorder.measuring_from:
-            lane.budget -= 1
+        elif due >= self.recorder.measuring_from:
+            lane.offered += 1
+            if lane.budget is not None:
+                lane.budget -= 1
 
     def _end_trace(self) -> None:
         self._trace_over = True
@@ -218,7 +220,7 @@ class Session:
         self.issuing = False
         if self.probes is not None:
             self.probes.cut()
-        steady = self._sounding_at_begin == self._sounding
+        rates = self._planned_rates()
         if self._pacer is not None:
             pacer, self._pacer = self._pacer, None
             pacer.close()
@@ -227,9 +229,17 @@ class Session:
             gevent.sleep(0.002)
         if not self.ended_ns:
             self.ended_ns = time.monotonic_ns()
-            rates = [self.options.user_rate] * len(self._sounding) if steady and not self.options.trace else []
             cut = self.probes.vitals if self.probes is not None else None
             self.vitals = cut or self.watch.finish(rates)
+
+    def notes(self) -> Vitals:
+        """What there is to judge the run by so far."""
+        return self.watch.finish(self._planned_rates())
+
+    def _planned_rates(self) -> list[float]:
+        """Arrivals a second of each source; none where there is no one plan for the whole measured part."""
+        steady = self._sounding_at_begin == self._sounding
+        return [self.options.user_rate] * len(self._sounding) if steady and not self.options.trace else []
 
     def close(self) -> None:
         """Ends the folding and the connections. Call after `drain` and after the users are gone."""

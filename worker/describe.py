@@ -18,6 +18,7 @@ from worker.contexts import Context, WarmUp
 from worker.counters import Counters
 from worker.histograms import DIGITS, HIGHEST_US, LOWEST_US, Histogram
 from worker.served import VERSION, ServedModel
+from worker.telemetry import Telemetry
 from worker.wire import accelerator_pb2 as ours
 
 # grpc carries no types.
@@ -50,6 +51,7 @@ class AcceleratorService:
         self._warm = WarmUp(0, [])
         self._ready_ns = time.monotonic_ns()
         self._sequence = 0
+        self._telemetry = Telemetry(identity.accelerator)
 
     def ready(self, model: ServedModel, warm: WarmUp) -> None:
         self._model = model
@@ -115,6 +117,12 @@ class AcceleratorService:
         )
 
     async def snapshot(self, request: ours.SnapshotRequest, context: ServicerContext) -> ours.SnapshotResponse:
+        if request.readings_only:
+            return ours.SnapshotResponse(
+                instance_id=self._identity.instance_id,
+                uptime_ns=time.monotonic_ns() - self._ready_ns,
+                readings=await self._telemetry.readings(),
+            )
         counters = self._counters
         self._sequence += 1
         counters.settle()

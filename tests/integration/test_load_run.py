@@ -22,6 +22,7 @@ from tools.processes import free_port, served, wait_for
 from capacity.cost import sequential_per_100k
 from capacity.hlog import parse_tag
 from capacity.run import Run
+from capacity.tally import OFFERED, UNSENT
 
 SIM = ("--sim", "fixed:2ms", "--sim-host", "c5.large", "--sim-type", "eia2.medium")
 
@@ -208,6 +209,12 @@ def test_open_arrivals_offer_their_rate_whatever_the_target_does(
     assert served(worker.address) == row["requests"] + row["warmup"]["requests"]
 
 
+def told_by(run: Run) -> str:
+    """The only generator of a run."""
+    (generator,) = run.file.generators
+    return str(generator["client"])
+
+
 def test_arrivals_beyond_the_bound_in_flight_are_unsent_and_counted(
     serve: Callable[..., Any], locust: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -222,6 +229,21 @@ def test_arrivals_beyond_the_bound_in_flight_are_unsent_and_counted(
     assert_counts_hold(document)
     (row,) = document["rows"]
     assert row["unsent"] > row["answered"] > 20
+    # The log says when that was: every second has its share of what was due, sent or not.
+    run = Run.load(tmp_path / "run")
+    due, unsent = (run.histogram(run.file.rows[0], measure) for measure in (OFFERED, UNSENT))
+    assert due is not None
+    assert unsent is not None
+    assert (due.count, unsent.count) == (row["due"], row["unsent"])
+    assert run.course is not None
+    lines = run.course.lines(run.members(run.file.rows[0]))
+    assert lines.offered is not None
+    assert (lines.unsent > 20).all()
+    assert lines.offered == pytest.approx(lines.answered + lines.failed + lines.unsent, abs=8)
+    # Meanwhile the worker told of its process, and one of them of their host.
+    told = [one.reading[:3] for one in run.telemetry]
+    assert told.count(("worker", "sim:0", "memory_bytes")) >= 2
+    assert told.count(("cpu", "", "memory_bytes")) == told.count(("generator", told_by(run), "utilisation_percent"))
     assert row["offered_rps"] == pytest.approx(100, rel=0.03)
 
 

@@ -107,13 +107,13 @@ def sampled(generator: np.random.Generator, blocks: int = 30) -> Blocks:
 
 
 def test_runs_that_are_alike_are_told_apart_about_as_seldom_as_promised(tmp_path: Path) -> None:
+    """In any measure at all: the intervals hold together."""
     (row,) = make(tmp_path / "a").file.rows
-    generator, wrong = np.random.default_rng(4), dict.fromkeys(("mean", "p50", "p90"), 0)
+    generator, called = np.random.default_rng(4), 0
     for _ in range(100):
-        for difference in differences(row, row, sampled(generator), sampled(generator), generator, 200):
-            if difference.measure in wrong:
-                wrong[difference.measure] += difference.told_apart
-    assert all(1 <= count <= 9 for count in wrong.values()), wrong
+        found = differences(row, row, sampled(generator), sampled(generator), generator, 200)
+        called += any(difference.told_apart for difference in found)
+    assert 1 <= called <= 12
 
 
 def test_errors_are_beyond_the_percentiles_they_reach(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_the_command_says_it_and_its_exit_code_is_a_gate(
     assert run_main(monkeypatch, "compare", a, b) == 0
     said = capsys.readouterr().out
     assert "gpt, box + cpu-1c" in said
-    assert "mean: B is 28.3 % slower (+23.7 % to +33.0 %)" in said
+    assert "mean: B is 28.3 % slower (+22.6 % to +34.3 %)" in said
     assert run_main(monkeypatch, "compare", a, b, "--fail-if", "p90 > +10%", "--fail-if", "mean > +60%") == 1
     assert capsys.readouterr().out.count("FAIL") == 1
     assert run_main(monkeypatch, "compare", a, a, "--fail-if", "p90 > +10%") == 0

@@ -52,6 +52,31 @@ def test_each_stretch_has_its_own_figures(tmp_path: Path) -> None:
     assert np.isnan(lines.percentiles_us[99]).all(), "100 samples carry no P99"
 
 
+def test_offered_counts_when_it_was_due_and_answered_when_it_ended(tmp_path: Path) -> None:
+    """A stall: the load goes on, a second's answers come three seconds later, and some requests are never sent."""
+    path, series = tmp_path / "run.hlog", ordinal(0)
+    with LogWriter(path, 0.0) as log:
+        for second in range(20):
+            stalled = second in (7, 8, 9)
+            log.write(second, 1, tag_of(series, "offered"), of_ms([0] * 100))
+            if stalled:
+                log.write(second, 1, tag_of(series, "unsent"), of_ms([0] * 40))
+            else:
+                log.write(second, 1, tag_of(series, "latency"), of_ms([10] * (280 if second == 10 else 100)))
+    lines = course_of(path, 20.0).lines([series])
+    assert lines.offered == pytest.approx([100.0] * 20)
+    assert lines.answered == pytest.approx([100.0] * 7 + [0.0] * 3 + [280.0] + [100.0] * 9)
+    assert lines.unsent == pytest.approx([0.0] * 7 + [40.0] * 3 + [0.0] * 10)
+    assert np.isnan(lines.percentiles_us[90][7]), "those that were never sent are beyond every percentile"
+
+
+def test_a_log_that_does_not_tell_what_was_due_has_no_such_line(tmp_path: Path) -> None:
+    path, series = tmp_path / "run.hlog", ordinal(0)
+    with LogWriter(path, 0.0) as log:
+        log.write(0, 10, tag_of(series, "latency"), of_ms([10] * 100))
+    assert course_of(path, 10.0).lines([series]).offered is None
+
+
 def test_stretches_are_long_enough_for_a_percentile(tmp_path: Path) -> None:
     path, series = tmp_path / "run.hlog", ordinal(0)
     with LogWriter(path, 0.0) as log:

@@ -168,7 +168,8 @@ def test_dependent_samples_widen_the_intervals_and_the_advice_is_in_seconds() ->
     assert plain.latency_us.mean_interval is not None
     assert wide.latency_us.mean_interval is not None
     ratio = np.ptp(wide.latency_us.mean_interval) / np.ptp(plain.latency_us.mean_interval)
-    assert ratio == pytest.approx(2, rel=0.02)
+    # By the root of four, and by what is not known of the four.
+    assert 2 < ratio < 2.3
     assert plain.more_samples is not None
     assert wide.more_samples is not None
     assert wide.more_samples > 2 * plain.more_samples

@@ -73,6 +73,6 @@ def test_telemetry_is_drawn_under_the_latency(tmp_path: Path) -> None:
         for second in range(0, 1000, 100):
             log.write(second, 100, tag_of(series, "latency"), run.histograms[series, "latency"])
     html = write_report(Run.load(run.directory), tmp_path / "out").read_text()
-    assert html.index("P90 latency, ms, and P50 (thin)") < html.index("Utilisation, %; host processors thin")
+    assert html.index("P90 latency, ms, and P50 (thin)") < html.index("Utilisation, %; hosts and generators thin")
     assert "Power, W" in html
     assert "telemetry.csv" in html

@@ -83,8 +83,22 @@ class DescribeResponse(_message.Message):
     def __init__(self, host_type: _Optional[str] = ..., host_name: _Optional[str] = ..., host_memory_bytes: _Optional[int] = ..., kind: _Optional[str] = ..., ordinal: _Optional[int] = ..., accelerator_type: _Optional[str] = ..., accelerator_id: _Optional[str] = ..., accelerator_memory_bytes: _Optional[int] = ..., status: _Optional[str] = ..., simulated: bool = ..., simulation: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., threads: _Optional[int] = ..., cores: _Optional[_Iterable[int]] = ..., model: _Optional[_Union[DescribeResponse.Model, _Mapping]] = ..., first_inference_ns: _Optional[int] = ..., warmup_ns: _Optional[_Iterable[int]] = ..., process_peak_bytes: _Optional[int] = ..., accelerator_peak_bytes: _Optional[int] = ..., instance_id: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
 
 class SnapshotRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("readings_only",)
+    READINGS_ONLY_FIELD_NUMBER: _ClassVar[int]
+    readings_only: bool
+    def __init__(self, readings_only: bool = ...) -> None: ...
+
+class Reading(_message.Message):
+    __slots__ = ("device", "id", "measure", "value")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MEASURE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    id: str
+    measure: str
+    value: float
+    def __init__(self, device: _Optional[str] = ..., id: _Optional[str] = ..., measure: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class Histogram(_message.Message):
     __slots__ = ("payload", "count", "sum_ns", "min_ns", "max_ns", "lowest_us", "highest_us", "digits", "above")
@@ -109,7 +123,7 @@ class Histogram(_message.Message):
     def __init__(self, payload: _Optional[bytes] = ..., count: _Optional[int] = ..., sum_ns: _Optional[int] = ..., min_ns: _Optional[int] = ..., max_ns: _Optional[int] = ..., lowest_us: _Optional[int] = ..., highest_us: _Optional[int] = ..., digits: _Optional[int] = ..., above: _Optional[int] = ...) -> None: ...
 
 class SnapshotResponse(_message.Message):
-    __slots__ = ("instance_id", "sequence", "uptime_ns", "requests", "answered", "errors", "executions", "histograms", "process_peak_bytes", "accelerator_peak_bytes", "passes")
+    __slots__ = ("instance_id", "sequence", "uptime_ns", "requests", "answered", "errors", "executions", "histograms", "process_peak_bytes", "accelerator_peak_bytes", "passes", "readings")
     class ErrorsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +156,7 @@ class SnapshotResponse(_message.Message):
     PROCESS_PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
     ACCELERATOR_PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
     PASSES_FIELD_NUMBER: _ClassVar[int]
+    READINGS_FIELD_NUMBER: _ClassVar[int]
     instance_id: str
     sequence: int
     uptime_ns: int
@@ -153,4 +168,5 @@ class SnapshotResponse(_message.Message):
     process_peak_bytes: int
     accelerator_peak_bytes: int
     passes: _containers.MessageMap[int, Histogram]
-    def __init__(self, instance_id: _Optional[str] = ..., sequence: _Optional[int] = ..., uptime_ns: _Optional[int] = ..., requests: _Optional[int] = ..., answered: _Optional[int] = ..., errors: _Optional[_Mapping[str, int]] = ..., executions: _Optional[int] = ..., histograms: _Optional[_Mapping[str, Histogram]] = ..., process_peak_bytes: _Optional[int] = ..., accelerator_peak_bytes: _Optional[int] = ..., passes: _Optional[_Mapping[int, Histogram]] = ...) -> None: ...
+    readings: _containers.RepeatedCompositeFieldContainer[Reading]
+    def __init__(self, instance_id: _Optional[str] = ..., sequence: _Optional[int] = ..., uptime_ns: _Optional[int] = ..., requests: _Optional[int] = ..., answered: _Optional[int] = ..., errors: _Optional[_Mapping[str, int]] = ..., executions: _Optional[int] = ..., histograms: _Optional[_Mapping[str, Histogram]] = ..., process_peak_bytes: _Optional[int] = ..., accelerator_peak_bytes: _Optional[int] = ..., passes: _Optional[_Mapping[int, Histogram]] = ..., readings: _Optional[_Iterable[_Union[Reading, _Mapping]]] = ...) -> None: ...
