@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,7 @@ class Master(Keeper):
         self._clients: list[str] = []
         self._tags: dict[str, Series] = {}
         self._last: dict[str, Heard] = {}
+        self._notes: dict[str, Vitals] = {}
         self._exhausted: set[str] = set()
         self._written: dict[Series, Tally] = {}
         self._heard = Event()
@@ -79,6 +81,7 @@ class Master(Keeper):
         self._clients = sorted(client.id for client in self.runner.clients.all)
         self._tags = {tag_of(target.series, "latency"): target.series for target in self._targets}
         self._last = {}
+        self._notes = {}
         self._exhausted = set()
         self._written = {}
         door.refused.clear()
@@ -91,6 +94,7 @@ class Master(Keeper):
             "run": self._run,
             "clients": self._clients,
             "begins_ns": time.monotonic_ns() + AHEAD_NS,
+            "shown": self.environment.web_ui is not None,
             "targets": [target.to_wire() for target in self._targets],
             "plan": {**self._book.plan, "run": self._run, "clients": self._clients, "tags": list(self._tags)},
         }
@@ -152,6 +156,8 @@ class Master(Keeper):
         for heard in self._last.values():
             for series, number in heard.snapshot.in_flight.items():
                 in_flight[series] += number
+        if self.onlooker.due_for_lights() and self._notes and self._shape is None:
+            self._judge(self._outcome(self._notes.values(), self.generators()))
         self.onlooker.tick(gained, in_flight)
         self._stop_if_resolved(total, self._dependence)
 
@@ -194,18 +200,22 @@ class Master(Keeper):
         if self._shape is not None:
             self._shape.rest()
         generators = [self._generator(client) for client in sorted({*self._clients, *self._last})]
+        notes = [heard.snapshot.vitals for heard in self._last.values() if heard.snapshot.vitals is not None]
+        self._close(self._outcome(notes, generators))
+
+    def _outcome(self, notes: Iterable[Vitals], generators: list[dict[str, Any]]) -> Outcome:
         snapshots = [heard.snapshot for heard in self._last.values()]
         firsts: dict[Series, int] = {}
-        vitals = Vitals()
         for snapshot in snapshots:
             for series, ns in snapshot.first_ns.items():
                 firsts[series] = max(ns, firsts.get(series, 0))
-            if snapshot.vitals is not None:
-                vitals.add(snapshot.vitals)
-        warmup = self._added("warmups")
+        vitals = Vitals()
+        for one in notes:
+            vitals.add(one)
         measured_s = max((snapshot.measured_s for snapshot in snapshots), default=0.0)
-        refused = dict(door.refused)
-        self._close(Outcome(self._written, warmup, firsts, measured_s, generators, vitals, refused))
+        return Outcome(
+            self._written, self._added("warmups"), firsts, measured_s, generators, vitals, dict(door.refused)
+        )
 
     def _generator(self, client: str) -> dict[str, Any]:
         heard = self._last.get(client)
@@ -234,6 +244,8 @@ class Master(Keeper):
             if snapshot.run != self._run or not self.running or snapshot.sequence <= self._sequence(msg.node_id):
                 return
             self.onlooker.hear(msg.node_id, snapshot.host, snapshot.readings)
+            if snapshot.vitals is not None:
+                self._notes[msg.node_id] = snapshot.vitals
             self._last[msg.node_id] = Heard(snapshot, time.monotonic() - self._began)
         except ValueError:
             door.refused[MALFORMED] += 1

@@ -23,12 +23,14 @@ from loadgen._book import Outcome
 from loadgen._clock import MastersClock
 from loadgen._closing import checks_of
 from loadgen._keeper import Node, feed_all, say
+from loadgen._onlooker import LIGHTS_EVERY
 from loadgen._options import Options
 from loadgen._probes import Order
 from loadgen._session import Session
 from loadgen._snapshot import pack
 from loadgen._target import Target
 from loadgen._telemetry import Sampler
+from loadgen._vitals import Vitals
 
 #: Snapshots between two looks at how far latencies depend on one another.
 DEPENDENCE_EVERY = 5
@@ -155,7 +157,7 @@ class Generator(Node):
             warmups=recorder.warmup,
             first_ns=recorder.first_requests_ns,
             in_flight=self.session.in_flight,
-            vitals=self.session.vitals if final else probes.vitals if probes else None,
+            vitals=self.session.vitals if final else probes.vitals if probes else self._notes(),
             probe=probes.done if probes else 0,
             sources=probes.sources if probes else [],
             run=self._run,
@@ -173,6 +175,12 @@ class Generator(Node):
         except RPCError as error:
             # The next one says it all again.
             say(f"a snapshot could not be sent: {error}")
+
+    def _notes(self) -> Vitals | None:
+        """Now and then, what the master's live page judges the run by: where there is such a page."""
+        assert self.session is not None
+        shown = getattr(self.environment.parsed_options, PLAN)["shown"] and self.session.watch.begun
+        return self.session.notes() if shown and self._sequence % LIGHTS_EVERY == 0 else None
 
     def _outcome(self) -> Outcome:
         assert self.session is not None
