@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from capacity.confidence import judge
 from capacity.document import RunFile
 from capacity.hardware import Catalogue, HardwareCombination
 from capacity.hlog import LogWriter, tag_of
 from capacity.run import HLOG_NAME, Run
+from capacity.search import Seen, SloSearch, Step, saturated, shares
+from capacity.slo import Slo
 from capacity.summary import build
 from capacity.tally import Series, Tally
 from loadgen._vitals import Watch
@@ -58,29 +61,70 @@ def bimodal() -> Shape:
 
 
 def queue(utilisation: float, service_ms: float = 5.0) -> Shape:
-    """Poisson arrivals at one exponential server, from its steady state on: the time in the system is exponential."""
-    spare = (1 - utilisation) / service_ms
+    """Poisson arrivals at one exponential server, from its steady state on: the time in the system is exponential.
+
+    From an empty queue on where there is no steady state; then nothing is true of it.
+    """
+    spare = max(1 - utilisation, 0.0) / service_ms
 
     def draw(generator: np.random.Generator, n: int) -> NDArray[np.float64]:
         service = generator.exponential(service_ms, n)
         gaps = generator.exponential(service_ms / utilisation, n)
-        waiting = generator.exponential(1 / spare) if generator.random() < utilisation else 0.0
+        waiting = generator.exponential(1 / spare) if spare and generator.random() < utilisation else 0.0
         # Lindley's recursion as a random walk above its own running minimum.
         walk = waiting + np.concatenate([[0.0], np.cumsum((service - gaps)[:-1])])
         return walk - np.minimum(np.minimum.accumulate(walk), 0.0) + service
 
-    return Shape(draw, math.log(10) / spare, 1 / spare)
+    return Shape(draw, math.log(10) / spare, 1 / spare) if spare else Shape(draw, math.inf, math.inf)
 
 
-def tallied(latencies_ms: NDArray[np.float64]) -> tuple[Tally, float]:
-    """As a generator counts them: the tally, and the autocorrelation time that it noted."""
+def tallied(latencies_ms: NDArray[np.float64], bounds_ns: Sequence[int] = ()) -> tuple[Tally, float]:
+    """As a generator counts them: the tally, and the autocorrelation time that it noted, as Watch has it."""
     ns = (latencies_ms * 1e6).astype(np.int64)
     tally = Tally(due=ns.size, answered=ns.size)
     tally.histograms["latency"].record_ns(ns)
-    watch, nothing = Watch(), np.zeros_like(ns)
+    watch, nothing = Watch(bounds_ns), np.zeros_like(ns)
     watch.begin()
     watch.fold({SERIES: np.stack([nothing, nothing, ns], axis=1)}, 0)
     return tally, watch.dependence()[SERIES]
+
+
+def searched(generator: np.random.Generator, service_ms: float, slo: Slo, total_s: float = 165.0) -> list[Seen]:
+    """The probes of a search for the highest Poisson rate that one exponential server carries within an SLO."""
+    plan, left = SloSearch(500 / service_ms, 1000 / service_ms, total_s), total_s
+    seen: list[Seen] = []
+    bounds_ns = [bound_ns for _p, bound_ns in slo.bounds]
+    while isinstance(step := plan.next(seen, left), Step):
+        for part in (0.25, 0.5, 1.0) if step.early else (1.0,):
+            seconds = step.most_s * part
+            due = max(int(generator.poisson(step.rate * seconds)), 1)
+            drawn = queue(step.rate * service_ms / 1000, service_ms).draw(generator, due)
+            tally, dependence = tallied(drawn, bounds_ns)
+            latency = tally.histograms["latency"]
+            verdict = judge(slo, latency, 0, dependence).status
+            if verdict != "UNRESOLVED":
+                break
+        achieved = min(due / seconds, 1000 / service_ms)
+        seen.append(
+            Seen(
+                phase=step.phase,
+                rate=step.rate,
+                offered=due / seconds,
+                achieved=achieved,
+                verdict=verdict,
+                shares=shares(slo, latency, 0, dependence),
+                saturated=saturated(due, int(achieved * seconds)),
+            )
+        )
+        left -= seconds + 1
+    return seen
+
+
+def answered_in_a_closed_loop(generator: np.random.Generator, service: Shape, seconds: float) -> NDArray[np.int64]:
+    """How many answers came in each 50 ms, one after another without a pause."""
+    ends = np.cumsum(service.draw(generator, int(2000 * seconds / service.mean)))
+    counted, _edges = np.histogram(ends, np.arange(0, 1000 * seconds + 25, 50))
+    return counted.astype(np.int64)
 
 
 def summed_up(tally: Tally, dependence: float, seconds: float) -> RunFile:

@@ -3,16 +3,30 @@
 A few experiments of each kind here; INFERLOAD_EXPERIMENTS=500 makes as many, which takes some minutes.
 """
 
+import math
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import binom
-from tools.experiments import PRICE, Shape, bimodal, lognormal, queue, run_of, summed_up, tallied
+from tools.experiments import (
+    PRICE,
+    Shape,
+    answered_in_a_closed_loop,
+    bimodal,
+    lognormal,
+    queue,
+    run_of,
+    searched,
+    summed_up,
+    tallied,
+)
 
 from capacity.compare import compare
-from capacity.cost import sequential_per_100k
+from capacity.cost import rate_per_100k, rates_per_100k, sequential_per_100k
+from capacity.search import conclude, throughput
+from capacity.slo import Slo
 
 EXPERIMENTS = int(os.environ.get("INFERLOAD_EXPERIMENTS", "40"))
 # What chance alone does to a count of experiments, once in a thousand studies.
@@ -56,6 +70,41 @@ def test_the_interval_of_p90_and_of_the_price_holds_the_truth_in_93_to_97_of_100
     for figure, (inside, given) in together.items():
         print(f"all: {figure} {inside} of {given}, {inside / given:.3f}")
         assert 0.93 <= inside / given <= 0.97, (figure, inside, given)
+
+
+@pytest.mark.parametrize("variation", [0.2, 1.0])
+def test_the_interval_of_the_saturated_price_holds_the_truth(variation: float) -> None:
+    generator, service, inside = np.random.default_rng(8), lognormal(variation), 0
+    for _ in range(EXPERIMENTS):
+        _rate, ends = throughput([answered_in_a_closed_loop(generator, service, 20)], 0.05)
+        assert ends is not None
+        prices = rates_per_100k(PRICE, ends)
+        assert prices is not None
+        inside += prices[0] <= rate_per_100k(PRICE, 1000 / service.mean) <= prices[1]
+    print(f"saturated, variation {variation:g}: {inside} of {EXPERIMENTS}")
+    assert_covers(inside, EXPERIMENTS)
+
+
+def test_the_interval_of_the_price_at_the_slo_holds_the_truth() -> None:
+    """One exponential server of 5 ms under Poisson arrivals: its P90 is 30 ms where it has 77 a second to spare."""
+    generator, service_ms, slo = np.random.default_rng(9), 5.0, Slo.parse("p90=30ms")
+    truth = rate_per_100k(PRICE, 1000 / service_ms - math.log(10) / 0.030)
+    inside, given, searches = 0, 0, max(EXPERIMENTS // 4, 8)
+    for _ in range(searches):
+        found = conclude(searched(generator, service_ms, slo))
+        prices = rates_per_100k(PRICE, found.interval)
+        if prices is not None:
+            given += 1
+            inside += prices[0] <= truth <= prices[1]
+    print(f"at the SLO: {inside} of {given}, of {searches} searches")
+    assert given > 0.8 * searches
+    assert_covers(inside, given)
+
+
+def assert_covers(inside: int, given: int) -> None:
+    """93 to 97 in a hundred; of few experiments, as many as chance leaves of that."""
+    assert binom.cdf(inside, given, 0.93) > RARE, (inside, given)
+    assert binom.sf(inside - 1, given, 0.97) > RARE, (inside, given)
 
 
 @pytest.mark.parametrize(
