@@ -28,7 +28,7 @@ from capacity.cost import rate_per_100k, rates_per_100k, sequential_per_100k
 from capacity.search import conclude, throughput
 from capacity.slo import Slo
 
-EXPERIMENTS = int(os.environ.get("INFERLOAD_EXPERIMENTS", "40"))
+EXPERIMENTS = int(os.environ.get("INFERLOAD_EXPERIMENTS", "30"))
 # What chance alone does to a count of experiments, once in a thousand studies.
 RARE = 1e-3
 
