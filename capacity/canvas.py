@@ -26,6 +26,8 @@ font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-seri
 .pic .dot{fill:var(--ink)}.pic .miss{fill:none;stroke:var(--ink);stroke-width:2}
 .pic .curve{fill:none;stroke-width:2;stroke-linejoin:round}.pic .thin{fill:none;stroke-width:1.2;opacity:.75}
 .pic .seg0{fill:var(--s0)}.pic .seg1{fill:var(--s1)}.pic .seg2{fill:var(--s2)}.pic .seg3{fill:var(--s5);opacity:.35}
+.pic .band{fill:var(--slo);opacity:.14}.pic .cross{fill:none;stroke:var(--soft);stroke-width:2}
+.pic .full{stroke:var(--soft);stroke-width:1.5;stroke-dasharray:2 3}
 .pic .mark{stroke:var(--ink);stroke-width:2}.pic .front{fill:none;stroke:var(--soft);stroke-width:1.5}
 """
 DASHES = ("none", "7 3", "2 3", "9 3 2 3", "none", "7 3", "2 3", "9 3 2 3")

@@ -43,6 +43,12 @@ def cost_columns(slo: Slo | None, found: Sequence[Entry]) -> list[Column]:
         Column("price/h", lambda row: "–" if row.price_per_hour is None else hourly(row.price_per_hour, row.currency)),
         Column("per 100,000", cost_words),
     ]
+    for name, of, known in (
+        ("saturated", saturated_words, lambda row: row.cost_per_100k.saturated),
+        ("at SLO", slo_words, lambda row: row.cost_per_100k.at_slo),
+    ):
+        if any(known(entry.row) is not None for entry in found):
+            columns.append(Column(name, of))
     if any(entry.row.joules_per_inference is not None for entry in found):
         columns.append(Column("J each", _energy))
     return [*columns, Column(str(slo), lambda row: verdict(row, slo))] if slo else columns
@@ -55,6 +61,18 @@ def _energy(row: Row) -> str:
 def cost_words(row: Row) -> str:
     """The sequential price, or a dash."""
     cost = row.cost_per_100k.sequential
+    return "–" if cost is None else money(cost, row.currency)
+
+
+def saturated_words(row: Row) -> str:
+    """The price at the highest throughput, or a dash."""
+    cost = row.cost_per_100k.saturated
+    return "–" if cost is None else money(cost, row.currency)
+
+
+def slo_words(row: Row) -> str:
+    """The price at the highest rate that meets the SLO, or a dash."""
+    cost = row.cost_per_100k.at_slo
     return "–" if cost is None else money(cost, row.currency)
 
 

@@ -16,6 +16,7 @@ from capacity.canvas import DASHES, STYLE, Picture, stacked
 from capacity.columns import cost_columns, cost_words, latency_columns, notes
 from capacity.cost import hourly, size
 from capacity.course import Lines
+from capacity.curve import curve_picture, drawn, rate_words, sentence
 from capacity.hardware import Catalogue
 from capacity.ordinals import pools
 from capacity.pareto import beaten, front
@@ -100,6 +101,7 @@ def write_report(
                 if entry.row.price_per_hour is not None
             )
         ),
+        curves=_capacity(runs),
         judged=PERCENTILES[judged_percentile(slo)[0]],
         judged_name=f"P{judged_percentile(slo)[0]:g}",
         columns=latency_columns() + cost_columns(slo, found),
@@ -118,6 +120,25 @@ def _both(label: str, draw: Any) -> str:
         ("narrow", draw(_NARROW)),
     ]
     return "".join(picture.svg(label, variant) for variant, picture in pictures if picture)
+
+
+def _capacity(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The capacity curves of all runs: picture, sentence and probes."""
+    return [
+        {
+            "curve": curve,
+            "name": f"{curve.hardware}, {curve.model}{f' ({run.name})' if len(runs) > 1 else ''}",
+            "picture": _both(
+                f"Rate and latency of {curve.hardware}, {curve.model}",
+                lambda width, curve=curve: curve_picture(curve, width),
+            ),
+            "sentence": sentence(curve),
+            "left_out": len(curve.probes) - len(drawn(curve)),
+            "judged": f"P{judged_percentile(Slo.parse(curve.slo) if curve.slo else None)[0]:g}",
+        }
+        for run in runs
+        for curve in run.file.curve
+    ]
 
 
 def _curves(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[str, Any]:
@@ -228,6 +249,7 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["ms"] = ms
+    environment.filters["rate"] = rate_words
     environment.filters["hourly"] = lambda row: hourly(row.price_per_hour, row.currency)
     environment.filters["cost"] = cost_words
     environment.filters["size"] = lambda count: size(count) if count else "–"

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from capacity.choice import Choice
 from capacity.columns import Column, cost_columns, latency_columns, notes
+from capacity.curve import sentence
 from capacity.hardware import Catalogue
 from capacity.ordinals import slower
 from capacity.run import Run
@@ -54,6 +55,12 @@ def print_table(
         console.print(f"[dim]{escape(note)}[/dim]", soft_wrap=loose(console))
     for run in runs:
         _print_checks(run, console, several=len(runs) > 1)
+    for run in runs:
+        for curve in run.file.curve:
+            name = f"{curve.hardware}{' (simulated)' if curve.simulated else ''}, {curve.model}"
+            said = [f"{name}: {sentence(curve)}", *curve.notes]
+            for line in said:
+                console.print(escape(line), soft_wrap=loose(console), highlight=False)
     if by == "combination":
         for choice in choices(found, slo):
             _print_choice(choice, console)
