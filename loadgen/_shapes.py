@@ -203,7 +203,7 @@ class Shape:
 
     def _plan(self, closed_rps: float, total_s: float) -> Plan:
         if self._options.shape == "steps":
-            return Steps(first=closed_rps / 2, total_s=total_s).next
+            return Steps(first=closed_rps, total_s=total_s).next
         return SloSearch(first=closed_rps / 2, closed_rps=closed_rps, total_s=total_s).next
 
     def _warm(self, index: int, search: _Search) -> tuple[float, float]:

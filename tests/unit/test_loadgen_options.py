@@ -25,6 +25,11 @@ def test_defaults_are_a_closed_run_without_limits() -> None:
     assert options.deadline_ns == 10_000_000_000
 
 
+def test_a_shape_has_poisson_arrivals_unless_told() -> None:
+    assert Options.read(parsed("--shape", "steps")).arrivals == "poisson"
+    assert Options.read(parsed("--shape", "steps", "--arrivals", "constant")).arrivals == "constant"
+
+
 def test_every_option_is_read() -> None:
     arguments = ["--targets", "a:1,b:2", "--requests", "1000", "--warmup", "5s", "--deadline", "250ms"]
     arguments += ["--slo", "p90=15ms", "--hardware", "c5.large + eia2.medium", "--input-shape", "x:1,7;y:3"]
@@ -49,6 +54,11 @@ def test_targets_come_from_the_option_then_the_host_then_the_environment(monkeyp
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["--shape", "ramp"], "choose one of steps, slo-search"),
+        (["--shape", "slo-search"], "say which SLO"),
+        (["--shape", "steps", "--arrivals", "closed"], "sets the rate of open arrivals: --arrivals poisson"),
+        (["--shape", "steps", "--requests", "10"], "leave out --requests"),
+        (["--shape", "slo-search", "--slo", "p90=1s", "--until", "resolved"], "leave out --until"),
         (["--arrivals", "bursty"], "choose one of closed"),
         (["--router", "best"], "choose one of pinned, round-robin"),
         (["--transport", "http"], "choose one of"),
