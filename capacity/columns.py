@@ -43,12 +43,10 @@ def cost_columns(slo: Slo | None, found: Sequence[Entry]) -> list[Column]:
         Column("price/h", lambda row: "–" if row.price_per_hour is None else hourly(row.price_per_hour, row.currency)),
         Column("per 100,000", cost_words),
     ]
-    for name, of, known in (
-        ("saturated", saturated_words, lambda row: row.cost_per_100k.saturated),
-        ("at SLO", slo_words, lambda row: row.cost_per_100k.at_slo),
-    ):
-        if any(known(entry.row) is not None for entry in found):
-            columns.append(Column(name, of))
+    if any(entry.row.cost_per_100k.saturated is not None for entry in found):
+        columns.append(Column("saturated", saturated_words))
+    if any(entry.row.cost_per_100k.at_slo is not None for entry in found):
+        columns.append(Column("at SLO", slo_words))
     if any(entry.row.joules_per_inference is not None for entry in found):
         columns.append(Column("J each", _energy))
     return [*columns, Column(str(slo), lambda row: verdict(row, slo))] if slo else columns

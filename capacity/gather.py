@@ -141,6 +141,9 @@ def _checks(journals: Sequence[Journal], generators: Sequence[dict[str, Any]], c
     if copies:
         said = "copies of logs of the same generator, counted once"
         checks.append(Check(name="copied logs", value=copies, threshold="0", status="WARN", detail=said))
+    if journals[0].header.plan.options.get("shape"):
+        said = "only its master knew which requests were of which probe: a row mixes all rates"
+        checks.append(Check(name="search", value="without its master", threshold="whole", status="FAIL", detail=said))
     for journal in journals:
         for check in journal.end.checks if journal.end else []:
             checks.append(check.model_copy(update={"name": f"{journal.header.client}: {check.name}"}))

@@ -80,6 +80,10 @@ def _refuse(runs: Sequence[Run], directory: Path) -> None:
     if same_place or len({(run.file.started, run.file.duration_s) for run in runs}) < len(runs):
         raise ValueError("one run is given twice: its samples would count twice")
     for run in runs:
+        if run.file.curve:
+            raise ValueError(
+                f"{run.directory} is a search: its row is one probe, at a rate of its own, and does not merge"
+            )
         if not (run.directory / HLOG_NAME).is_file():
             raise ValueError(f"{run.directory} has no {HLOG_NAME}: its samples cannot be merged")
     for what, found in (

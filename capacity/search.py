@@ -27,7 +27,8 @@ _SATURATE_MOST_S = 5.0
 #: Passing and failing rates this close are not looked between.
 _CLOSE = 1.08
 #: How far from the estimate a verdict is looked for first, and how much farther after each that stayed open.
-_OFFSET, _FARTHER = 0.05, 0.03
+_OFFSET, _FARTHER = 0.1, 0.04
+_LOWER_FIRST = 1.2
 _MOST_PROBES = 60
 _MOST_TRIES = 4
 _STEPS = 10
@@ -388,8 +389,8 @@ class SloSearch:
         middle = min(max(middle, passing * 1.001), failing / 1.001)
         below = middle * (1 - _OFFSET - _FARTHER * sum(one.rate < middle * 0.98 for one in inside))
         above = middle * (1 + _OFFSET + _FARTHER * sum(one.rate > middle * 1.02 for one in inside))
-        # The side on which less is known first.
-        sides = [(middle / passing, below), (failing / middle, above)]
+        # The side on which less is known first; where it is much the same the lower one, since what passes is wanted.
+        sides = [(_LOWER_FIRST * middle / passing, below), (failing / middle, above)]
         for _gap, rate in sorted(sides, reverse=True):
             if passing * 1.02 < rate < failing / 1.02:
                 return self._step("refine", rate, spare)
