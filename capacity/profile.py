@@ -11,10 +11,12 @@ from capacity.distribution import Distribution, mixed
 from capacity.hardware import HardwareCombination
 from capacity.histogram import Histogram
 from capacity.run import Row, Run
-from capacity.tally import pass_of, rows_of
+from capacity.tally import rows_of
 
 #: A run in which requests waited less than this share of their computing shows what they take beside waiting.
 _HARDLY_WAITED = 0.05
+#: Passes of one batch size after which less busy runs have nothing to add.
+_ENOUGH = 100
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Profile:
             hardware=hardware,
             model=model,
             passes=passes,
-            overhead=_overhead(said),
+            overhead=_overhead(said, passes),
             simulated=row.simulated,
             price_per_hour=price,
             currency=next((row.currency for _, row in said if row.currency), ""),
@@ -134,19 +136,32 @@ def _said_of(runs: Sequence[Run], hardware: HardwareCombination, model: str) -> 
 
 
 def _passes(said: _Said) -> dict[int, Distribution]:
-    """By batch size; of workers that do not tell passes, their computing, which is then of single requests."""
+    """By batch size, from the busiest runs that have enough of it: what a worker does for requests that arrive takes
+    from the processor that computes, where both share it, and under load it does that all the time.
+
+    Of workers that do not tell passes, their computing, which is then of single requests.
+    """
     found: dict[int, Histogram] = defaultdict(Histogram)
-    for run, row in said:
-        for measure in run.measures(row):
-            if (rows := rows_of(measure)) is not None:
-                found[rows].add(run.histogram(row, measure) or Histogram())
-    if not found:
-        for run, row in said:
-            found[1].add(run.histogram(row, "compute") or Histogram())
+    for run, row in sorted(said, key=lambda one: _busy(*one), reverse=True):
+        for rows, histogram in _told(run, row).items():
+            if found[rows].count < _ENOUGH:
+                found[rows].add(histogram)
     return {rows: Distribution.of_histogram(histogram) for rows, histogram in found.items() if histogram.count}
 
 
-def _overhead(said: _Said) -> Distribution:
+def _told(run: Run, row: Row) -> dict[int, Histogram]:
+    """Each batch size's passes in one run."""
+    told = {rows: run.histogram(row, measure) for measure in run.measures(row) if (rows := rows_of(measure))}
+    return {rows: one for rows, one in (told or {1: run.histogram(row, "compute")}).items() if one is not None}
+
+
+def _busy(run: Run, row: Row) -> float:
+    """Time of all passes, by the length of the run and the number of ordinals."""
+    total_ns = sum(histogram.sum_ns for histogram in _told(run, row).values())
+    return total_ns / 1e9 / (run.file.duration_s * row.count) if run.file.duration_s else 0.0
+
+
+def _overhead(said: _Said, passes: Mapping[int, Distribution]) -> Distribution:
     """Service time beyond queue and pass, from the run in which requests waited the least.
 
     Where they hardly waited, the quantiles of service time beyond those of the passes say it whole; otherwise only its
@@ -157,11 +172,11 @@ def _overhead(said: _Said) -> Distribution:
         service, queue = run.histogram(row, "service"), run.histogram(row, "queue")
         if not service or not queue or not service.count or not queue.count:
             continue
-        own = _passes([(run, row)])
-        if not own:
+        # A request is as likely in a pass as that has rows.
+        parts = [(passes[rows], float(rows * one.count)) for rows, one in _told(run, row).items() if one.count]
+        if not parts:
             continue
-        counts = {rows: _count(run, row, rows) * rows for rows in own}
-        computing = mixed([(own[rows], counts[rows]) for rows in own])
+        computing = mixed(parts)
         waited = (queue.mean_us or 0.0) / computing.mean_us
         if best is not None and waited >= best[0]:
             continue
@@ -174,8 +189,3 @@ def _overhead(said: _Said) -> Distribution:
     if best is None:
         raise ValueError("the runs hold no service and queue times, so what a request takes beside them is not known")
     return best[1]
-
-
-def _count(run: Run, row: Row, rows: int) -> int:
-    histogram = run.histogram(row, pass_of(rows)) or run.histogram(row, "compute")
-    return histogram.count if histogram else 0

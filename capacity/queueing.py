@@ -210,6 +210,7 @@ class _Events:
             sorted((begin, end) for ordinal, begin, end in work.down if ordinal == w) for w in range(k)
         ]
         self._counts_outstanding = work.routes is None
+        self._bounded = math.isfinite(work.deadline)
         self._outstanding = [0] * k
         self._replies: list[tuple[float, int]] = []
         self._replied = bytearray(n)
@@ -225,17 +226,17 @@ class _Events:
         routes = None if work.routes is None else work.routes.tolist()
         looks, replies, outstanding = self._looks, self._replies, self._outstanding
         limit, deadline, pop = work.batching.queue_limit, work.deadline, heapq.heappop
-        bounded = math.isfinite(deadline)
+        bounded = self._bounded
+        expiring: deque[int] = deque()
         for i, due in enumerate(self._due):
             while looks and looks[0][0] <= due:
                 self._look(*pop(looks))
             if routes is None:
                 while replies and replies[0][0] <= due:
-                    # A request may be here twice, with its deadline and with its end: the earlier one is its reply.
-                    replied = pop(replies)[1]
-                    if not self._replied[replied]:
-                        self._replied[replied] = 1
-                        outstanding[self._worker[replied]] -= 1
+                    self._reply(pop(replies)[1])
+                # A request ends with its deadline too, where that comes before its reply.
+                while expiring and self._due[expiring[0]] + deadline <= due:
+                    self._reply(expiring.popleft())
                 w = _fewest(outstanding, (i + 1) % k)
                 outstanding[w] += 1
             else:
@@ -253,12 +254,17 @@ class _Events:
                     continue
             queue.append(i)
             if bounded and routes is None:
-                heapq.heappush(replies, (due + deadline, i))
+                expiring.append(i)
             if self._free[w] <= due:
                 self._look(due, w)
         while looks:
             self._look(*pop(looks))
         return self._played()
+
+    def _reply(self, i: int) -> None:
+        if not self._replied[i]:
+            self._replied[i] = 1
+            self._outstanding[self._worker[i]] -= 1
 
     def _refuse(self, i: int, now: float) -> None:
         """Answered at once, without a place in the queue."""
@@ -285,7 +291,7 @@ class _Events:
             return
         if self._free[w] > now:
             return
-        if queue and math.isfinite(self._work.deadline):
+        if self._bounded and queue:
             self._drop_expired(w, now)
         if not queue:
             self._ready[w] = None
@@ -306,8 +312,8 @@ class _Events:
             if ready > now:
                 heapq.heappush(self._looks, (ready, w))
         rows = min(waiting, batching.max_size)
-        if preferred := [size for size in batching.preferred if size <= rows]:
-            return max(preferred)
+        if batching.preferred and (formed := [size for size in batching.preferred if size <= rows]):
+            return max(formed)
         return rows if rows == batching.max_size or now >= ready else 0
 
     def _begin(self, w: int, rows: int, now: float) -> None:
@@ -317,14 +323,17 @@ class _Events:
         if table is None:
             table = self._tables[w][rows] = work.passes(w, rows)
         ends = now + table[self._quantile[batch[0]]]
-        fails = min((begin for begin, _ in self._down[w] if now < begin < ends), default=None)
-        self._busy[w] += (ends if fails is None else fails) - now
+        fails = None
+        if self._down[w]:
+            fails = min((begin for begin, _ in self._down[w] if now < begin < ends), default=None)
+        free = ends if fails is None else fails
+        self._busy[w] += free - now
         self._passes[rows] = self._passes.get(rows, 0) + 1
-        overheads = work.overheads[w]
+        overheads, counts, deadline = work.overheads[w], self._counts_outstanding, work.deadline
         for i in batch:
             self._rows[i] = rows
             answered = ends + overheads[self._overhead[i]]
-            expires = self._due[i] + work.deadline
+            expires = self._due[i] + deadline
             if fails is not None and fails < expires:
                 answered = fails
             elif answered > expires:
@@ -333,10 +342,10 @@ class _Events:
             else:
                 self._code[i] = OK
                 self._ends[i] = answered
-            if self._counts_outstanding:
+            if counts:
                 heapq.heappush(self._replies, (answered, i))
-        self._free[w] = ends if fails is None else fails
-        heapq.heappush(self._looks, (self._free[w], w))
+        self._free[w] = free
+        heapq.heappush(self._looks, (free, w))
 
     def _played(self) -> Played:
         return Played(
