@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from capacity.choice import Candidate, Choice, choose
 from capacity.confidence import samples_needed
-from capacity.document import Measure, Row
+from capacity.document import Measure, Row, SloRate
 from capacity.hardware import Catalogue
 from capacity.run import Run
 from capacity.slo import Slo
@@ -98,13 +98,22 @@ def _anew(run: Run, row: Row, slo: Slo | None, catalogue: Catalogue | None) -> R
         if latency is None and row.answered:
             raise ValueError(f"{run.directory} was not judged by {slo}, and without its run.hlog it cannot be")
         if latency is not None:
-            row = judged(row, slo, latency)
+            row = _unsearched(judged(row, slo, latency), run.file.slo)
     if catalogue is not None and row.worker is None:
         row = price(row, catalogue)
     if row.joules_per_inference is None and run.telemetry:
         joules = joules_per_inference(run.file, row, run.telemetry, run.measured_from_s)
         row = row.model_copy(update={"joules_per_inference": joules})
     return row
+
+
+def _unsearched(row: Row, searched: str | None) -> Row:
+    """The row without what a search for another SLO found."""
+    if row.slo_rate == SloRate():
+        return row
+    reasons = {**row.cost_per_100k.reasons, "at_slo": f"the search was for {searched}"}
+    cost = row.cost_per_100k.model_copy(update={"at_slo": None, "at_slo_interval": None, "reasons": reasons})
+    return row.model_copy(update={"slo_rate": SloRate(), "cost_per_100k": cost})
 
 
 def slo_of(runs: Sequence[Run], slo: Slo | None) -> Slo | None:
