@@ -6,41 +6,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import gevent
 
-from capacity.confidence import Check, interval_us, judge
+from capacity.confidence import Check, judge
 from capacity.cost import duration
-from capacity.document import CapacityCurve, Probe, RunFile, Saturation, SloRate
+from capacity.document import Probe, RunFile, SloRate
 from capacity.hardware import HardwareCombination
 from capacity.histogram import Histogram
 from capacity.search import (
     SHORTEST_S,
     Plan,
-    Seen,
     SloSearch,
     Step,
     Steps,
     Stop,
-    cliffs,
     conclude,
     row_of,
-    saturated,
-    shares,
-    throughput,
 )
-from capacity.slo import Slo
-from capacity.summary import measure, pooled_dependence
+from capacity.summary import pooled_dependence
 from capacity.tally import Series, Tally
 from loadgen._book import Book, Outcome
 from loadgen._closing import probe_checks, whole_checks
 from loadgen._options import Options
-from loadgen._probes import Order, Pool, pool_of, pools_of
+from loadgen._probes import Order, pool_of, pools_of
 from loadgen._recorder import difference
-from loadgen._session import FOLD_EVERY_NS
+from loadgen._searched import Searched
 from loadgen._target import Target
+from loadgen._verdicts import judged, words
 from loadgen._vitals import Vitals
 
 #: How long a search takes where --run-time does not say it.
@@ -85,23 +80,11 @@ class Prober(Protocol):
     def tick(self) -> None: ...
 
 
-@dataclass
-class _Search:
-    """One pool's search as it goes: what was probed, and each probe's outcome."""
-
-    pool: Pool
-    sources: int = 0
-    ended: str = ""
-    probes: list[Probe] = field(default_factory=list)
-    seen: list[Seen] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class _Underway:
     """A probe that was ordered: what there was before it."""
 
-    search: _Search
+    search: Searched
     order: Order
     step: Step
     from_s: float
@@ -129,7 +112,7 @@ class Shape:
         self._book = book
         self._options = options
         self._series = [target.series for target in targets]
-        self._searches = [_Search(pool) for pool in pools_of(self._series)]
+        self._searches = [Searched(pool) for pool in pools_of(self._series)]
         self._number = 0
         self._underway: _Underway | None = None
         self._driver: gevent.Greenlet | None = None
@@ -184,7 +167,7 @@ class Shape:
                     f"loads them alike only where -u is a multiple of their number"
                 )
 
-    def _search(self, index: int, search: _Search, until: float) -> None:
+    def _search(self, index: int, search: Searched, until: float) -> None:
         if not search.sources:
             search.ended = "no user sends to it"
             return
@@ -206,7 +189,7 @@ class Shape:
             return Steps(first=closed_rps, total_s=total_s).next
         return SloSearch(first=closed_rps / 2, closed_rps=closed_rps, total_s=total_s).next
 
-    def _warm(self, index: int, search: _Search) -> tuple[float, float]:
+    def _warm(self, index: int, search: Searched) -> tuple[float, float]:
         """A closed loop of all users, which is kept apart: answers a second, and the mean time of one in seconds."""
         seconds = max(_WARM_S, self._options.warmup_ns / 1e9)
         before = self._warmed(search)
@@ -217,13 +200,13 @@ class Shape:
         answered = after[0] - before[0]
         return answered / seconds, (after[1] - before[1]) / answered if answered else 0.0
 
-    def _warmed(self, search: _Search) -> tuple[int, float]:
+    def _warmed(self, search: Searched) -> tuple[int, float]:
         """Answered before measuring so far, and their summed latency in seconds."""
         self._record()
         warmups = [tally for series, tally in self._keeper.sums().warmups.items() if pool_of(series) == search.pool]
         return sum(t.answered for t in warmups), sum(t.histograms["latency"].sum_ns for t in warmups) / 1e9
 
-    def _probe(self, index: int, search: _Search, step: Step, service_s: float, until: float) -> None:
+    def _probe(self, index: int, search: Searched, step: Step, service_s: float, until: float) -> None:
         settle_s = min(
             max(_SETTLE_S, _SETTLE_REQUESTS * service_s), max(_SETTLE_SHARE * step.most_s, _SETTLE_S), _SETTLE_MOST_S
         )
@@ -247,9 +230,9 @@ class Shape:
         underway, self._underway = self._underway, None
         assert underway is not None
         probe = self._take(underway, vitals or Vitals(), cut=False)
-        self._say(_words(probe, len(search.probes), self._options.slo))
+        self._say(words(probe, len(search.probes), self._options.slo))
 
-    def _watch(self, search: _Search, before: Mapping[Series, Tally], length_s: float) -> None:
+    def _watch(self, search: Searched, before: Mapping[Series, Tally], length_s: float) -> None:
         """Ends the probe as soon as its verdict was found twice."""
         assert self._options.slo is not None
         limit, look, last = time.monotonic() + length_s, _FIRST_LOOK, ""
@@ -301,7 +284,7 @@ class Shape:
         }
         self._book.take_own(gained, underway.from_s)
         outcome = Outcome(gained, {}, {}, vitals.window_s, self._keeper.generators(), vitals)
-        probe, seen = _judged(
+        probe, seen = judged(
             Probe(
                 number=len(search.probes) + 1,
                 phase=step.phase,
@@ -326,7 +309,7 @@ class Shape:
         search.outcomes.append(outcome)
         return probe
 
-    def _reached(self, search: _Search) -> tuple[str, str]:
+    def _reached(self, search: Searched) -> tuple[str, str]:
         if self._options.shape != "slo-search":
             return "", ""
         found = conclude(search.seen) if search.seen else SloRate()
@@ -351,8 +334,8 @@ class Shape:
                 durations[search.pool] = found.measured_s
                 dependence.update(found.vitals.dependence)
                 checks += self._named(search, probe_checks(found, self._options))
-            checks += self._named(search, [self._found(search)])
-        curves = [self._curve(search, chosen[search.pool]) for search in self._searches]
+            checks += self._named(search, [search.check(self._options)])
+        curves = [search.curve(self._options, chosen[search.pool]) for search in self._searches]
         vitals = Vitals()
         vitals.dependence = dependence
         rows = replace(outcome, totals=totals, measured_s=max(durations.values(), default=0.0), vitals=vitals)
@@ -367,138 +350,13 @@ class Shape:
                     found[series].add(tally)
         return found
 
-    def _named(self, search: _Search, checks: Sequence[Check]) -> list[Check]:
+    def _named(self, search: Searched, checks: Sequence[Check]) -> list[Check]:
         if len(self._searches) == 1:
             return [check for check in checks if not _whole(check)]
         name = f"{search.pool.hardware.name}, {search.pool.model}"
         return [check.model_copy(update={"name": f"{name}: {check.name}"}) for check in checks if not _whole(check)]
 
-    def _found(self, search: _Search) -> Check:
-        usable = sum(one.valid for one in search.seen)
-        if self._options.shape == "steps":
-            enough = any(one.saturated and one.valid for one in search.seen)
-            return Check(
-                name="steps",
-                value=f"{usable} of {len(search.seen)} probes count, {'' if enough else 'not '}saturated",
-                threshold="all, up to saturation",
-                status="FAIL" if not usable else "PASS" if enough and usable == len(search.seen) else "WARN",
-                detail=search.ended,
-            )
-        rate = conclude(search.seen)
-        whole = rate.passing_rps is not None and rate.failing_rps is not None and rate.confirmed
-        said = ", ".join(
-            f"{name} {value:,.5g}/s"
-            for name, value in (("passing", rate.passing_rps), ("failing", rate.failing_rps))
-            if value is not None
-        )
-        return Check(
-            name="search",
-            value=said or "no bound",
-            threshold="a passing rate that is confirmed, under a failing one",
-            status="FAIL" if not usable else "PASS" if whole else "WARN",
-            detail="" if whole else search.ended,
-        )
-
-    def _curve(self, search: _Search, chosen: int | None) -> CapacityCurve:
-        probes = [probe.model_copy(update={"in_row": number == chosen}) for number, probe in enumerate(search.probes)]
-        full = [probe for probe in probes if probe.saturated and probe.valid]
-        most = max(full, key=lambda probe: probe.achieved_rps, default=None)
-        notes = [
-            f"{rate:,.5g}/s failed and {above:,.5g}/s above it passed: what passes there is not counted on"
-            for rate, above in cliffs(search.seen)
-        ]
-        if limited := [probe for probe in probes if not probe.valid]:
-            notes.append(
-                f"{len(limited)} probes were the generator's limit, not the hardware's, from "
-                f"{min(probe.rate_rps for probe in limited):,.5g}/s on"
-            )
-        return CapacityCurve(
-            hardware=search.pool.hardware.name,
-            model=search.pool.model,
-            simulated=search.pool.simulated,
-            shape="steps" if self._options.shape == "steps" else "slo-search",
-            slo=str(self._options.slo) if self._options.slo else None,
-            probes=probes,
-            slo_rate=conclude(search.seen) if self._options.shape == "slo-search" else SloRate(),
-            saturation=Saturation(rps=most.achieved_rps, interval=most.achieved_interval) if most else Saturation(),
-            ended=search.ended,
-            notes=notes,
-        )
-
-
-def _words(probe: Probe, number: int, slo: Slo | None) -> str:
-    """A probe's outcome in a line."""
-    said = f"probe {number}: {probe.verdict or ('saturated' if probe.saturated else 'kept up')}"
-    if slo and slo.bounds and probe.slo_us is not None:
-        high = probe.slo_interval[1] if probe.slo_interval else None
-        low = probe.slo_interval[0] if probe.slo_interval else 0.0
-        said += f", P{slo.bounds[0][0]:g} {probe.slo_us / 1000:.4g} ms ({low / 1000:.4g} to "
-        said += f"{high / 1000:.4g})" if high is not None else "no end)"
-    said += f", {probe.achieved_rps:,.4g}/s answered of {probe.offered_rps:,.4g}/s"
-    return f"{said}; {probe.reasons[0]}" if not probe.valid and probe.reasons else said
-
 
 def _whole(check: Check) -> bool:
     """Whether a check is of the run as a whole rather than of a probe."""
     return check.name in ("measured requests", "generators that reported their end", "refused reports")
-
-
-def _judged(
-    probe: Probe, outcome: Outcome, checks: Sequence[Check], slo: Slo | None, rate: float, *, cut: bool
-) -> tuple[Probe, Seen]:
-    """The probe with its figures and its verdict, and as the search takes it."""
-    tally, vitals = Tally(), outcome.vitals
-    for one in outcome.totals.values():
-        tally.add(one)
-    latency, lost = tally.histograms["latency"], tally.failed + tally.unsent
-    dependence = pooled_dependence(list(outcome.totals), outcome.totals, vitals.dependence)
-    achieved, interval = throughput(vitals.completed, FOLD_EVERY_NS / 1e9)
-    window_s = vitals.window_s
-    failed = [check for check in checks if check.status == "FAIL"]
-    valid = not failed and window_s > 0
-    verdict = judge(slo, latency, lost, dependence) if slo else None
-    reasons = list(verdict.reasons) if verdict else []
-    if not valid:
-        reasons = [f"the generator's limit: {check.name} {check.value}" for check in failed] or ["nothing was measured"]
-    if cut:
-        reasons.insert(0, "cut off: the run ended")
-    status = None if verdict is None else "UNRESOLVED" if cut or not valid else verdict.status
-    first = slo.bounds[0][0] if slo and slo.bounds else None
-    ends = interval_us(latency, first, lost, dependence) if first is not None else None
-    full = window_s > 0 and saturated(tally.due, round(achieved * window_s))
-    judged = probe.model_copy(
-        update={
-            "offered_rps": round(tally.due / window_s, 3) if window_s else 0.0,
-            "achieved_rps": round(achieved, 3),
-            "achieved_interval": interval,
-            "due": tally.due,
-            "requests": tally.requests,
-            "answered": tally.answered,
-            "errors": dict(sorted(tally.errors.items())),
-            "unsent": tally.unsent,
-            "latency_us": measure(latency, lost, dependence),
-            "service_us": measure(tally.histograms["service"], tally.failed, dependence),
-            "lateness_us": measure(tally.histograms["lateness"]),
-            "queue_us": measure(tally.histograms["queue"]),
-            "compute_us": measure(tally.histograms["compute"]),
-            "dependence": round(dependence, 3),
-            "slo_us": latency.percentile_us(first, lost) if first is not None and ends else None,
-            "slo_interval": ends,
-            "verdict": status,
-            "reasons": reasons,
-            "saturated": full,
-            "valid": valid,
-            "checks": [check for check in checks if check.status != "PASS"],
-        }
-    )
-    seen = Seen(
-        phase=judged.phase,
-        rate=rate,
-        offered=judged.offered_rps,
-        achieved=achieved,
-        verdict=status,
-        shares=shares(slo, latency, lost, dependence) if slo and valid else (),
-        saturated=full,
-        valid=valid and not cut,
-    )
-    return judged, seen
