@@ -33,9 +33,10 @@ from capacity.view import choices, entries
 
 SLO = "p90=15ms"
 INFERENCES = 1000
-READY_S = 120
+#: No run of Locust takes longer.
+LIMIT_S = 420
 #: Seconds for the search under Poisson arrivals; `make article` has ten minutes for everything.
-SEARCH_S = 240
+SEARCH_S = 330
 LOG = "article.hlog"
 
 
@@ -147,7 +148,7 @@ def load(addresses: Sequence[str], directory: Path, *words: str) -> None:
         "WARNING",
     ]
     command += ["--targets", ",".join(addresses), "--slo", SLO, "--run-dir", str(directory), *words]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=400, check=False)
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=LIMIT_S, check=False)
     if done.returncode not in (0, 1):
         raise SystemExit(done.returncode)
 
@@ -235,10 +236,11 @@ def main() -> None:
     (choice,) = choices(entries([run], "combination", Slo.parse(SLO), None), Slo.parse(SLO))
     console.print(f"By sequential price under {SLO}: {choice.sentence}\n", soft_wrap=True, highlight=False)
     if options.search_seconds and choice.winner is not None:
-        within = [known for known in ARTICLE if known.p90 < 15]
+        # The larger g4dn are as fast as the smallest and dearer: they cannot be the choice.
+        within = [known for known in ARTICLE if known.p90 < 15 and known.host not in ("g4dn.2xlarge", "g4dn.4xlarge")]
         searched = options.out / "at-slo"
         with serving(within, log) as addresses:
-            words = ("--arrivals", "poisson", "--shape", "slo-search", "-t", f"{options.search_seconds}s")
+            words = ("--shape", "slo-search", "-t", f"{options.search_seconds}s")
             load(addresses, searched, "-u", str(len(addresses)), *words)
         cheapest = at_slo(Run.load(searched).file.rows, console)
         if cheapest is not None:
