@@ -48,7 +48,7 @@ def cost_columns(slo: Slo | None, found: Sequence[Entry]) -> list[Column]:
     if any(entry.row.cost_per_100k.at_slo is not None for entry in found):
         columns.append(Column("at SLO", slo_words))
     if any(entry.row.joules_per_inference is not None for entry in found):
-        columns.append(Column("J each", _energy))
+        columns.append(Column("J per inference", _energy))
     return [*columns, Column(str(slo), lambda row: verdict(row, slo))] if slo else columns
 
 

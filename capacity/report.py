@@ -34,8 +34,8 @@ __all__ = ["print_table", "write_report"]
 _WIDE, _MIDDLE, _NARROW = 1176, 720, 364
 # More lines than there are dashes and colours to tell them apart would be a tangle.
 _MOST_CURVES = len(DASHES)
-# What is sampled beside the workers and their accelerators.
-_BESIDE = ("cpu", "generator")
+# What is sampled beside accelerators.
+_PROCESSES = ("cpu", "generator", "worker")
 
 
 def write_report(
@@ -193,18 +193,23 @@ def _telemetry_panels(drawn: Sequence[Entry]) -> list[Panel]:
     """A panel for each measure that any of the runs sampled; the devices of a run share its line's colour."""
     panels = []
     for measure, heading in telemetry.MEASURES.items():
-        curves = []
+        found: list[tuple[int, str, list[tuple[float, float]]]] = []
         for number, entry in enumerate(drawn):
             start, end = entry.run.measured_from_s, entry.run.measured_from_s + entry.run.file.duration_s
-            devices: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+            sampled: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
             for sample in entry.run.telemetry:
                 if sample.reading.measure == measure and start <= sample.seconds <= end:
                     value = sample.reading.value / (2**30 if measure.endswith("bytes") else 1)
                     key = (sample.host, sample.reading.device, sample.reading.id)
-                    devices.setdefault(key, []).append((sample.seconds - start, value))
-            curves += [Curve(number, points, device in _BESIDE) for (_h, device, _id), points in devices.items()]
+                    sampled.setdefault(key, []).append((sample.seconds - start, value))
+            found += [(number, device, points) for (_host, device, _id), points in sampled.items()]
+        # Accelerators stand out where any are sampled, else the processes that compute.
+        devices = {device for _number, device, _points in found}
+        thick = devices.difference(_PROCESSES) or devices & {"worker"} or devices
+        curves = [Curve(number, points, device not in thick) for number, device, points in found]
         if curves:
-            thin = "; hosts and generators thin" if any(curve.thin for curve in curves) else ""
+            name = "workers" if thick == {"worker"} else "accelerators"
+            thin = f": {name}, and (thin) what is beside them" if any(curve.thin for curve in curves) else ""
             panels.append(Panel(f"{heading}{thin}", curves))
     return panels
 
