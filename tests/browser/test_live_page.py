@@ -70,9 +70,14 @@ def test_the_page_follows_a_distributed_run_to_its_end(
     tab.page.get_by_text("c5.large + 2 × eia2.medium").first.wait_for()
     assert tab.errors == []
 
+    # All that is checked at the end is a light before it, by the same name.
+    page.get_by_text("independent samples").wait_for()
+    lights = {check["name"] for check in asked(f"{url}/inferload/live.json")["checks"]}
+
     urllib.request.urlopen(f"{url}/stop", data=b"", timeout=60).close()
     page.get_by_role("heading", name="Ended").wait_for()
     document = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert lights == {check["name"] for check in document["checks"]}
     (row,) = document["rows"]
     (live,) = asked(f"{url}/inferload/live.json")["rows"]
     assert (live["answered"], live["errors"], live["unsent"]) == (row["answered"], row["errors"], row["unsent"])
@@ -90,4 +95,4 @@ def test_the_page_follows_a_distributed_run_to_its_end(
     locust.communicate(timeout=60)
     telemetry = (tmp_path / "run" / "telemetry.csv").read_text().splitlines()
     devices = {line.split(",")[2] for line in telemetry[1:]}
-    assert devices >= {"cpu", "generator"}
+    assert devices >= {"cpu", "generator", "worker"}
