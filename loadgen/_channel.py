@@ -16,11 +16,14 @@ from typing import Any
 import gevent
 from gevent.hub import Waiter
 
-from loadgen._h2_frames import LARGEST_WINDOW, request_block
+from loadgen._h2_frames import request_block
 from loadgen._h2_pool import Destination, Pool, Statistics
 from loadgen._h2_send import Call, Prepared
 from loadgen._h2_socket import Link, Security, split_address
 from loadgen._reply import CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, Reply
+from worker.wire.frames import (
+    LARGEST_WINDOW,
+)
 
 __all__ = ["Channel", "Handle", "Prepared", "Reply", "Security", "Statistics"]
 

@@ -14,7 +14,10 @@ from typing import ClassVar
 from hpack import HPACKError
 
 from loadgen._h2_control import Control
-from loadgen._h2_frames import (
+from loadgen._h2_reply import MAX_HEADER_LIST, Head, decode_head, final_reply, reset_reply
+from loadgen._h2_send import Call
+from loadgen._reply import INTERNAL, OK, RESOURCE_EXHAUSTED, Reply
+from worker.wire.frames import (
     ACK,
     CANCEL,
     COMPRESSION_ERROR,
@@ -26,13 +29,14 @@ from loadgen._h2_frames import (
     FRAME_SIZE_ERROR,
     GOAWAY,
     HEADERS,
+    KEPT_BLOCK,
+    KEPT_BLOCKS,
     LARGEST_WINDOW,
     LAST_STREAM_ID,
+    MOST_CONTINUATIONS,
     OUR_FRAME,
-    PADDED,
     PING,
     PRIORITY,
-    PRIORITY_FLAG,
     PROTOCOL_ERROR,
     PUSH_PROMISE,
     RST_STREAM,
@@ -42,15 +46,12 @@ from loadgen._h2_frames import (
     exactly,
     frame,
     frame_head,
+    header_fragment,
     prefix_head,
     u32,
+    unpadded,
 )
-from loadgen._h2_reply import MAX_HEADER_LIST, Head, decode_head, final_reply, reset_reply
-from loadgen._h2_send import Call
-from loadgen._reply import INTERNAL, OK, RESOURCE_EXHAUSTED, Reply
 
-MOST_CONTINUATIONS = 64
-KEPT_BLOCK, KEPT_BLOCKS = 1024, 4096  # header blocks remembered: bytes each, and how many
 _NO_ERROR = bytes(4)
 _NOT_HTTP2 = "the peer does not begin with HTTP/2 SETTINGS; is it a gRPC server?"
 
@@ -195,15 +196,8 @@ class Connection(Control):
         if handler is not None:  # types that nobody knows are ignored (RFC 9113, 4.1)
             handler(self, flags, stream_id, payload)
 
-    def _unpadded(self, flags: int, payload: bytes) -> bytes:
-        if not flags & PADDED:
-            return payload
-        if not payload or payload[0] >= len(payload):
-            raise ProtocolError(PROTOCOL_ERROR, "more padding than frame")
-        return payload[1 : len(payload) - payload[0]]
-
     def _on_data(self, call: Call | None, stream_id: int, flags: int, payload: bytes) -> None:
-        payload = self._unpadded(flags, payload)
+        payload = unpadded(flags, payload)
         call = call or self.streams.get(stream_id)
         if call is None:
             self._known(stream_id)
@@ -249,11 +243,7 @@ class Connection(Control):
 
     def _on_headers_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
         """HEADERS with padding, a priority, or CONTINUATION to come; plain ones never get here."""
-        payload = self._unpadded(flags, payload)
-        if flags & PRIORITY_FLAG:
-            if len(payload) < 5:
-                raise ProtocolError(FRAME_SIZE_ERROR, "a priority cut short")
-            payload = payload[5:]
+        payload = header_fragment(flags, payload)
         if flags & END_HEADERS:
             self._on_head(stream_id, flags, self._decode(payload))
         else:

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
-from loadgen._h2_frames import (
+from loadgen._h2_send import Sender
+from loadgen._reply import INTERNAL, UNAVAILABLE, Reply
+from worker.wire.frames import (
     ACK,
     DEFAULT_FRAME,
     ENABLE_PUSH,
@@ -24,8 +26,6 @@ from loadgen._h2_frames import (
     setting,
     u32,
 )
-from loadgen._h2_send import Sender
-from loadgen._reply import INTERNAL, UNAVAILABLE, Reply
 
 MOST_ACKS = 10000  # answers owed to a peer that does not read them
 

@@ -17,10 +17,13 @@ import gevent
 from gevent.event import Event
 
 from loadgen._h2 import Connection
-from loadgen._h2_frames import GOAWAY, frame
 from loadgen._h2_reply import Head
 from loadgen._h2_socket import Link
 from loadgen._reply import UNAVAILABLE, Reply
+from worker.wire.frames import (
+    GOAWAY,
+    frame,
+)
 
 FIRST_BACKOFF_S, BACKOFF_FACTOR, LONGEST_BACKOFF_S, BACKOFF_JITTER = 0.1, 1.6, 5.0, 0.2
 

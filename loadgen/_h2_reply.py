@@ -4,7 +4,6 @@ Sources: gRPC over HTTP/2 (PROTOCOL-HTTP2.md), its HTTP status mapping (http-grp
 Where those leave a choice, gRPC's C-core is followed, so that both transports count the same errors.
 """
 
-import zlib
 from collections.abc import Sequence
 from urllib.parse import unquote
 
@@ -23,6 +22,7 @@ from loadgen._reply import (
     UNKNOWN,
     Reply,
 )
+from worker.wire.frames import ACCEPTED_ENCODINGS, WINDOW_BITS, Unreadable, inflate
 
 LAST_CODE = 16
 
@@ -42,8 +42,6 @@ _OF_HTTP = {
 _OF_RESET = {7: UNAVAILABLE, 8: CANCELLED, 11: RESOURCE_EXHAUSTED, 12: PERMISSION_DENIED}
 
 MAX_HEADER_LIST = 65536
-ACCEPTED_ENCODINGS = "identity,deflate,gzip"
-_WINDOW_BITS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 
 
 class Head:
@@ -124,15 +122,12 @@ def message_reply(parts: Sequence[bytes], encoding: str, limit: int, words: str 
         return Reply(OK, words, body)
     if compressed != 1:
         return Reply(INTERNAL, f"the reply's compressed flag is {compressed}, neither 0 nor 1")
-    if encoding not in _WINDOW_BITS:
+    if encoding not in WINDOW_BITS:
         return Reply(INTERNAL, f"the reply is compressed with {encoding!r}, not with one of {ACCEPTED_ENCODINGS}")
-    inflater = zlib.decompressobj(_WINDOW_BITS[encoding])
     try:
-        message = inflater.decompress(body, limit + 1)
-    except zlib.error as error:
-        return Reply(INTERNAL, f"the reply cannot be decompressed: {error}")
+        message = inflate(encoding, body, limit)
+    except Unreadable as error:
+        return Reply(INTERNAL, f"the reply {error}")
     if len(message) > limit:
         return Reply(RESOURCE_EXHAUSTED, f"the decompressed reply is larger than {limit} bytes")
-    if not inflater.eof:
-        return Reply(INTERNAL, "the compressed reply is cut short")
     return Reply(OK, words, message)

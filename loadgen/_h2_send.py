@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from loadgen._h2_frames import (
+from loadgen._h2_frames import PREFACE
+from worker.wire.frames import (
     CANCEL,
     CONTINUATION,
     DATA,
@@ -19,9 +20,9 @@ from loadgen._h2_frames import (
     END_HEADERS,
     END_STREAM,
     HEADERS,
+    HIGH_WATER,
     LAST_STREAM_ID,
     NO_ERROR,
-    PREFACE,
     PROTOCOL_ERROR,
     RST_STREAM,
     frame,
@@ -33,8 +34,6 @@ from loadgen._h2_frames import (
 if TYPE_CHECKING:
     from loadgen._h2_reply import Head
     from loadgen._reply import Reply
-
-HIGH_WATER = 262144  # bytes of uploads handed out at once; more would only wait in memory
 
 
 class Prepared:

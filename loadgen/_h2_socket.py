@@ -17,7 +17,9 @@ import gevent.socket
 from gevent.monkey import get_original
 
 from loadgen._h2 import Connection
-from loadgen._h2_frames import ProtocolError
+from worker.wire.frames import (
+    ProtocolError,
+)
 
 RECEIVE = 262144
 READ, WRITE = 1, 2  # libev's event bits

@@ -19,6 +19,12 @@ from worker.contexts import Context, Ran
 from worker.errors import Refused, unavailable
 from worker.tensors import Tensor
 
+# A job that was cancelled lies in the queue until the executor comes by; more than so many are not let in.
+MOST_CANCELLED = 10_000
+# Results wait so long for others at most, and only where passes are as short; how fast a long one is forgotten.
+SHORT_NS = 200_000
+FORGET = 0.99
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -44,12 +50,13 @@ class Job:
         "arrived_ns",
         "begun_ns",
         "deadline_ns",
+        "done",
         "expires_ns",
-        "future",
         "inputs",
         "key",
         "priority",
         "rows",
+        "timer",
     )
 
     def __init__(
@@ -72,7 +79,9 @@ class Job:
         self.deadline_ns = 0
         self.arrived_ns = time.monotonic_ns()
         self.begun_ns = 0
-        self.future: asyncio.Future[Done]
+        # Called once, in the loop's thread, with how it ended; None once it was.
+        self.done: Callable[[Done | BaseException], None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
         self._ticket = [True]
 
     @property
@@ -114,6 +123,9 @@ class Batcher:
         # How long the executor took to hand its last pass over: that keeps the next one waiting.
         self._handing_ns = 0
         self._woken = False
+        # The executor's own: when the oldest result that the loop does not know of came, and the longest pass lately.
+        self._unreported_ns = 0
+        self._longest_ns = 0.0
         self._active: set[Job] = set()
         # The executor's own: one queue a priority level.
         self._levels: list[deque[Job]] = [deque() for _ in range(policy.priority_levels + 1)]
@@ -121,6 +133,7 @@ class Batcher:
         self._submitted = 0
         self._given_up = 0
         self._taken = 0
+        self._discarded = 0
         self._thread = threading.Thread(target=self._execute, name="executor", daemon=True)
         self._thread.start()
 
@@ -146,39 +159,71 @@ class Batcher:
 
     async def infer(self, job: Job) -> Done:
         """Waits for the job's end. Raises Refused or what the model raised. Cancelled while it waits it never runs."""
-        policy = self._policy
-        if policy.max_queue_size and self.depth >= policy.max_queue_size:
-            raise unavailable(f"the queue is full: {policy.max_queue_size} requests wait")
-        job.future = future = self._loop.create_future()
-        timer = None
-        if job.expires_ns:
-            delay = (job.expires_ns - job.arrived_ns) / 1e9
-            timer = self._loop.call_later(delay, self._expire, job)
-        self._submitted += 1
-        self._active.add(job)
-        self._mailbox.put(job)
+        future: asyncio.Future[Done] = self._loop.create_future()
+
+        def done(result: Done | BaseException) -> None:
+            if isinstance(result, BaseException):
+                _fail(future, result)
+            else:
+                _succeed(future, result)
+
+        self.submit(job, done)
         try:
             return await future
         except asyncio.CancelledError:
-            if job.claim():
-                self._given_up += 1
+            self.cancel(job)
             raise
-        finally:
-            self._active.discard(job)
-            if timer is not None:
-                timer.cancel()
+
+    def submit(self, job: Job, done: Callable[[Done | BaseException], None]) -> None:
+        """Puts the job into the queue; `done` is called with how it ended. Raises Refused where it cannot wait."""
+        policy = self._policy
+        if policy.max_queue_size and self.depth >= policy.max_queue_size:
+            raise unavailable(f"the queue is full: {policy.max_queue_size} requests wait")
+        if self._given_up - self._discarded > MOST_CANCELLED:
+            raise unavailable(f"the queue is full of requests that were cancelled: {MOST_CANCELLED}")
+        job.done = done
+        if job.expires_ns:
+            delay = (job.expires_ns - job.arrived_ns) / 1e9
+            job.timer = self._loop.call_later(delay, self._expire, job)
+        self._submitted += 1
+        self._active.add(job)
+        self._mailbox.put(job)
+
+    def cancel(self, job: Job) -> None:
+        """Nobody waits for the job any more: its `done` is not called. While it waits it never runs."""
+        self._withdraw(job)
+        self._ends(job)
+
+    def _withdraw(self, job: Job) -> bool:
+        """True where the job had not been taken to be run, and now never is."""
+        waited = job.claim()
+        if waited:
+            self._given_up += 1
+            job.inputs = ()  # it lies in the queue until the executor comes by
+        return waited
+
+    def _ends(self, job: Job) -> Callable[[Done | BaseException], None] | None:
+        """Forgets the job; its `done`, the first time."""
+        done, job.done = job.done, None
+        self._active.discard(job)
+        if job.timer is not None:
+            job.timer.cancel()
+        return done
+
+    def _end(self, job: Job, result: Done | BaseException) -> None:
+        done = self._ends(job)
+        if done is not None:
+            done(result)
 
     def _expire(self, job: Job) -> None:
-        if job.claim():
-            self._given_up += 1
-            _fail(job.future, _expired())
+        if self._withdraw(job):
+            self._end(job, _expired())
 
     def give_up(self) -> None:
         """Answers everything that waits or runs with UNAVAILABLE; what waits is never run."""
         for job in list(self._active):
-            if job.claim():
-                self._given_up += 1
-            _fail(job.future, unavailable("the worker is ending"))
+            self._withdraw(job)
+            self._end(job, unavailable("the worker is ending"))
 
     async def stop(self, patience_s: float) -> bool:
         """Ends the thread after what is queued already. False where it does not end in time."""
@@ -193,8 +238,11 @@ class Batcher:
         alone = self._policy.max_batch_size <= 1
         while True:
             if not any(self._levels):
+                if self._unreported_ns and mailbox.empty():
+                    self._report()
                 item = mailbox.get()
                 if item is None:
+                    self._report()
                     return
                 if alone and isinstance(item, Job) and mailbox.empty():
                     # The usual case, without the sorting.
@@ -234,6 +282,8 @@ class Batcher:
             wait_ns = ready_at - time.monotonic_ns()
             if closed or wait_ns <= 0:
                 return self._take(jobs)
+            if self._unreported_ns:
+                self._report()
             try:
                 item = self._mailbox.get(timeout=wait_ns / 1e9)
             except Empty:
@@ -250,6 +300,7 @@ class Batcher:
         for level in self._levels:
             while level and level[0].claimed:
                 level.popleft()
+                self._discarded += 1
             for job in level:
                 if jobs and (job.key != jobs[0].key or rows + job.rows > limit):
                     return jobs
@@ -269,10 +320,11 @@ class Batcher:
     def _claimed(self, job: Job, now: int) -> bool:
         """True where the job is to be run now. One that has expired is answered."""
         if not job.claim():
+            self._discarded += 1
             return False
         self._taken += 1
         if (job.expires_ns and now >= job.expires_ns) or (job.deadline_ns and now >= job.deadline_ns):
-            self._loop.call_soon_threadsafe(_fail, job.future, _expired())
+            self._loop.call_soon_threadsafe(self._end, job, _expired())
             return False
         job.begun_ns = now
         return True
@@ -286,11 +338,19 @@ class Batcher:
             result = error
         over_ns = time.monotonic_ns()
         self._finished.append((rows, result, jobs, over_ns - jobs[0].begun_ns + self._handing_ns))
-        # One wake-up of the loop serves all that has finished until it comes.
-        if not self._woken:
+        self._longest_ns = max(over_ns - jobs[0].begun_ns, FORGET * self._longest_ns)
+        self._unreported_ns = self._unreported_ns or over_ns
+        # A wake-up of the loop costs more than a small model: while passes are short and more jobs wait, it is put off.
+        if self._longest_ns > SHORT_NS or over_ns - self._unreported_ns > SHORT_NS:
+            self._report()
+        self._handing_ns = time.monotonic_ns() - over_ns
+
+    def _report(self) -> None:
+        """Wakes the loop, once for all that has finished until it comes."""
+        self._unreported_ns = 0
+        if not self._woken and self._finished:
             self._woken = True
             self._loop.call_soon_threadsafe(self._hand_over)
-        self._handing_ns = time.monotonic_ns() - over_ns
 
     # And this in the event loop's again.
 
@@ -300,11 +360,11 @@ class Batcher:
             rows, result, jobs, held_ns = self._finished.popleft()
             if isinstance(result, BaseException):
                 for job in jobs:
-                    _fail(job.future, result)
+                    self._end(job, result)
             else:
                 self._on_execution(rows, result, held_ns)
                 for job, outputs in zip(jobs, result.outputs, strict=True):
-                    _succeed(job.future, Done(outputs, result, job.begun_ns - job.arrived_ns))
+                    self._end(job, Done(outputs, result, job.begun_ns - job.arrived_ns))
 
 
 def _up_to(jobs: list[Job], rows: int) -> list[Job]:

@@ -101,9 +101,9 @@ def _simulated(options: ServeOptions, ordinal: int) -> "tuple[Context, Identity]
 
 def server_options(options: ServeOptions, port: int, metrics_port: int | None) -> "server.Options":
     from worker.batching import Policy
+    from worker.inference import Limits
     from worker.security import Security
     from worker.server import Options
-    from worker.service import Limits
     from worker.sim import duration_ns
 
     try:

@@ -1,17 +1,15 @@
-"""One worker process: the grpc.aio server, from binding its port to draining."""
+"""One worker process: its gRPC server, from binding its port to draining."""
 
 import asyncio
+import errno
 import gc
 import os
 import signal
-import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from worker import log, metrics
 from worker.batching import Batcher, Policy
@@ -19,9 +17,12 @@ from worker.contexts import Context, WarmUp
 from worker.counters import Counters
 from worker.describe import AcceleratorService, Identity, process_peak_bytes
 from worker.errors import UsageError
+from worker.front import sending as front
+from worker.front.server import Server
+from worker.inference import Limits
 from worker.security import Security
 from worker.served import ServedModel
-from worker.service import InferenceService, Limits
+from worker.service import INFER, InferenceService
 from worker.wire import accelerator_pb2, open_inference_pb2
 
 # The default of 4 MiB refuses a batch of 32 images (19 MB).
@@ -30,9 +31,8 @@ MESSAGE_BYTES = 256 * 1024 * 1024
 # After the drain: how long the last answers, and the forward pass that may be running, have left.
 ABANDON_S = 1.0
 
-# How long a worker that drains goes on to refuse what comes, and how long nothing must come for it to stop before.
-LAME_DUCK_S = 1.0
-QUIET_S = 0.05
+# Streams of one connection beyond the bound on inferences in flight, so that what is refused is told so.
+SPARE_STREAMS = 1024
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,17 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
     batcher = Batcher(context, options.policy, loop, counters.executed)
     service = InferenceService(identity.accelerator, batcher, counters, options.limits)
     describing = AcceleratorService(identity, context, counters)
-    server = grpc.aio.server(
-        interceptors=options.security.interceptors(),
-        options=[
-            ("grpc.so_reuseport", 0),  # on by default: a second worker would share the port without an error
-            ("grpc.max_receive_message_length", MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MESSAGE_BYTES),
-        ],
+    limits = options.limits
+    server = Server(
+        front.Limits(
+            message_bytes=MESSAGE_BYTES,
+            streams=limits.in_flight + SPARE_STREAMS,
+            held_bytes=max(limits.bytes_in_flight, MESSAGE_BYTES),
+        ),
+        options.security.authorized(),
+        options.security.tls(),
     )
+    server.add_unary(INFER, service.infer)
     server.add_generic_rpc_handlers([service.handlers(), describing.handlers()])
     healthy = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
@@ -78,8 +81,11 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
         accelerator_pb2.DESCRIPTOR.services_by_name["AcceleratorService"].full_name,
         health.SERVICE_NAME,
     ]
-    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
-    port = _bind(server, options)
+    reflecting = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, server)
+    for name in ("", *names):
+        await healthy.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+    port = await _bind(server, options)
     page = lambda: metrics.render(  # noqa: E731
         counters,
         depth=batcher.depth,
@@ -92,9 +98,6 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
         except OSError as error:
             raise UsageError(f"--metrics-port {options.metrics_port} cannot be bound: {error.strerror}") from None
         log.info("metrics", port=scraped.sockets[0].getsockname()[1])
-    for name in ("", *names):
-        await healthy.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-    await server.start()
     loading = asyncio.ensure_future(batcher.call(lambda: _load(context, options.policy)))
     waiting = asyncio.ensure_future(stopped.wait())
     await asyncio.wait((loading, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -105,7 +108,7 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
         model, warm = loading.result()
     except BaseException:
         waiting.cancel()
-        await server.stop(None)
+        await server.stop()
         raise
     describing.ready(model, warm)
     service.serve(model)
@@ -127,27 +130,17 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
     service.refuse()
     log.info("draining", in_flight=counters.in_flight)
     await healthy.enter_graceful_shutdown()
-    ends = loop.time() + options.drain_s
-    await _quiet(counters, min(options.drain_s, LAME_DUCK_S))
-    stopping = asyncio.ensure_future(server.stop(ends - loop.time() + ABANDON_S))
-    await asyncio.wait((stopping,), timeout=ends - loop.time())
-    if not stopping.done():
+    draining = asyncio.ensure_future(server.drain())
+    await asyncio.wait((draining,), timeout=options.drain_s)
+    if not draining.done():
         log.warning("given up", in_flight=counters.in_flight)
         batcher.give_up()
-    await stopping
+        await asyncio.wait((draining,), timeout=ABANDON_S)
+    draining.cancel()
+    await server.stop()
     log.info("stopped", requests=counters.requests, answered=counters.answered)
     if not await batcher.stop(ABANDON_S):
         os._exit(0)  # a forward pass hangs, and nobody waits for it any more
-
-
-async def _quiet(counters: Counters, patience_s: float) -> None:
-    """Returns once no request has come for a while. Stopping the server cancels what gRPC has read and not yet handed
-    over, so those requests are taken first, and refused with UNAVAILABLE, which says that they were not run."""
-    ends = time.monotonic() + patience_s
-    seen = -1
-    while counters.requests != seen and (left := ends - time.monotonic()) > 0:
-        seen = counters.requests
-        await asyncio.sleep(min(QUIET_S, left))
 
 
 def _load(context: Context, policy: Policy) -> tuple[ServedModel, WarmUp]:
@@ -158,22 +151,10 @@ def _load(context: Context, policy: Policy) -> tuple[ServedModel, WarmUp]:
     return ServedModel(context.specification, policy), warm
 
 
-def _bind(server: grpc.aio.Server, options: Options) -> int:
-    """The port bound. Tried with a plain socket first, whose error says why; gRPC's own does not."""
+async def _bind(server: Server, options: Options) -> int:
+    """The port bound. UsageError where it is taken or cannot be had."""
     try:
-        found = socket.getaddrinfo(options.address, options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        return await server.listen(options.address, options.port)
     except OSError as error:
-        reason = "is in use" if error.errno == 98 else f"cannot be bound: {error.strerror or error}"
+        reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound: {error.strerror or error}"
         raise UsageError(f"{options.address}:{options.port} {reason}") from None
-    host = f"[{options.address}]" if ":" in options.address else options.address
-    credentials = options.security.credentials()
-    try:
-        if credentials is not None:
-            return int(server.add_secure_port(f"{host}:{options.port}", credentials))
-        return int(server.add_insecure_port(f"{host}:{options.port}"))
-    except RuntimeError:
-        raise UsageError(f"{options.address}:{options.port} is in use") from None

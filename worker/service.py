@@ -1,25 +1,24 @@
-"""The Open Inference Protocol: from bytes to the queue and back. The one place that maps errors to status codes."""
+"""The Open Inference Protocol: each RPC under its name. The one place that maps errors to status codes."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
 
-from worker import log
 from worker.accelerators import Accelerator
 from worker.batching import Batcher
 from worker.counters import Counters, Duration
 from worker.describe import own_version
-from worker.errors import Refused, invalid, unavailable
-from worker.requests import Plan, Reader, varint
+from worker.errors import Refused
+from worker.front.stream import Stream
+from worker.inference import Inference, Inferences, Limits, parsed
+from worker.requests import varint
 from worker.served import VERSION, ServedModel, config, metadata
-from worker.sharedmemory import Regions
-from worker.tensors import Tensor
 from worker.wire import open_inference_pb2 as oip
 
+SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+INFER = f"/{SERVICE}/ModelInfer"
 EXTENSIONS = ("model_configuration", "statistics", "system_shared_memory")
 # Of one stream: inferences that run side by side, and answers that wait for the client to read them.
 STREAM_RUNNING = 256
@@ -31,44 +30,27 @@ _STREAM_RESPONSE = bytes([2 << 3 | 2])
 ServicerContext: TypeAlias = Any
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What may be in flight at once; more is refused with UNAVAILABLE, so that memory stays bounded."""
-
-    in_flight: int = 4096
-    bytes_in_flight: int = 1024**3
-
-
 class InferenceService:
     """Every RPC of the Open Inference Protocol. Until `serve`, and after `refuse`, it refuses work."""
 
     def __init__(self, accelerator: Accelerator, batcher: Batcher, counters: Counters, limits: Limits) -> None:
         self._accelerator = accelerator
-        self.counters = counters
-        self.model: ServedModel | None = None
-        self._limits = limits
-        self._regions = Regions()
-        self._streams: set[asyncio.Task[None]] = set()
-        self._reader: Reader | None = None
-        self._batcher = batcher
+        self._counters = counters
+        self._inferences = Inferences(batcher, counters, limits)
+        self._regions = self._inferences.regions
 
     def serve(self, model: ServedModel) -> None:
         """From here on inference is answered."""
-        self._reader = Reader(model, self._regions)
-        self.model = model
+        self._inferences.serve(model)
 
     def refuse(self) -> None:
         """From here on inference is answered with UNAVAILABLE."""
-        self.model = self._reader = None
-        for stream in self._streams:
-            stream.cancel()
+        self._inferences.refuse()
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """What the server needs in order to dispatch: each method under its protocol name."""
-        raw = {  # bytes in, bytes out
-            "ModelInfer": grpc.unary_unary_rpc_method_handler(self.model_infer),
-            "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self.model_stream_infer),
-        }
+        """What the server needs in order to dispatch: each method but INFER under its protocol name."""
+        # Bytes in, bytes out. ModelInfer has no handler: `infer` is begun directly.
+        raw = {"ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self.model_stream_infer)}
         plain: dict[str, Callable[..., Awaitable[Any]]] = {
             "ServerLive": self.server_live,
             "ServerReady": self.server_ready,
@@ -84,19 +66,18 @@ class InferenceService:
             "CudaSharedMemoryRegister": self.cuda_shared_memory_register,
             "CudaSharedMemoryUnregister": self.cuda_shared_memory_unregister,
         }
-        inference = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]
         return grpc.method_handlers_generic_handler(
-            inference.full_name, {name: _handler(name, method) for name, method in plain.items()} | raw
+            SERVICE, {name: _handler(name, method) for name, method in plain.items()} | raw
         )
 
     async def server_live(self, request: oip.ServerLiveRequest, context: ServicerContext) -> oip.ServerLiveResponse:
         return oip.ServerLiveResponse(live=True)
 
     async def server_ready(self, request: oip.ServerReadyRequest, context: ServicerContext) -> oip.ServerReadyResponse:
-        return oip.ServerReadyResponse(ready=self.model is not None)
+        return oip.ServerReadyResponse(ready=self._inferences.model is not None)
 
     async def model_ready(self, request: oip.ModelReadyRequest, context: ServicerContext) -> oip.ModelReadyResponse:
-        model = self.model
+        model = self._inferences.model
         return oip.ModelReadyResponse(ready=model is not None and model.named(request.name, request.version))
 
     async def server_metadata(
@@ -108,26 +89,31 @@ class InferenceService:
     async def model_metadata(
         self, request: oip.ModelMetadataRequest, context: ServicerContext
     ) -> oip.ModelMetadataResponse:
-        return metadata(self._model(request.name, request.version))
+        return metadata(self._inferences.named(request.name, request.version))
 
     async def model_config(self, request: oip.ModelConfigRequest, context: ServicerContext) -> oip.ModelConfigResponse:
         accelerator = self._accelerator
-        model = self._model(request.name, request.version)
+        model = self._inferences.named(request.name, request.version)
         return oip.ModelConfigResponse(config=config(model, accelerator.kind, accelerator.ordinal))
 
     async def model_statistics(
         self, request: oip.ModelStatisticsRequest, context: ServicerContext
     ) -> oip.ModelStatisticsResponse:
-        model = self._model(request.name, request.version) if request.name else self._model_or_refuse()
-        return oip.ModelStatisticsResponse(model_stats=[_statistics(model.name, self.counters)])
+        inferences = self._inferences
+        model = inferences.named(request.name, request.version) if request.name else inferences.ready()
+        return oip.ModelStatisticsResponse(model_stats=[_statistics(model.name, self._counters)])
 
-    async def model_infer(self, data: bytes, context: ServicerContext) -> bytes:
-        """The hot path. Bytes both ways, so that a message that cannot be parsed is the client's error too."""
-        try:
-            return await self._infer(data, context)
-        except Refused as refused:
-            await context.abort(refused.code, refused.message)
-        raise AssertionError("abort always raises")
+    def infer(self, stream: Stream, data: bytes) -> None:
+        """ModelInfer: the hot path, without a task. Bytes both ways, so that a message that cannot be parsed is the
+        client's error too."""
+        inference = Inference(
+            self._inferences,
+            len(data),
+            stream.reply,
+            lambda refused: stream.finish(refused.code.value[0], refused.message),
+        )
+        stream.gone = inference.cancel
+        inference.begin(data, stream.time_remaining())
 
     async def model_stream_infer(self, messages: AsyncIterator[bytes], context: ServicerContext) -> None:
         """Many inferences on one stream, run side by side. A failed one is answered in its place, under its id."""
@@ -136,7 +122,7 @@ class InferenceService:
 
         async def answer(data: bytes) -> None:
             try:
-                message = _STREAM_RESPONSE + _sized(await self._infer(data, context))
+                message = _STREAM_RESPONSE + _sized(await self._answered(data, context))
             except Refused as refused:
                 failed = oip.ModelInferResponse(id=_id(data))
                 message = oip.ModelStreamInferResponse(
@@ -145,72 +131,39 @@ class InferenceService:
             await answers.put(message)
 
         async def read() -> None:
-            try:
-                async for data in messages:
-                    task = asyncio.create_task(answer(data))
-                    running.add(task)
-                    task.add_done_callback(running.discard)
-                    if len(running) >= STREAM_RUNNING:
-                        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            except asyncio.CancelledError:
-                pass  # the worker drains: what was read is still answered
+            async for data in messages:
+                task = asyncio.create_task(answer(data))
+                running.add(task)
+                task.add_done_callback(running.discard)
+                if len(running) >= STREAM_RUNNING:
+                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             if running:
                 await asyncio.wait(running)
             await answers.put(None)
 
         reader = asyncio.create_task(read())
-        self._streams.add(reader)
         try:
             while (message := await answers.get()) is not None:
                 await context.write(message)
         finally:
-            self._streams.discard(reader)
             for task in (reader, *running):
                 task.cancel()
 
-    async def _infer(self, data: bytes, context: ServicerContext) -> bytes:
-        """Answers one message. Raises Refused, whatever the reason is; the counters know of it then."""
-        begin = time.monotonic_ns()
-        counters = self.counters
-        counters.requests += 1
-        counters.in_flight += 1
-        counters.bytes_in_flight += len(data)
+    async def _answered(self, data: bytes, context: ServicerContext) -> bytes:
+        """The answer to one message of a stream. Raises Refused."""
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        inference = Inference(
+            self._inferences,
+            len(data),
+            lambda data: None if answer.done() else answer.set_result(data),
+            lambda refused: None if answer.done() else answer.set_exception(refused),
+        )
+        inference.begin(data, context.time_remaining())
         try:
-            reader = self._reader
-            if reader is None:
-                raise unavailable("the model is not ready")
-            if counters.in_flight > self._limits.in_flight:
-                raise unavailable(f"{self._limits.in_flight} requests are in flight, which is the bound")
-            if counters.bytes_in_flight > self._limits.bytes_in_flight:
-                raise unavailable(f"requests of {self._limits.bytes_in_flight} bytes are in flight, which is the bound")
-            plan, inputs = reader.remembered(data) or self._read(data)
-            job = plan.job(inputs)
-            if (remaining := context.time_remaining()) is not None:
-                job.deadline_ns = job.arrived_ns + int(remaining * 1e9)
-            outputs, ran, queue_ns = await self._batcher.infer(job)
-            response = plan.answer(reader.model.name, reader.selected(plan, outputs))
-            counters.succeeded(ran, queue_ns, time.monotonic_ns() - begin)
-            return response
-        except Refused as refused:
-            counters.failed(refused.code.name, time.monotonic_ns() - begin)
-            raise
+            return await answer
         except asyncio.CancelledError:
-            counters.failed("CANCELLED", time.monotonic_ns() - begin)
+            inference.cancel()
             raise
-        except Exception as error:
-            counters.failed("INTERNAL", time.monotonic_ns() - begin)
-            log.warning("inference failed", error=one_line(error))
-            raise Refused(grpc.StatusCode.INTERNAL, one_line(error)) from error
-        finally:
-            counters.in_flight -= 1
-            counters.bytes_in_flight -= len(data)
-
-    def _read(self, data: bytes) -> tuple[Plan, list[Tensor]]:
-        """A message that is not like one before."""
-        request = _parsed(oip.ModelInferRequest, data)
-        self._model(request.model_name, request.model_version)
-        assert self._reader is not None
-        return self._reader.read(request, data)
 
     async def system_shared_memory_status(
         self, request: oip.SystemSharedMemoryStatusRequest, context: ServicerContext
@@ -257,25 +210,13 @@ class InferenceService:
         self._regions.unregister(request.name, cuda=True)
         return oip.CudaSharedMemoryUnregisterResponse()
 
-    def _model_or_refuse(self) -> ServedModel:
-        if self.model is None:
-            raise unavailable("the model is not ready")
-        return self.model
-
-    def _model(self, name: str, model_version: str) -> ServedModel:
-        model = self._model_or_refuse()
-        if not model.named(name, model_version):
-            asked = f"{name!r}" + (f" version {model_version}" if model_version else "")
-            raise Refused(grpc.StatusCode.NOT_FOUND, f"{asked} is not served here; {model.name} version {VERSION} is")
-        return model
-
 
 def _handler(name: str, method: Callable[..., Awaitable[Any]]) -> grpc.RpcMethodHandler:
     request_type = getattr(oip, f"{name}Request")
 
     async def call(data: bytes, context: ServicerContext) -> Any:
         try:
-            return await method(_parsed(request_type, data), context)
+            return await method(parsed(request_type, data), context)
         except Refused as refused:
             await context.abort(refused.code, refused.message)
 
@@ -283,13 +224,6 @@ def _handler(name: str, method: Callable[..., Awaitable[Any]]) -> grpc.RpcMethod
     return grpc.unary_unary_rpc_method_handler(
         call, response_serializer=getattr(oip, f"{name}Response").SerializeToString
     )
-
-
-def _parsed(request_type: Any, data: bytes) -> Any:
-    try:
-        return request_type.FromString(data)
-    except Exception:  # the runtime's DecodeError, by whichever class its implementation raises
-        raise invalid(f"the message is not a {request_type.DESCRIPTOR.name}") from None
 
 
 def _sized(data: bytes) -> bytes:
@@ -334,9 +268,3 @@ def _statistics(name: str, counters: Counters) -> oip.ModelStatistics:
             for rows, size in sorted(counters.batches.items())
         ],
     )
-
-
-def one_line(error: BaseException) -> str:
-    """TorchScript puts its own stack first and what went wrong last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

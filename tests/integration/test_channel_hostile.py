@@ -22,7 +22,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from loadgen._channel import Channel, Reply
-from loadgen._h2_frames import (
+from worker.wire.frames import (
     CONTINUATION,
     DATA,
     GOAWAY,

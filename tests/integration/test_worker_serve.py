@@ -334,6 +334,15 @@ def test_health_and_reflection_are_served(serve: Any, connect: Any) -> None:
     assert {"inference.GRPCInferenceService", "inferload.AcceleratorService"} <= set(services)
 
 
+def test_bytes_that_are_no_request_are_the_clients_fault(serve: Any, connect: Any) -> None:
+    channel = connect(serve("--accelerator", "sim:0").address).channel
+    for method in ("inferload.AcceleratorService/Describe", "inferload.AcceleratorService/Snapshot"):
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(f"/{method}")(b"\xff", timeout=10)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert method in caught.value.details()
+
+
 def test_sigterm_drains(serve: Any, connect: Any) -> None:
     worker = serve("--accelerator", "sim:0", "--sim", "fixed:400ms")
     client = connect(worker.address)

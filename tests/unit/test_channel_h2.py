@@ -14,14 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen._h2 import Connection
-from loadgen._h2_frames import (
+from loadgen._h2_frames import PREFACE, request_block, timeout_value
+from loadgen._h2_send import Call, Prepared
+from loadgen._reply import Reply
+from worker.wire.frames import (
     CONTINUATION,
     DATA,
     GOAWAY,
     HEADERS,
     LAST_STREAM_ID,
     PING,
-    PREFACE,
     PRIORITY,
     PUSH_PROMISE,
     RST_STREAM,
@@ -29,11 +31,7 @@ from loadgen._h2_frames import (
     WINDOW_UPDATE,
     ProtocolError,
     frame,
-    request_block,
-    timeout_value,
 )
-from loadgen._h2_send import Call, Prepared
-from loadgen._reply import Reply
 
 BLOCK = request_block(method="/a.B/C", scheme="http", authority="h:1", timeout_s=1.0)
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import grpc
 import pytest
 
+from worker import batching
 from worker.batching import Batcher, Done, Job, Policy
 from worker.contexts import Ran, WarmUp
 from worker.errors import Refused
@@ -209,6 +210,45 @@ def test_what_the_model_raises_reaches_each_request_of_the_batch() -> None:
         assert await batcher.stop(10)
 
     asyncio.run(main())
+
+
+def test_a_cancelled_request_lets_go_of_its_tensors_and_so_many_are_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MOST_CANCELLED", 2)
+
+    async def body(held: Held, batcher: Batcher) -> None:
+        jobs = [job(name) for name in "abc"]
+        for task in await queued(batcher, *jobs):
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert [list(one.inputs) for one in jobs] == [[], [], []]
+        with pytest.raises(Refused, match="cancelled"):
+            await batcher.infer(job("d"))
+        held.gate.set()
+        while True:  # until the executor has come by
+            try:
+                await batcher.infer(job("e"))
+            except Refused:
+                await asyncio.sleep(0)
+            else:
+                return
+
+    assert drive(Policy(), body).batches == [["first"], ["e"]]
+
+
+def test_a_result_is_told_before_the_executor_waits_for_others_to_join() -> None:
+    async def main() -> list[list[str]]:
+        held = Held()
+        batcher = Batcher(held, Policy(2, max_queue_delay_us=3_600_000_000), asyncio.get_running_loop())
+        full, half = await queued(batcher, job("a", 2), job("b", 1))
+        await full
+        assert not half.done()
+        (other,) = await queued(batcher, job("c", 1))  # without it "b" would wait for an hour
+        await asyncio.gather(half, other)
+        assert await batcher.stop(10)
+        return held.batches
+
+    assert asyncio.run(main()) == [["a"], ["b", "c"]]
 
 
 def test_giving_up_answers_what_waits_and_what_runs() -> None:

@@ -1,1 +1,1 @@
-"""gRPC stubs made from `proto/` by `make stubs`, committed. All that loadgen shares with worker."""
+"""The gRPC stubs made from `proto/` by `make stubs`, committed; HTTP/2 by hand. All that loadgen and worker share."""
