@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import subprocess
 import threading
 import time
@@ -18,6 +20,20 @@ from worker.front.sending import Limits
 from worker.front.server import Server
 from worker.front.stream import Stream
 from worker.security import Security
+from worker.wire.frames import (
+    DATA,
+    DEFAULT_WINDOW,
+    GOAWAY,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    LARGEST_WINDOW,
+    PRELUDE,
+    WINDOW_UPDATE,
+    frame,
+    literal_block,
+    settings_frame,
+    u32,
+)
 
 BOUND_S = 30.0
 SERVICE = "test.Test"
@@ -76,8 +92,12 @@ class Servicer:
         await asyncio.sleep(BOUND_S)
 
     async def large(self, request: bytes, context: Any) -> None:
-        for _ in range(int(request)):
-            await context.write(bytes(2**20))
+        try:
+            for _ in range(int(request)):
+                await context.write(bytes(2**20))
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
 
     async def join(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
         return b"+".join([request async for request in requests])
@@ -110,7 +130,8 @@ class Running:
         self.server.add_generic_rpc_handlers([self.servicer.handlers()])
         self.server.add_unary("/test.Test/direct", lambda stream, data: stream.reply(data))
         self.server.add_unary("/test.Test/hold", lambda stream, data: self.held.append(stream))
-        self.address = f"localhost:{self.run(self.server.listen('127.0.0.1', 0))}"
+        self.port = self.run(self.server.listen("127.0.0.1", 0))
+        self.address = f"localhost:{self.port}"
 
     def run(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(BOUND_S)
@@ -299,7 +320,7 @@ def test_a_server_that_stops_cancels_what_runs(running: Running, channel: grpc.C
 def test_a_port_that_is_taken_is_an_error(running: Running) -> None:
     other = Server()
     with pytest.raises(OSError, match="in use"):
-        running.run(other.listen("127.0.0.1", int(running.address.rpartition(":")[2])))
+        running.run(other.listen("127.0.0.1", running.port))
 
 
 def test_connections_beyond_the_limit_are_closed(run: Callable[..., Running]) -> None:
@@ -310,6 +331,54 @@ def test_connections_beyond_the_limit_are_closed(run: Callable[..., Running]) ->
             late = refused(lambda: other.unary_unary(f"/{SERVICE}/double")(b"x", timeout=2))
         assert late.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
         assert call(channel, "double") == b"xx"
+
+
+SETTINGS_OF_ALL = (
+    PRELUDE
+    + settings_frame((INITIAL_WINDOW_SIZE, LARGEST_WINDOW))
+    + frame(WINDOW_UPDATE, 0, 0, u32.pack(LARGEST_WINDOW - DEFAULT_WINDOW))
+)
+
+
+def head(path: str) -> bytes:
+    fields = [(":method", "POST"), (":scheme", "http"), (":path", path), ("content-type", "application/grpc")]
+    return literal_block(fields)
+
+
+def read_to_end(connected: socket.socket) -> bytes:
+    data = b""
+    while piece := connected.recv(65536):
+        data += piece
+    return data
+
+
+@pytest.mark.parametrize("said", [b"", PRELUDE[:10], PRELUDE, SETTINGS_OF_ALL + frame(HEADERS, 0, 1, head("/")[:9])])
+def test_a_peer_that_does_not_go_on_is_cut_off(run: Callable[..., Running], said: bytes) -> None:
+    running = run(Limits(patience_s=0.2))
+    with socket.create_connection(("127.0.0.1", running.port), BOUND_S) as connected:
+        connected.sendall(said)
+        with contextlib.suppress(ConnectionResetError):
+            read_to_end(connected)
+    with grpc.insecure_channel(running.address) as channel:
+        assert call(channel, "double") == b"xx"
+
+
+def test_a_peer_that_breaks_http2_is_told_so_before_the_end(running: Running) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), BOUND_S) as connected:
+        connected.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert read_to_end(connected).endswith(frame(GOAWAY, 0, 0, u32.pack(0) + u32.pack(1)))
+
+
+def test_a_peer_that_does_not_read_is_cut_off_and_disturbs_nobody(run: Callable[..., Running]) -> None:
+    running = run(Limits(unread_s=0.2))
+    with socket.create_connection(("127.0.0.1", running.port), BOUND_S) as deaf:
+        request = b"\0" + u32.pack(3) + b"999"
+        deaf.sendall(SETTINGS_OF_ALL + frame(HEADERS, 4, 1, head(f"/{SERVICE}/large")) + frame(DATA, 1, 1, request))
+        with grpc.insecure_channel(running.address) as channel:
+            assert call(channel, "double") == b"xx"
+        assert running.servicer.cancelled.wait(BOUND_S)
+        with grpc.insecure_channel(running.address) as channel:
+            assert call(channel, "double") == b"xx"
 
 
 def test_tls_is_spoken_with_large_messages_and_many_calls(run: Callable[..., Running], tmp_path: Path) -> None:
