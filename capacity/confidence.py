@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 _FEWEST_OF_DEPENDENT = 20
 # Sokal's window sums over ten autocorrelation times (see stationarity.py), so one of n samples is known as well as a
 # variance of n / 10 samples is (Wolff, Monte Carlo errors with less errors, 2004, equation 42).
-_SAMPLES_A_DEGREE = 10
+SAMPLES_A_DEGREE = 10
 # A generator keeps so many latencies of a series in order: an autocorrelation time is of no more.
 _KEPT = 20_000
 # No advice asks for more: an SLO this close to the truth is not told apart from it by waiting.
@@ -96,7 +96,7 @@ def interval_ranks(p: float, n: float, confidence: float = CONFIDENCE) -> tuple[
 
 def remembers(count: float, dependence: float) -> bool:
     """Whether `count` samples have a longer autocorrelation time than independent ones, whose own is noisy, have."""
-    return dependence > 1 + 2 * math.sqrt(2 * (_SAMPLES_A_DEGREE + 1) / max(count, 1.0))
+    return dependence > 1 + 2 * math.sqrt(2 * (SAMPLES_A_DEGREE + 1) / max(count, 1.0))
 
 
 def independent(count: float, dependence: float, confidence: float = CONFIDENCE) -> float:
@@ -110,7 +110,7 @@ def independent(count: float, dependence: float, confidence: float = CONFIDENCE)
         return worth
     if worth < _FEWEST_OF_DEPENDENT:
         return 0.0
-    tail, degrees = (1 + confidence) / 2, min(count, _KEPT) / dependence / _SAMPLES_A_DEGREE
+    tail, degrees = (1 + confidence) / 2, min(count, _KEPT) / dependence / SAMPLES_A_DEGREE
     return worth * (float(ndtri(tail)) / float(stdtrit(degrees, tail))) ** 2
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from scipy.special import stdtrit
 
-from capacity.confidence import CONFIDENCE
+from capacity.confidence import CONFIDENCE, SAMPLES_A_DEGREE
 from capacity.document import SloRate
 from capacity.histogram import Histogram
 from capacity.slo import Slo
@@ -138,8 +138,11 @@ def estimate(seen: Sequence[Seen]) -> tuple[float, float, float] | None:
     for _ in range(_REPLICATES):
         found = []
         for needed, within, samples in _by_bound(usable):
-            hits = within * samples
-            redrawn = generator.beta(hits + 0.5, samples - hits + 0.5)
+            # How many independent samples they are worth is itself known as a variance of a tenth of them is.
+            degrees = np.maximum(samples / SAMPLES_A_DEGREE, 1.0)
+            worth = samples * generator.chisquare(degrees) / degrees
+            hits = within * worth
+            redrawn = generator.beta(hits + 0.5, worth - hits + 0.5)
             found.append(_cross(rates, needed, redrawn, samples))
         drawn.append(min(max(min(found), rates[0]), rates[-1]))
     ends = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
