@@ -21,6 +21,8 @@ _REPLICATES = 400
 #: Where fewer samples than these may be beyond a bound, the share that was seen says little.
 _FEW_BEYOND = 3
 _BATCHES = 10
+#: Probes within this factor of the crossing (a logarithm) are fitted by a line, unless it is flatter than this.
+_NEAR, _FLAT = math.log(1.4), -1.0
 
 Verdict = Literal["PASS", "FAIL", "UNRESOLVED"]
 
@@ -186,7 +188,28 @@ def _cross(
     if math.isinf(wanted):
         return float(middles[first - 1])
     part = (odds[first - 1] - wanted) / (odds[first - 1] - odds[first])
-    return float(middles[first - 1] + part * (middles[first] - middles[first - 1]))
+    found = float(middles[first - 1] + part * (middles[first] - middles[first - 1]))
+    return _along(rates, wanted, within, samples, found)
+
+
+def _along(
+    rates: NDArray[np.float64], wanted: float, within: NDArray[np.float64], samples: NDArray[np.float64], about: float
+) -> float:
+    """The crossing `about` which the isotonic fit found, by a line through the log odds of all probes near it: so each of
+    them has its say. `about` itself where they are too few, or the line does not fall; shapes (probes,)."""
+    near = np.abs(rates - about) < _NEAR
+    if near.sum() < 3:
+        return about
+    x, n = rates[near] - about, samples[near]
+    share = (within[near] * n + 0.5) / (n + 1)
+    odds, weight = np.log(share / (1 - share)), n * share * (1 - share)
+    total = weight.sum()
+    x_mean, odds_mean = float(weight @ x / total), float(weight @ odds / total)
+    spread = float(weight @ (x - x_mean) ** 2)
+    slope = float(weight @ ((x - x_mean) * (odds - odds_mean))) / spread if spread > 0 else 0.0
+    if slope >= _FLAT:
+        return about
+    return about + min(max(x_mean + (wanted - odds_mean) / slope, -_NEAR), _NEAR)
 
 
 def conclude(seen: Sequence[Seen]) -> SloRate:

@@ -55,6 +55,8 @@ _CLOSE = 1.08
 #: How far from the estimate a verdict is looked for first, and how much farther after each that stayed open.
 _OFFSET, _FARTHER = 0.1, 0.04
 _LOWER_FIRST = 1.2
+#: The share of the time that is kept for confirming, and how far back each time that a rate is not confirmed.
+_KEPT, _BACK = 0.28, 0.92
 _MOST_PROBES = 60
 _MOST_TRIES = 4
 _STEPS = 10
@@ -170,7 +172,7 @@ class SloSearch:
 
     def _refine(self, seen: Sequence[Seen], left_s: float) -> Step | None:
         passing, failing = bounds(seen)
-        spare = left_s - _TIME["confirm"] * self.total_s
+        spare = left_s - _KEPT * self.total_s
         confirming = any(one.phase == "confirm" for one in seen)
         if passing is None or failing is None or failing / passing <= _CLOSE or confirming:
             return None
@@ -196,7 +198,7 @@ class SloSearch:
         if passing is None or len(tried) >= _MOST_TRIES or left_s < min(0.06 * self.total_s, 10):
             return None
         # A rate that was not confirmed is not tried again: a little less may well be.
-        rate = min([passing, *(0.95 * one.rate for one in tried if one.valid)])
+        rate = min([passing, *(_BACK * one.rate for one in tried if one.valid)])
         return self._step("confirm", rate, left_s)
 
 
