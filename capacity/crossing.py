@@ -22,7 +22,7 @@ _REPLICATES = 400
 _FEW_BEYOND = 3
 _BATCHES = 10
 #: Probes within this factor of the crossing (a logarithm) are fitted by a line, unless it is flatter than this.
-_NEAR, _FLAT = math.log(1.4), -1.0
+_NEAR, _FLAT = math.log(1.25), -1.0
 
 Verdict = Literal["PASS", "FAIL", "UNRESOLVED"]
 
@@ -121,14 +121,17 @@ def crossing(seen: Sequence[Seen]) -> float | None:
     if len(usable) < 2:
         return None
     rates = np.log([one.offered for one in usable])
-    found = [_cross(rates, *arrays) for arrays in _by_bound(usable)]
+    found = [_along(rates, *arrays, _cross(rates, *arrays)) for arrays in _by_bound(usable)]
     low, high = float(rates[0]), float(rates[-1])
     lowest = min(found)
     return math.exp(lowest) if low < lowest < high else None
 
 
 def estimate(seen: Sequence[Seen]) -> tuple[float, float, float] | None:
-    """`crossing`, and the interval that holds it with 95 % confidence, by redrawing each probe's share."""
+    """`crossing`, and the interval that holds it with 95 % confidence, by redrawing each probe's share.
+
+    It spans what both fits give, the isotonic one and the line: the line is narrower, and wrong where the odds bend.
+    """
     centre = crossing(seen)
     if centre is None:
         return None
@@ -138,17 +141,19 @@ def estimate(seen: Sequence[Seen]) -> tuple[float, float, float] | None:
     generator = np.random.default_rng(len(usable))
     drawn = []
     for _ in range(_REPLICATES):
-        found = []
+        steps, lines = [], []
         for needed, within, samples in _by_bound(usable):
             # How many independent samples they are worth is itself known as a variance of a tenth of them is.
             degrees = np.maximum(samples / SAMPLES_A_DEGREE, 1.0)
             worth = samples * generator.chisquare(degrees) / degrees
             hits = within * worth
             redrawn = generator.beta(hits + 0.5, worth - hits + 0.5)
-            found.append(_cross(rates, needed, redrawn, samples))
-        drawn.append(min(max(min(found), rates[0]), rates[-1]))
-    ends = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return centre, min(math.exp(ends[0]), centre), max(math.exp(ends[1]), centre)
+            steps.append(_cross(rates, needed, redrawn, samples))
+            lines.append(_along(rates, needed, redrawn, samples, steps[-1]))
+        drawn.append((min(steps), min(lines)))
+    held = np.clip(drawn, rates[0], rates[-1])
+    low, high = np.quantile(held, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    return centre, min(math.exp(low.min()), centre), max(math.exp(high.max()), centre)
 
 
 def _usable(seen: Sequence[Seen]) -> list[Seen]:
@@ -188,18 +193,18 @@ def _cross(
     if math.isinf(wanted):
         return float(middles[first - 1])
     part = (odds[first - 1] - wanted) / (odds[first - 1] - odds[first])
-    found = float(middles[first - 1] + part * (middles[first] - middles[first - 1]))
-    return _along(rates, wanted, within, samples, found)
+    return float(middles[first - 1] + part * (middles[first] - middles[first - 1]))
 
 
 def _along(
-    rates: NDArray[np.float64], wanted: float, within: NDArray[np.float64], samples: NDArray[np.float64], about: float
+    rates: NDArray[np.float64], needed: float, within: NDArray[np.float64], samples: NDArray[np.float64], about: float
 ) -> float:
-    """The crossing `about` which the isotonic fit found, by a line through the log odds of all probes near it: so each of
+    """The crossing `about` that the isotonic fit found, by a line through the log odds of all probes near it: each of
     them has its say. `about` itself where they are too few, or the line does not fall; shapes (probes,)."""
     near = np.abs(rates - about) < _NEAR
-    if near.sum() < 3:
+    if near.sum() < 3 or needed >= 1:
         return about
+    wanted = math.log(needed / (1 - needed))
     x, n = rates[near] - about, samples[near]
     share = (within[near] * n + 0.5) / (n + 1)
     odds, weight = np.log(share / (1 - share)), n * share * (1 - share)
