@@ -245,8 +245,8 @@ def main() -> None:
         within = [known for known in ARTICLE if known.p90 < 15 and known.host not in ("g4dn.2xlarge", "g4dn.4xlarge")]
         searched = options.out / "at-slo"
         with serving(within, log) as addresses:
-            words = ("--shape", "slo-search", "-t", f"{options.search_seconds}s")
-            load(addresses, searched, "-u", str(len(addresses)), *words)
+            search = ("--shape", "slo-search", "-t", f"{options.search_seconds}s")
+            load(addresses, searched, "-u", str(len(addresses)), *search)
         cheapest = at_slo(Run.load(searched).file.rows, console)
         if cheapest is not None:
             console.print(f"By the price at the SLO: {cheapest.hardware} (simulated).", highlight=False)
