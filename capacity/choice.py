@@ -75,14 +75,15 @@ def choose(candidates: Sequence[Candidate], slo: Slo | None) -> Choice:
             Loser(entry.label, f"its run is not valid: {entry.invalid}") for entry in candidates if entry.invalid
         )
         steps.append(Step("validity", _labels(valid), lost))
-    enough, memory = _by_memory(valid)
+    enough, memory = memory_step(valid)
     fast, latency = _by_latency(enough, slo)
     winner, cost = _by_cost(fast)
     steps += [memory, latency, cost]
     return Choice(models.pop(), winner, tuple(steps), _reason(winner, valid, enough, fast, slo))
 
 
-def _by_memory(candidates: list[Candidate]) -> tuple[list[Candidate], Step]:
+def memory_step(candidates: Sequence[Candidate]) -> tuple[list[Candidate], Step]:
+    """Those with enough memory, and the step that says so."""
     kept, losers, remarks = [], [], []
     for candidate in candidates:
         short, remark = _memory(candidate.row)

@@ -12,6 +12,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+#: What a price may be for; the first is `price` itself.
+MARKETS = ("on-demand", "spot", "reserved")
+
 _GIB = 2**30
 _TIMES = re.compile(r"(\d+)\s*[×x]\s+(.+)")
 _WORKERS = re.compile(r"(.+) \((\d+) workers\)")
@@ -90,10 +93,16 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    spot: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    reserved: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     currency: str = ""
     date: str = ""
     note: str = ""
     purchase: str = ""
+
+    def asked(self, market: str) -> float | None:
+        """The price an hour in one of MARKETS."""
+        return {"spot": self.spot, "reserved": self.reserved}.get(market, self.price)
 
 
 class Host(_Entry):
@@ -119,6 +128,7 @@ class Accelerator(_Entry):
 class Combination(_Entry):
     """A combined price, which overrides the sum of its parts."""
 
+    # Narrowed: an entry for no price at all would say nothing.
     price: float = Field(ge=0, allow_inf_nan=False)
 
 
@@ -194,15 +204,20 @@ class Catalogue(BaseModel):
             update[kind] = getattr(self, kind) | getattr(own, kind)
         return self.model_copy(update=update)
 
-    def price(self, combination: HardwareCombination) -> Price | Unknown:
-        """The price an hour of the whole combination, or why it is not known."""
+    def price(self, combination: HardwareCombination, market: str = MARKETS[0]) -> Price | Unknown:
+        """The price an hour of the whole combination in one of MARKETS, or why it is not known.
+
+        An accelerator that is bought apart costs its own price in that market, else its ordinary one.
+        """
+        kind = "price" if market == MARKETS[0] else f"{market} price"
         whole = self.combinations.get(combination.name)
-        if whole:
-            return Price(whole.price, whole.currency, _note("combined price", whole))
+        if whole and (combined := whole.asked(market)) is not None:
+            return Price(combined, whole.currency, _note("combined price", whole, market))
         host = self.hosts.get(combination.host)
-        if host is None or host.price is None:
-            return Unknown(f"no price for the host '{combination.host}' in the catalogue")
-        parts, total = [_note("host", host)], host.price * combination.hosts
+        asked = None if host is None else host.asked(market)
+        if host is None or asked is None:
+            return Unknown(f"no {kind} for the host '{combination.host}' in the catalogue")
+        parts, total = [_note("host", host, market)], asked * combination.hosts
         if combination.accelerator and not _CORES.fullmatch(combination.accelerator):
             if combination.accelerator == host.accelerator:
                 if combination.count > host.accelerators * combination.hosts:
@@ -218,8 +233,9 @@ class Catalogue(BaseModel):
                     return Unknown(f"no price for '{combination.accelerator}' beside '{combination.host}'")
                 if extra.currency != host.currency:
                     return Unknown(f"host and accelerator are priced in {host.currency} and {extra.currency}")
-                total += extra.price * combination.count
-                parts.append(_note("accelerator", extra))
+                own = extra.asked(market)
+                total += (extra.price if own is None else own) * combination.count
+                parts.append(_note("accelerator", extra, market if own is not None else MARKETS[0]))
         return Price(round(total, 6), host.currency, "; ".join(parts))
 
     def memory(self, combination: HardwareCombination) -> tuple[int | None, int | None]:
@@ -233,8 +249,9 @@ def _bytes(gib: float | None) -> int | None:
     return None if gib is None else round(gib * _GIB)
 
 
-def _note(what: str, entry: _Entry) -> str:
-    said = ", ".join(part for part in (entry.purchase, entry.date, entry.note) if part)
+def _note(what: str, entry: _Entry, market: str = MARKETS[0]) -> str:
+    purchase = entry.purchase if market == MARKETS[0] else market
+    said = ", ".join(part for part in (purchase, entry.date, entry.note) if part)
     return f"{what}: {said}" if said else what
 
 
