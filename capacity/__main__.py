@@ -15,6 +15,7 @@ from capacity.export import FORMATS, name_of, text, write_parquet
 from capacity.gather import gather, local_logs
 from capacity.hardware import Catalogue
 from capacity.merge import merge
+from capacity.plan_command import plan
 from capacity.report import write_report
 from capacity.run import Run
 from capacity.slo import Slo
@@ -127,6 +128,9 @@ def compare_runs(
         console.print(f"[red]FAIL[/red] {escape(str(limit))}", highlight=False)
     if broken:
         raise typer.Exit(1)
+
+
+app.command()(plan)
 
 
 def main() -> None:

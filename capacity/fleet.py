@@ -1,7 +1,8 @@
 """How many of what: the cheapest fleet whose pool, simulated whole with its router, carries a rate within the SLO.
 
 Integer programs propose, the simulation of the whole fleet decides. Capacity is not additive, so what a program adds
-up is only where the search begins: requirements are tightened until a fleet holds, and loosened until none cheaper does.
+up is only where the search begins: what it asks for is tightened until a fleet holds, and loosened until none cheaper
+does.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _ESTIMATE = 0.93
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a simulated pool of ordinals did at a rate: percentiles of latency in µs by percent, None beyond all answered.
+    """What a simulated pool did at a rate: percentiles of latency in µs by percent, None beyond all answered.
 
     `holds` is whether it surely stays within the SLO; `busy` the share of their time that its ordinals compute.
     """
@@ -41,7 +42,7 @@ class Verdict:
 
 
 class Oracle(Protocol):
-    """What the search asks about pools made of instances of several options; counts and rates are of whole instances."""
+    """What the search asks about pools of instances of several options; counts and rates are of whole instances."""
 
     def verdict(self, counts: Counts, rate: float) -> Verdict:
         """Of the whole pool at a rate in requests a second."""

@@ -1,4 +1,4 @@
-"""What can be bought for a plan: each measured kind of instance in each market, and those that drop out with reasons."""
+"""What can be bought for a plan: each measured kind of instance in each market, and what drops out, with reasons."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from capacity.choice import Candidate, Loser, Step, memory_step
 from capacity.document import Row
 from capacity.hardware import MARKETS, Catalogue, HardwareCombination, Unknown
+from capacity.histogram import Histogram
 from capacity.profile import Profile
 from capacity.run import Run
 from capacity.view import entries
@@ -19,7 +20,7 @@ class Offer:
     """One instance (a host with the ordinals that were measured on it) in one market, and how its ordinals serve.
 
     `price` is of the whole instance an hour. `uncertainty` is by how much the mean service time may be off, as the
-    ends of its 95 % interval over it; `limit` how many there are.
+    ends of its 95 % interval over it; `limit` how many there are; `measured` where its figures are from.
     """
 
     instance: HardwareCombination
@@ -31,6 +32,7 @@ class Offer:
     kind: str
     uncertainty: tuple[float, float] = (1.0, 1.0)
     limit: int | None = None
+    measured: tuple[tuple[Run, Row], ...] = ()
 
     @property
     def name(self) -> str:
@@ -46,6 +48,14 @@ class Offer:
     def simulated(self) -> bool:
         """Whether its figures come from a simulated accelerator."""
         return self.profile.simulated
+
+    def compute(self) -> Histogram:
+        """The worker's own time of a forward pass, over all that was measured; empty where nothing was."""
+        total = Histogram()
+        for run, row in self.measured:
+            if (found := run.histogram(row, "compute")) is not None:
+                total.add(found)
+        return total
 
     def slower(self, factor: float) -> Offer:
         """The same with service times `factor` times as long."""
@@ -102,12 +112,13 @@ def gather(
     steps = []
     invalid = [Loser(entry.label, f"its run is not valid: {entry.invalid}") for entry in rows if entry.invalid]
     valid = [entry for entry in rows if not entry.invalid]
-    instances: dict[HardwareCombination, list[Row]] = {}
+    instances: dict[HardwareCombination, list[tuple[Run, Row]]] = {}
     for entry in valid:
-        instances.setdefault(instance_of(entry.row), []).append(_with_memory(entry.row, catalogue))
+        row = _with_memory(entry.row, catalogue)
+        instances.setdefault(instance_of(entry.row), []).append((entry.run, row))
     if invalid:
         steps.append(Step("validity", tuple(instance.name for instance in instances), tuple(invalid)))
-    enough, memory = memory_step([Candidate(instance.name, same[-1]) for instance, same in instances.items()])
+    enough, memory = memory_step([Candidate(instance.name, same[-1][1]) for instance, same in instances.items()])
     steps.append(memory)
     names = {candidate.label for candidate in enough}
     _check_limits(limits, instances)
@@ -138,7 +149,7 @@ def _offers_of(
     runs: Sequence[Run],
     model: str,
     instance: HardwareCombination,
-    rows: Sequence[Row],
+    rows: Sequence[tuple[Run, Row]],
     catalogue: Catalogue,
     markets: Sequence[str],
     limits: Mapping[tuple[str, str], int],
@@ -159,9 +170,10 @@ def _offers_of(
                 price.currency,
                 price.note,
                 profile,
-                rows[0].kind,
-                _uncertainty(rows),
+                rows[0][1].kind,
+                _uncertainty([row for _run, row in rows]),
                 _limit(limits, instance, market),
+                tuple(rows),
             )
         )
     return made or "; ".join(dict.fromkeys(reasons))

@@ -81,7 +81,7 @@ class Lost(_Frozen):
 
 
 class Sensitivity(_Frozen):
-    """With service times `factor` times as long: whether this fleet holds, its percentiles, and what one costs that does.
+    """With service times `factor` times as long: whether this fleet holds, its percentiles, what one costs that does.
 
     `cost_per_hour` is null where no fleet does.
     """
@@ -95,8 +95,8 @@ class Sensitivity(_Frozen):
 class FleetPlan(_Frozen):
     """The fleet for `rps` requests a second; `required_rps` has the headroom on it.
 
-    No fleet of these combinations costs less than `least_cost`, by capacity and service times alone; `solver_gap` is the
-    share of its cost that the integer program left open. `cost_interval` is what the fleet costs at both ends of the
+    No fleet of these combinations costs less than `least_cost`, by capacity and service times alone; `solver_gap` is
+    the share of its cost that the integer program left open. `cost_interval` is what it costs at both ends of the
     service times' 95 % intervals. `why_not` says why there is no fleet where `rows` is empty.
     """
 

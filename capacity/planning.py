@@ -93,7 +93,7 @@ class Planner:
         return FleetPlan(
             rps=rps,
             required_rps=required,
-            rows=self._rows(found.counts),
+            rows=self.rows_of(found.counts),
             cost_per_hour=found.cost,
             cost_interval=self._interval(found, required),
             cost_per_100k=found.cost / 3600 / rps * 100_000,
@@ -130,7 +130,7 @@ class Planner:
                     start=slot.name,
                     hours=slot.hours,
                     rps=slot.rps,
-                    rows=self._rows(found.counts),
+                    rows=self.rows_of(found.counts),
                     cost=found.cost * slot.hours,
                     latency_us=_percentiles(found.verdict),
                     solver_gap=found.gap,
@@ -200,7 +200,8 @@ class Planner:
             kept.append((k, max(carried / k, kept[-1][1] / kept[-1][0] if kept else 0.0) * k))
         return kept
 
-    def _rows(self, counts: Counts) -> list[PlanRow]:
+    def rows_of(self, counts: Counts) -> list[PlanRow]:
+        """Counts of the offers as rows of a plan."""
         return [
             PlanRow(
                 hardware=offer.instance.name,
@@ -218,7 +219,7 @@ class Planner:
         ]
 
     def _words(self, counts: Counts) -> str:
-        return " and ".join(row.words for row in self._rows(counts))
+        return " and ".join(row.words for row in self.rows_of(counts))
 
     def _after_losses(self, counts: Counts, rate: float) -> Prediction | None:
         """The worst that losing instances leaves."""
@@ -270,7 +271,7 @@ class Planner:
             if count is None or chosen == {number}:
                 continue
             cost = count * self._all[number].price
-            rows = self._rows(tuple(count if at == number else 0 for at in range(len(self._all))))
+            rows = self.rows_of(tuple(count if at == number else 0 for at in range(len(self._all))))
             others.append(Alternative(rows=rows, cost_per_hour=cost, more=cost / found.cost - 1 if found.cost else 0.0))
         return sorted(others, key=lambda other: other.cost_per_hour)[:_RUNNER_UPS]
 

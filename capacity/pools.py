@@ -1,10 +1,10 @@
-"""Pools made of offers, simulated for the search: whether one holds an SLO at a rate, and the highest rate it carries."""
+"""Pools made of offers, simulated for the search: does one hold an SLO at a rate, and how much does it carry."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ class Service:
 
     slo: Slo
     router: Router = "least-outstanding"
-    batching: Batching = Batching()
+    batching: Batching = field(default_factory=Batching)
     deadline_us: float = math.inf
     seed: int = 1
 

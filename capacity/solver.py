@@ -223,9 +223,7 @@ def cheaper_fleets(
         option = options[number]
         count = 0
         while cost + count * option.price < below - _EPSILON and (option.limit is None or count <= option.limit):
-            if not extend(
-                number + 1, [*counts, count], cost + count * option.price, capacity + count * option.ceiling
-            ):
+            if not extend(number + 1, [*counts, count], cost + count * option.price, capacity + count * option.ceiling):
                 return False
             count += 1
         return True

@@ -1,0 +1,96 @@
+"""Run directories as a load of single requests would leave them, from service times that a test chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from capacity.confidence import Check
+from capacity.hardware import Catalogue, HardwareCombination
+from capacity.hlog import LogWriter, tag_of
+from capacity.run import Run, WorkerInfo, build
+from capacity.tally import Series, Tally
+
+N = 5_000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A combination and its service time: mean in ms, coefficient of variation of a lognormal (0: always the same)."""
+
+    hardware: str
+    mean_ms: float
+    variation: float = 0.1
+    overhead_us: float = 300.0
+    peak_bytes: int | None = None
+
+
+def lognormal_us(mean_ms: float, variation: float, n: int, seed: int) -> np.ndarray:
+    sigma = np.sqrt(np.log1p(variation**2))
+    times: np.ndarray = np.random.default_rng(seed).lognormal(np.log(mean_ms * 1e3) - sigma**2 / 2, sigma, n)
+    return times
+
+
+def measured_run(
+    directory: Path,
+    rows: Sequence[Measured],
+    *,
+    simulated: bool = True,
+    model: str = "gpt",
+    valid: bool = True,
+    n: int = N,
+    catalogue: Catalogue | None = None,
+) -> Path:
+    """One worker per ordinal of each row, one request at a time; returns the directory."""
+    tallies, workers = {}, []
+    for row in rows:
+        hardware = HardwareCombination.parse(row.hardware)
+        for ordinal in range(hardware.count):
+            series = Series(hardware, model, f"x:{ordinal} @ 10.0.{len(tallies)}.1:1", simulated)
+            compute = lognormal_us(row.mean_ms, row.variation, n, seed=len(tallies))
+            tally = Tally(n, n)
+            whole = (compute + row.overhead_us) * 1000
+            for name, ns in (
+                ("compute", compute * 1000),
+                ("queue", np.zeros(n)),
+                ("service", whole),
+                ("latency", whole),
+                ("lateness", np.zeros(n)),
+            ):
+                tally.histograms[name].record_ns(ns.astype(np.int64))
+            tallies[series] = tally
+            workers.append(
+                WorkerInfo(
+                    label=series.worker,
+                    address="a",
+                    model=model,
+                    simulated=simulated,
+                    process_peak_bytes=None if simulated else row.peak_bytes,
+                    model_parameter_bytes=row.peak_bytes if simulated else None,
+                )
+            )
+    status = "PASS" if valid else "FAIL"
+    file = build(
+        started=datetime(2026, 11, 24, 9, 30, tzinfo=UTC),
+        options={"arrivals": "closed"},
+        conditions={},
+        workers=workers,
+        tallies=tallies,
+        warmups={},
+        first_requests_ns={},
+        duration_s=60.0,
+        slo=None,
+        catalogue=catalogue or Catalogue.load(),
+        checks=[Check(name="lateness", value="1 ms", threshold="under 1 ms", status=status)],
+        generators=[],
+    )
+    file.save(directory)
+    with LogWriter(directory / "run.hlog", 1_795_000_000) as log:
+        for series, tally in tallies.items():
+            for name, histogram in tally.histograms.items():
+                log.write(0.0, 60.0, tag_of(series, name), histogram)
+    return Run.load(directory).directory
