@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations_with_replacement
 from typing import Protocol
 
@@ -145,17 +145,18 @@ class Search:
         """The cheapest fleet found for a rate above 0; None where no fleet of these options holds it."""
         before = self._simulated
         alone, beaten, best = self._pools_alone(rate)
-        known = [number for number in alone if self._curve(number, alone[number], rate)]
+        known = [number for number in alone if self._oracle.highest(number, 1) > 0]
         if not known:
             return None
-        options = [self._option(number, alone[number], rate) for number in known]
+        # The program for one kind alone proves nothing that its smallest pool does not.
         gap = 0.0
-        if len(known) > 1 or best is None:
+        if best is None or (len(known) > 1 and self._may_mix(known, rate, best)):
             self._say(f"mixing {len(known)} kinds of instance for {rate:g} requests/s")
+            options = [self._option(number, alone[number], rate) for number in known]
             best, gap = self._mixed(known, options, rate, best)
-        if best is None:
-            return None
-        best = self._one_by_one(known, options, rate, best)
+            if best is None:
+                return None
+            best = self._one_by_one(known, options, rate, best)
         every = [self.ceiling_option(number) for number in range(len(self._stock))]
         least = least_cost(every, rate, self._oracle.allowed, self._survive)
         cost, counts = best
@@ -238,10 +239,7 @@ class Search:
 
     def _curve(self, number: int, alone: int | None, rate: float) -> tuple[tuple[int, float], ...]:
         """Pool sizes and what they carry: a few by simulation, and the pool that was found to hold the whole rate."""
-        first = self._oracle.highest(number, 1)
-        if first <= 0:
-            return ()
-        points = {1: first}
+        points = {1: self._oracle.highest(number, 1)}
         most = alone if alone is not None else self._stock[number].limit or 1
         size = 4
         while size < most and size <= 64 and self._oracle.pooled:
@@ -260,6 +258,15 @@ class Search:
         stock = self._stock[number]
         curve = self._curve(number, alone, rate)
         return Option(stock.price, curve, self._oracle.ceiling(number), self._oracle.over(number), stock.limit)
+
+    def _may_mix(self, known: Sequence[int], rate: float, best: tuple[float, Counts]) -> bool:
+        """Whether some mixture could be cheaper, carrying somewhat more of its ceiling than pools of its size do."""
+        size = sum(best[1])
+        likely = [
+            replace(option, ceiling=option.ceiling * min(self._share(number, size) / _ESTIMATE, 1.0))
+            for number, option in ((number, self.ceiling_option(number)) for number in known)
+        ]
+        return least_cost(likely, rate, self._oracle.allowed, self._survive) < best[0] * (1 - 1e-6)
 
     def _spread(self, known: Sequence[int], counts: Counts) -> Counts:
         """Counts of some options as counts of all."""

@@ -87,8 +87,8 @@ def cost_against_rate(
         assert plan.cost_per_hour is not None
         x, y = across(plan.required_rps), up(plan.cost_per_hour)
         parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
-        side = "end" if x > left + 90 else ""
-        parts.append(text_at(x - 9 if side else x + 9, y - 9, hourly(plan.cost_per_hour, currency), f"halo {side}"))
+        side = "end" if x > right - 70 else ""
+        parts.append(text_at(x - 9 if side else x + 9, y + 17, hourly(plan.cost_per_hour, currency), f"halo {side}"))
     return Picture("".join(parts), width, height)
 
 
@@ -173,9 +173,8 @@ def write_png(path: Path, file: PlanFile) -> None:
             axis.annotate(
                 hourly(plan.cost_per_hour, file.currency),
                 (plan.required_rps, plan.cost_per_hour),
-                (-6, 8),
+                (8, -14),
                 textcoords="offset points",
-                ha="right",
                 fontsize=10,
                 color=_INK,
                 path_effects=halo,
@@ -186,7 +185,7 @@ def write_png(path: Path, file: PlanFile) -> None:
     axis.yaxis.set_major_formatter(lambda value, _place: hourly(value, file.currency))
     axis.set_xlabel("requests a second")
     axis.set_title(
-        f"{file.model}: price an hour of the cheapest pool within {file.slo}",
+        f"{file.model}: price an hour of the cheapest pool within {file.slo}{' (simulated)' if file.simulated else ''}",
         loc="left",
         fontsize=11,
         fontweight="bold",

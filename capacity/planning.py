@@ -29,9 +29,11 @@ WORSE = 1.2
 _RUNNER_UPS = 4
 # A picture with more lines says nothing.
 _CURVES = 8
-_CURVE_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_CURVE_SIZES = (1, 2, 4, 8, 16, 32, 64)
+# With other service times only so many of the cheapest kinds are planned with anew.
+_ANEW = 3
 # Beyond this many ordinals a curve is drawn on with the rate of each that the last simulated pool had.
-_CURVE_ORDINALS = 256
+_CURVE_ORDINALS = 64
 
 
 def no_words(_text: str) -> None:
@@ -235,15 +237,18 @@ class Planner:
         low, high = min(offer.uncertainty[0] for offer in used), max(offer.uncertainty[1] for offer in used)
         ends = []
         for factor in (low, high):
-            cost = found.cost if factor == 1.0 else self._cost_if(found, rate, factor)
+            cost = found.cost if factor == 1.0 else self._cost_if(found, rate, factor, 0)
             if cost is None:
                 return None
             ends.append(cost)
         return min(*ends, found.cost), max(*ends, found.cost)
 
-    def _cost_if(self, found: Found, rate: float, factor: float) -> float | None:
-        """What a fleet costs with other service times, of the combinations that were looked at; None for no fleet."""
-        looked = sorted(found.alone)
+    def _cost_if(self, found: Found, rate: float, factor: float, others: int) -> float | None:
+        """What a fleet of the chosen combinations and some others costs with other service times; None for no fleet."""
+        chosen = {number for number, count in enumerate(found.counts) if count}
+        able = [number for number, count in found.alone.items() if count is not None and number not in chosen]
+        able.sort(key=lambda number: (found.alone[number] or 0) * self._all[number].price)
+        looked = sorted([*chosen, *able[:others]])
         offers = [self._all[number].slower(factor) for number in looked]
         other = self._searcher(offers, Pools(offers, self._task.service), say=False).plan(rate)
         return other.cost if other else None
@@ -260,7 +265,7 @@ class Planner:
             factor=WORSE,
             holds=holds,
             latency_us=_percentiles(verdict),
-            cost_per_hour=found.cost if holds else self._cost_if(found, rate, WORSE),
+            cost_per_hour=found.cost if holds else self._cost_if(found, rate, WORSE, _ANEW),
         )
 
     def _runner_ups(self, found: Found) -> list[Alternative]:

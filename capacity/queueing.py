@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from capacity.outstanding import Outstanding
+
 OK, DEADLINE_EXCEEDED, UNAVAILABLE = 0, 4, 14
 
 Floats = NDArray[np.float64]
@@ -125,16 +127,17 @@ def by_request(work: Work) -> Played:
     worker: list[int] = []
     code: list[int] = []
     never_run: list[int] = []
-    outstanding = [0] * k
+    outstanding = Outstanding(k)
     replies: list[tuple[float, int]] = []
     push, pop = heapq.heappush, heapq.heappop
     for i, due in enumerate(work.due.tolist()):
-        if routes is None:
-            while replies and replies[0][0] <= due:
-                outstanding[pop(replies)[1]] -= 1
-            w = _fewest(outstanding, (i + 1) % k)
-        else:
+        if routes is not None:
             w = routes[i]
+        else:
+            while replies and replies[0][0] <= due:
+                outstanding.down(pop(replies)[1])
+            w = outstanding.fewest((i + 1) % k)
+            outstanding.up(w)
         over = overheads[w][overhead_quantile[i]]
         began = free[w]
         if began < due:
@@ -165,7 +168,6 @@ def by_request(work: Work) -> Played:
         worker.append(w)
         code.append(said)
         if routes is None:
-            outstanding[w] += 1
             push(replies, (due + ends, w))
     codes = np.array(code, np.int8)
     latencies = np.array(latency, np.float64)
@@ -179,15 +181,6 @@ def by_request(work: Work) -> Played:
 def by_event(work: Work) -> Played:
     """Everything: batches are formed when an ordinal is free, so the loop goes from event to event."""
     return _Events(work).play()
-
-
-def _fewest(outstanding: list[int], turned: int) -> int:
-    """The ordinal with the fewest outstanding; ties go round, from `turned` on."""
-    least = min(outstanding)
-    try:
-        return outstanding.index(least, turned)
-    except ValueError:
-        return outstanding.index(least)
 
 
 class _Events:
@@ -211,7 +204,7 @@ class _Events:
         ]
         self._counts_outstanding = work.routes is None
         self._bounded = math.isfinite(work.deadline)
-        self._outstanding = [0] * k
+        self._outstanding = Outstanding(k)
         self._replies: list[tuple[float, int]] = []
         self._replied = bytearray(n)
         self._ends = [math.inf] * n
@@ -237,8 +230,8 @@ class _Events:
                 # A request ends with its deadline too, where that comes before its reply.
                 while expiring and self._due[expiring[0]] + deadline <= due:
                     self._reply(expiring.popleft())
-                w = _fewest(outstanding, (i + 1) % k)
-                outstanding[w] += 1
+                w = outstanding.fewest((i + 1) % k)
+                outstanding.up(w)
             else:
                 w = routes[i]
             self._worker[i] = w
@@ -264,7 +257,7 @@ class _Events:
     def _reply(self, i: int) -> None:
         if not self._replied[i]:
             self._replied[i] = 1
-            self._outstanding[self._worker[i]] -= 1
+            self._outstanding.down(self._worker[i])
 
     def _refuse(self, i: int, now: float) -> None:
         """Answered at once, without a place in the queue."""

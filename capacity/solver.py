@@ -96,7 +96,8 @@ def cheapest(options: Sequence[Option], required: float, survive: int = 0) -> So
 
     With `survive` they still do when so many instances of any one option are gone. None where the limits forbid it.
     """
-    program = _Program()
+    # In units of what is required: the solver's tolerances are absolute.
+    unit, program = required, _Program()
     members: list[list[int]] = []
     carried: dict[int, float] = {}
     for option in options:
@@ -107,7 +108,7 @@ def cheapest(options: Sequence[Option], required: float, survive: int = 0) -> So
             count, used = program.column(option.price, 0, high), program.column(0.0, 0, 1)
             program.row({count: 1.0, used: -float(low)}, 0.0)
             program.row({count: 1.0, used: -float(high)}, -math.inf, 0.0)
-            carried[count] = rate / low
+            carried[count] = rate / low / unit
             columns.append((count, used))
         # A pool has one size.
         if columns:
@@ -120,8 +121,8 @@ def cheapest(options: Sequence[Option], required: float, survive: int = 0) -> So
             if own:
                 lost = _losses(program, own, min(survive, option.limit or survive), _most(option, required, survive))
                 each = max(carried[column] for column in own)
-                program.row({**carried, **dict.fromkeys(lost, -each)}, required)
-    program.row(carried, required)
+                program.row({**carried, **dict.fromkeys(lost, -each)}, 1.0)
+    program.row(carried, 1.0)
     solved = program.solve()
     if solved is None:
         return None
@@ -138,6 +139,7 @@ def least_cost(
     SLO there may be no more than the share `allowed` for it. `with_option` must be in the fleet. inf where none can.
     """
     program = _Program()
+    ceilings = [option.ceiling / required for option in options]
     counts = [
         program.column(
             option.price,
@@ -146,19 +148,19 @@ def least_cost(
         )
         for number, option in enumerate(options)
     ]
-    flows = [program.column(0.0, 0.0, required, whole=False) for _option in options]
-    for count, flow, option in zip(counts, flows, options, strict=True):
-        program.row({count: option.ceiling, flow: -1.0}, -_SLACK * required)
-    program.row(dict.fromkeys(flows, 1.0), required, required)
+    flows = [program.column(0.0, 0.0, 1.0, whole=False) for _option in options]
+    for count, flow, ceiling in zip(counts, flows, ceilings, strict=True):
+        program.row({count: ceiling, flow: -1.0}, -_SLACK)
+    program.row(dict.fromkeys(flows, 1.0), 1.0, 1.0)
     for number, share in enumerate(allowed):
         over = {flow: option.over[number] for flow, option in zip(flows, options, strict=True)}
-        program.row(over, -math.inf, share * required * (1 + _SLACK) + _SLACK)
+        program.row(over, -math.inf, share * (1 + _SLACK) + _SLACK)
     if survive:
-        all_of = {count: option.ceiling for count, option in zip(counts, options, strict=True)}
-        for count, option in zip(counts, options, strict=True):
+        all_of = dict(zip(counts, ceilings, strict=True))
+        for count, option, ceiling in zip(counts, options, ceilings, strict=True):
             most = _most_by_ceiling(option, required, survive)
             lost = _losses(program, [count], min(survive, option.limit or survive), most)
-            program.row({**all_of, **dict.fromkeys(lost, -option.ceiling)}, required * (1 - _SLACK))
+            program.row({**all_of, **dict.fromkeys(lost, -ceiling)}, 1 - _SLACK)
     solved = program.solve()
     return math.inf if solved is None else solved[2]
 
