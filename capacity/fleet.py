@@ -24,8 +24,12 @@ _CLOSE = 0.004
 # So many cheaper fleets are looked at one by one, of so many that could be listed.
 _LOOKS = 60
 _LISTED = 4000
-# One by one only where what capacity alone allows is not this far below: there a fleet has hundreds of instances.
-_ESTIMATE = 0.93
+# By how much a mixture may carry more of its ceiling than pools of ten of its kinds do; less the larger they are.
+_UNSURE, _UNSURE_SIZE = 0.07, 10
+# From so many instances on whole numbers do not decide which kind is the cheapest; from so many on counts are exact to
+# half a percent.
+_MANY = 30
+_EXACT = 200
 
 
 @dataclass(frozen=True)
@@ -180,15 +184,16 @@ class Search:
             return None
         guess = max(math.ceil(rate / (ceiling * self._share(number, least)) - 1e-9), least - self._survive)
         low, high = least - 1, guess + self._survive
+        close = max(guess // _EXACT, 1)
         while not self.stands(self._only(number, high), rate):
             if limit is not None and high >= limit:
                 return None
-            low, high = high, high + max(high // 16, 1) if high > 4 * low else high + max(high // 8, 1)
+            low, high = high, high + max(high // 32, 1)
             if limit is not None:
                 high = min(high, limit)
         # Downwards in growing steps from what stands: the guess is seldom far off.
-        step = max(high // 64, 1)
-        while low < high - 1:
+        step = close
+        while low < high - close:
             middle = max(high - step, low + 1) if step < high - low else (low + high) // 2
             if self.stands(self._only(number, middle), rate):
                 high, step = middle, 2 * step
@@ -220,10 +225,10 @@ class Search:
         for place, number in enumerate(able):
             stock = self._stock[number]
             if best is not None and place >= 2:
-                least = least_cost(every, rate, self._oracle.allowed, self._survive, with_option=number)
-                if least >= best[0]:
-                    beaten[number] = least
+                beaten[number] = self._at_least(number, rate, every, many=sum(best[1]) >= _MANY)
+                if beaten[number] >= best[0]:
                     continue
+                del beaten[number]
             self._say(f"{stock.name}: how many for {rate:g} requests/s")
             count = alone[number] = self.needed(number, rate)
             if count is not None:
@@ -231,6 +236,12 @@ class Search:
                 if best is None or cost < best[0]:
                     best = cost, self._only(number, count)
         return alone, beaten, best
+
+    def _at_least(self, number: int, rate: float, every: Sequence[Option], many: bool) -> float:
+        """What a fleet with this option costs at least; where `many` are needed, what one of it alone does."""
+        if many:
+            return self._stock[number].price * rate / self._oracle.ceiling(number)
+        return least_cost(every, rate, self._oracle.allowed, self._survive, with_option=number)
 
     def ceiling_option(self, number: int) -> Option:
         """An option by its capacity alone."""
@@ -263,7 +274,7 @@ class Search:
         """Whether some mixture could be cheaper, carrying somewhat more of its ceiling than pools of its size do."""
         size = sum(best[1])
         likely = [
-            replace(option, ceiling=option.ceiling * min(self._share(number, size) / _ESTIMATE, 1.0))
+            replace(option, ceiling=option.ceiling * min(self._share(number, size) * (1 + _unsure(size)), 1.0))
             for number, option in ((number, self.ceiling_option(number)) for number in known)
         ]
         return least_cost(likely, rate, self._oracle.allowed, self._survive) < best[0] * (1 - 1e-6)
@@ -321,7 +332,7 @@ class Search:
                     count * option.ceiling * self._share(number, size)
                     for number, count, option in zip(known, some, options, strict=True)
                 )
-                if about < _ESTIMATE * rate:
+                if about * (1 + _unsure(size)) < rate:
                     continue
             looks += 1
             if looks > _LOOKS:
@@ -330,3 +341,7 @@ class Search:
                 return cost, counts
             failed.append(counts)
         return best
+
+
+def _unsure(size: int) -> float:
+    return _UNSURE * min(1.0, math.sqrt(_UNSURE_SIZE / max(size, 1)))

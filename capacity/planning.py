@@ -307,7 +307,7 @@ class Planner:
         for number, least in found.beaten.items():
             offer = self._all[number]
             if self._pools.highest(number, 1) > 0:
-                reason = f"a fleet with it costs at least {hourly(least, offer.currency)} an hour"
+                reason = f"with it, never idle, at least {hourly(least, offer.currency)} an hour"
                 lost.append(Lost(hardware=offer.name, step="price", reason=reason))
         return lost
 

@@ -26,7 +26,7 @@ _FIRST = 6_000
 _LEAST = 40_000
 # Requests beyond the bound that a share is told from, and requests for each ordinal until a pool has settled.
 _BEYOND = 1_000
-_EACH = 120
+_EACH = 60
 _SEARCHED = 20_000
 # Nearer to saturation no run is long enough to tell.
 _STABLE = 0.999
