@@ -24,8 +24,9 @@ _CLOSE = 0.004
 # So many cheaper fleets are looked at one by one, of so many that could be listed.
 _LOOKS = 60
 _LISTED = 4000
-# By how much a mixture may carry more of its ceiling than pools of ten of its kinds do; less the larger they are.
-_UNSURE, _UNSURE_SIZE = 0.07, 10
+# By how much a mixture of n may carry more of its ceiling than known pools do, times n: they hold one instance too many
+# at most, and are of about its size.
+_UNSURE = 1.5
 # From so many instances on whole numbers do not decide which kind is the cheapest; from so many on counts are exact to
 # half a percent.
 _MANY = 30
@@ -344,4 +345,4 @@ class Search:
 
 
 def _unsure(size: int) -> float:
-    return _UNSURE * min(1.0, math.sqrt(_UNSURE_SIZE / max(size, 1)))
+    return _UNSURE / max(size, 1)
