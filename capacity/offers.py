@@ -57,10 +57,6 @@ class Offer:
                 total.add(found)
         return total
 
-    def slower(self, factor: float) -> Offer:
-        """The same with service times `factor` times as long."""
-        return replace(self, profile=self.profile.slower(factor))
-
 
 @dataclass(frozen=True)
 class Offers:
@@ -73,6 +69,13 @@ class Offers:
     def without(self, numbers: Sequence[int]) -> Offers:
         """The same without some of the kept."""
         return replace(self, kept=tuple(offer for at, offer in enumerate(self.kept) if at not in numbers))
+
+
+def slower(offers: Sequence[Offer], factor: float) -> list[Offer]:
+    """The same with service times `factor` times as long; those of one profile keep one."""
+    profiles = {id(offer.profile): offer.profile for offer in offers}
+    made = {key: profile.slower(factor) for key, profile in profiles.items()}
+    return [replace(offer, profile=made[id(offer.profile)]) for offer in offers]
 
 
 def parse_limits(texts: Sequence[str]) -> dict[tuple[str, str], int]:

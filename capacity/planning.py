@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from capacity.cost import hourly
 from capacity.demand import Demand
 from capacity.fleet import Counts, Found, Search, Stock, Verdict
-from capacity.offers import Offer, Offers
+from capacity.offers import Offer, Offers, slower
 from capacity.plan import (
     Alternative,
     CostCurve,
@@ -249,18 +249,18 @@ class Planner:
         able = [number for number, count in found.alone.items() if count is not None and number not in chosen]
         able.sort(key=lambda number: (found.alone[number] or 0) * self._all[number].price)
         looked = sorted([*chosen, *able[:others]])
-        offers = [self._all[number].slower(factor) for number in looked]
+        offers = slower([self._all[number] for number in looked], factor)
         other = self._searcher(offers, Pools(offers, self._task.service), say=False).plan(rate)
         return other.cost if other else None
 
     def _sensitivity(self, found: Found, rate: float) -> Sensitivity:
-        slower = [offer.slower(WORSE) for offer in self._all]
-        pools = Pools(slower, self._task.service)
+        worse = slower(self._all, WORSE)
+        pools = Pools(worse, self._task.service)
         verdict = pools.verdict(found.counts, rate)
         if not verdict.percentiles:
             # Overloaded: there is no latency to predict.
             verdict = Verdict(False)
-        holds = self._searcher(slower, pools, say=False).stands(found.counts, rate)
+        holds = self._searcher(worse, pools, say=False).stands(found.counts, rate)
         return Sensitivity(
             factor=WORSE,
             holds=holds,

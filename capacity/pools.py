@@ -50,6 +50,10 @@ class Pools:
         self._offers = list(offers)
         self.service = service
         self._highest: dict[tuple[int, int], float] = {}
+        self._verdicts: dict[tuple[Counts, float], Verdict] = {}
+        # In another market an instance is the same.
+        alike: dict[tuple[int, int], int] = {}
+        self._alike = [alike.setdefault((id(o.profile), o.ordinals), at) for at, o in enumerate(self._offers)]
         self._units: dict[int, NDArray[np.float64]] = {}
 
     @property
@@ -84,9 +88,9 @@ class Pools:
 
     def highest(self, option: int, count: int) -> float:
         """The low end of what a pool of one offer carries; where the router is blind to load, its parts add up."""
-        key = option, count
+        key = self._alike[option], count
         if key not in self._highest:
-            self._highest[key] = self._search(option, count)
+            self._highest[key] = self._search(*key)
         return self._highest[key]
 
     def _search(self, option: int, count: int) -> float:
@@ -103,6 +107,15 @@ class Pools:
 
     def verdict(self, counts: Counts, rate: float) -> Verdict:
         """Of a pool at a rate: it holds where the upper end of every share beyond a bound is still allowed."""
+        same = [0] * len(counts)
+        for at, count in enumerate(counts):
+            same[self._alike[at]] += count
+        key = tuple(same), rate
+        if key not in self._verdicts:
+            self._verdicts[key] = self._verdict(*key)
+        return self._verdicts[key]
+
+    def _verdict(self, counts: Counts, rate: float) -> Verdict:
         pool = self.pool(counts)
         sheds = self.service.batching.queue_limit is not None or math.isfinite(self.service.deadline_us)
         if not sheds and rate > _STABLE * pool.saturation_rps:
