@@ -11,7 +11,7 @@ from capacity.confidence import Check
 from capacity.document import JSON_NAME, RunFile
 from capacity.hardware import Catalogue
 from capacity.hlog import Interval, LogWriter, parse_tag
-from capacity.journal import JOURNAL_NAME, Entry, Journal
+from capacity.journal import JOURNAL_NAME, Entry, Journal, Unbegun
 from capacity.run import HLOG_NAME
 from capacity.slo import Slo
 from capacity.summary import build
@@ -31,7 +31,8 @@ def gather(directories: Sequence[Path], out: Path, catalogue: Catalogue | None =
     """
     if (out / JSON_NAME).exists() or (out / HLOG_NAME).exists():
         raise ValueError(f"{out} holds a run already")
-    journals, copies = _once([Journal.load(directory) for directory in directories])
+    loaded, unbegun = _loaded(directories)
+    journals, copies = _once(loaded)
     plan = journals[0].header.plan
     for journal in journals[1:]:
         other = journal.header.plan
@@ -77,13 +78,26 @@ def gather(directories: Sequence[Path], out: Path, catalogue: Catalogue | None =
         duration_s=duration_s,
         slo=Slo.parse(plan.slo) if plan.slo else None,
         catalogue=catalogue or Catalogue.load(None),
-        checks=_checks(journals, generators, copies),
+        checks=_checks(journals, generators, copies, unbegun),
         generators=generators,
         dependence=dependence,
     )
     _write_log(journals, out)
     file.save(out)
     return file
+
+
+def _loaded(directories: Sequence[Path]) -> tuple[list[Journal], list[Path]]:
+    """The journals, and the directories of those that were never begun."""
+    journals, unbegun = [], []
+    for directory in directories:
+        try:
+            journals.append(Journal.load(directory))
+        except Unbegun:
+            unbegun.append(directory)
+    if not journals:
+        raise ValueError(f"no generator's log has begun in {', '.join(str(directory) for directory in directories)}")
+    return journals, unbegun
 
 
 def _once(journals: Sequence[Journal]) -> tuple[list[Journal], int]:
@@ -124,7 +138,9 @@ def _absent(client: str) -> dict[str, Any]:
     return {"client": client, "host": "", "requests": 0, "last_sequence": 0, "complete": False, "last_s": None}
 
 
-def _checks(journals: Sequence[Journal], generators: Sequence[dict[str, Any]], copies: int) -> list[Check]:
+def _checks(
+    journals: Sequence[Journal], generators: Sequence[dict[str, Any]], copies: int, unbegun: Sequence[Path]
+) -> list[Check]:
     missing = [str(generator["client"]) for generator in generators if not generator["complete"]]
     checks = [
         Check(
@@ -138,6 +154,9 @@ def _checks(journals: Sequence[Journal], generators: Sequence[dict[str, Any]], c
     if torn := [journal.header.client for journal in journals if journal.torn]:
         said = f"a last line was cut off and left out: {', '.join(torn)}"
         checks.append(Check(name="torn logs", value=len(torn), threshold="0", status="WARN", detail=said))
+    if unbegun:
+        said = f"killed before the first line, nothing in them: {', '.join(path.name for path in unbegun)}"
+        checks.append(Check(name="logs not begun", value=len(unbegun), threshold="0", status="WARN", detail=said))
     if copies:
         said = "copies of logs of the same generator, counted once"
         checks.append(Check(name="copied logs", value=copies, threshold="0", status="WARN", detail=said))

@@ -26,6 +26,10 @@ JOURNAL_NAME = "journal.jsonl"
 LOG_NAME = "generator.hlog"
 
 
+class Unbegun(ValueError):
+    """A log whose generator was killed before its first line was whole."""
+
+
 class _Line(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -164,6 +168,8 @@ class Journal:
             whole, _, rest = path.read_bytes().rpartition(b"\n")
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        if not whole:
+            raise Unbegun(f"{path} holds no whole line")
         entries: list[Entry] = []
         header: Header | None = None
         end: End | None = None
@@ -185,8 +191,7 @@ class Journal:
                     entries.append(entry)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: not a line of a journal ({_short(error)})") from None
-        if header is None:
-            raise ValueError(f"{path} is empty")
+        assert header is not None
         warmups = {parse_tag(tag)[0]: Tally.from_wire(_bytes(wire)) for tag, wire in warmup.items()}
         return cls(directory, header, tuple(entries), warmups, end, bool(rest))
 

@@ -7,7 +7,7 @@ Locust's own receiver ends at the first packet that it cannot read, and believes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import gevent
@@ -18,7 +18,7 @@ from locust.rpc import Message, zmqrpc
 from locust.runners import STATE_CLEANUP, STATE_INIT, STATE_MISSING, STATE_RUNNING, STATE_SPAWNING, STATE_STOPPED
 from locust.util.exception_handler import retry
 
-from loadgen._seal import numbers, opened, seal, secret
+from loadgen._seal import numbers, only_forks, opened, seal, secret
 
 #: A packet above this ends its connection before it is read.
 LARGEST = 64 << 20
@@ -89,8 +89,8 @@ class Door:
     def __init__(self, key: Callable[[], bytes] = secret) -> None:
         self.refused: Counter[str] = Counter()
         self.cap = CAP
-        #: Types of message beside Locust's own; their data is checked by who takes them.
-        self.custom: set[str] = set()
+        #: Types of message beside Locust's own, ours and a user's; their data is checked by who takes them.
+        self.custom: Container[str] = ()
         self._key = key
         self._last: dict[bytes, int] = {}
         self._members: set[bytes] = set()
@@ -150,6 +150,9 @@ class Gate(zmqrpc.Server):
     """Locust's server socket, behind the door."""
 
     def __init__(self, host: str, port: int) -> None:
+        if host == "*" and only_forks():
+            # Nobody from elsewhere could take part.
+            host = "127.0.0.1"
         zmqrpc.BaseSocket.__init__(self, zmq.ROUTER, self.ipv4_only(host, port))
         # Has to be said before the port is open; Locust's own constructor opens it at once.
         self.socket.setsockopt(zmq.MAXMSGSIZE, LARGEST)
@@ -200,7 +203,8 @@ def install() -> None:
 
 
 def guard(runner: Any) -> None:
-    """Locust's handling of a message that was let in: what it raises ends that message, not the listening."""
+    """Messages that somebody registered for come in, and what handling one raises ends that message alone."""
+    door.custom = runner.custom_messages
     handle = runner.handle_message
 
     def handle_message(client: str, message: Any) -> None:

@@ -14,13 +14,13 @@ from gevent.event import Event
 from capacity.hlog import tag_of
 from capacity.tally import Series, Tally
 from loadgen._book import Outcome
-from loadgen._clock import PING, answer_pings
+from loadgen._clock import answer_pings
 from loadgen._gate import CAP, door, guard
 from loadgen._keeper import TICK_S, Keeper, finish, say
 from loadgen._node import DRAIN, EXHAUSTED, PLAN, PROBE, SNAPSHOT, START
 from loadgen._probes import Order
 from loadgen._recorder import difference
-from loadgen._seal import TOKEN_VARIABLE, secret
+from loadgen._seal import TOKEN_VARIABLE, only_forks, secret
 from loadgen._session import DRAIN_GRACE_S, Session
 from loadgen._shapes import Sums
 from loadgen._snapshot import Snapshot, added
@@ -36,6 +36,7 @@ SERIES_CAP = 256 << 10
 
 MALFORMED = "malformed snapshots"
 CONTRADICTING = "snapshots with less than the one before"
+STALE = "snapshots of another run, or older than the last"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,6 @@ class Master(Keeper):
         self._exhausted: set[str] = set()
         self._written: dict[Series, Tally] = {}
         self._heard = Event()
-        door.custom |= {SNAPSHOT, EXHAUSTED, PING}
         guard(self.runner)
         answer_pings(self.runner)
         self.runner.register_message(SNAPSHOT, self._take_snapshot)
@@ -69,10 +69,17 @@ class Master(Keeper):
 
     def _warn_of_strangers(self) -> None:
         host = self.runner.master_bind_host
-        if host in ("*", "0.0.0.0", "::") and not secret():
+        if host not in ("*", "0.0.0.0", "::") or (host == "*" and only_forks()):
+            return
+        port = f"port {self.runner.server.port} is open on all interfaces of this host"
+        if secret():
             say(
-                f"warning: anybody who reaches port {self.runner.server.port} of this host can take part in the run: "
-                f"--master-bind-host says which interface, and a --run-token (or {TOKEN_VARIABLE}) who may"
+                f"warning: {port}; what generators say is sealed, not encrypted. --master-bind-host says which interface"
+            )
+        else:
+            say(
+                f"warning: {port}, and anybody who reaches it can take part in the run: --master-bind-host says which "
+                f"interface, and a --run-token-file (or {TOKEN_VARIABLE}) who may"
             )
 
     def begin(self) -> None:
@@ -84,7 +91,6 @@ class Master(Keeper):
         self._notes = {}
         self._exhausted = set()
         self._written = {}
-        door.refused.clear()
         door.cap = CAP + SERIES_CAP * len(self._tags)
         rehearsal = Session(options, self._targets)
         self._book = self._open_book(options, catalogue, rehearsal)
@@ -145,11 +151,7 @@ class Master(Keeper):
     def tick(self) -> None:
         assert self._book is not None
         total = self._added("totals")
-        try:
-            gained = {series: difference(tally, self._written.get(series, Tally())) for series, tally in total.items()}
-        except ValueError:
-            door.refused[CONTRADICTING] += 1
-            return
+        gained = {series: difference(tally, self._written.get(series, Tally())) for series, tally in total.items()}
         self._book.interval(gained)
         self._written = total
         in_flight = dict.fromkeys(total, 0)
@@ -160,6 +162,7 @@ class Master(Keeper):
             self._judge(self._outcome(self._notes.values(), self.generators()))
         self.onlooker.tick(gained, in_flight)
         self._stop_if_resolved(total, self._dependence)
+        self._stop_if_exhausted()
 
     def _dependence(self) -> dict[Series, float]:
         longest: dict[Series, float] = {}
@@ -201,7 +204,10 @@ class Master(Keeper):
             self._shape.rest()
         generators = [self._generator(client) for client in sorted({*self._clients, *self._last})]
         notes = [heard.snapshot.vitals for heard in self._last.values() if heard.snapshot.vitals is not None]
-        self._close(self._outcome(notes, generators))
+        outcome = self._outcome(notes, generators)
+        # What is refused while no run is on is told with the next one.
+        door.refused.clear()
+        self._close(outcome)
 
     def _outcome(self, notes: Iterable[Vitals], generators: list[dict[str, Any]]) -> Outcome:
         snapshots = [heard.snapshot for heard in self._last.values()]
@@ -241,23 +247,32 @@ class Master(Keeper):
     def _take_snapshot(self, environment: Any, msg: Any, **_: Any) -> None:
         try:
             snapshot = Snapshot.unpack(msg.data, self._tags)
-            if snapshot.run != self._run or not self.running or snapshot.sequence <= self._sequence(msg.node_id):
-                return
-            self.onlooker.hear(msg.node_id, snapshot.host, snapshot.readings)
-            if snapshot.vitals is not None:
-                self._notes[msg.node_id] = snapshot.vitals
-            self._last[msg.node_id] = Heard(snapshot, time.monotonic() - self._began)
         except ValueError:
             door.refused[MALFORMED] += 1
-        self._heard.set()
-
-    def _sequence(self, client: str) -> int:
-        heard = self._last.get(client)
-        return heard.snapshot.sequence if heard else 0
+            return
+        if not self.running:
+            return
+        before = self._last[msg.node_id].snapshot if msg.node_id in self._last else None
+        if snapshot.run != self._run or (before is not None and snapshot.sequence <= before.sequence):
+            door.refused[STALE] += 1
+        elif before is not None and not snapshot.follows(before):
+            door.refused[CONTRADICTING] += 1
+        else:
+            self._last[msg.node_id] = Heard(snapshot, time.monotonic() - self._began)
+            if snapshot.vitals is not None:
+                self._notes[msg.node_id] = snapshot.vitals
+            self.onlooker.hear(msg.node_id, snapshot.host, snapshot.readings)
+            self._heard.set()
 
     def _take_exhausted(self, environment: Any, msg: Any, **_: Any) -> None:
         if msg.data != {"run": self._run}:
             return
         self._exhausted.add(msg.node_id)
-        if self._exhausted >= set(self._clients):
+        self._stop_if_exhausted()
+
+    def _stop_if_exhausted(self) -> None:
+        """Ends the run when every generator has sent its share; one that is gone sends nothing any more."""
+        here = {client.id for client in self.runner.clients.all if client.state != "missing"}
+        if self._exhausted and self._exhausted >= here.intersection(self._clients):
+            self._exhausted = set()
             gevent.spawn(finish, self.environment)

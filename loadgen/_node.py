@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -71,9 +72,8 @@ class Generator(Node):
         self._dependence = {}
         options = Options.read(self.environment.parsed_options)
         targets = [Target.from_wire(wire) for wire in plan["targets"]]
-        clients = plan["clients"]
-        number = clients.index(self.runner.client_id) if self.runner.client_id in clients else len(clients)
-        self.session = Session(options, targets, share=(number, len(clients)), on_exhausted=self._say_exhausted)
+        share = share_of(self.runner.client_id, plan["clients"])
+        self.session = Session(options, targets, share=share, on_exhausted=self._say_exhausted)
         self.session.begins_ns = self._clock.here(plan["begins_ns"]) or 0
         gevent.spawn(self._clock.measure)
         self._diary = Diary.open(options.local_dir or LOCAL, self.runner.client_id, Plan.model_validate(plan["plan"]))
@@ -188,6 +188,17 @@ class Generator(Node):
         generators = [{"client": self.runner.client_id, "complete": True}]
         firsts = recorder.first_requests_ns
         return Outcome(recorder.total, recorder.warmup, firsts, session.measured_s, generators, session.vitals)
+
+
+def share_of(client: str, clients: Sequence[str]) -> tuple[int, int]:
+    """This generator's number among those that the run began with, and how many they are.
+
+    One that came later has a number beyond theirs, its own but for chance: of what is given in total nothing is left
+    for it, and its random arrivals are not those of another.
+    """
+    if client in clients:
+        return clients.index(client), len(clients)
+    return len(clients) * (1 + zlib.crc32(client.encode())), max(1, len(clients))
 
 
 class Diary:

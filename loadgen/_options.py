@@ -12,7 +12,7 @@ from capacity.hardware import HardwareCombination
 from capacity.slo import Slo, parse_duration_ns
 from loadgen._access import Access
 from loadgen._h2_socket import Security
-from loadgen._seal import TOKEN_VARIABLE, take_token
+from loadgen._seal import TOKEN_VARIABLE, take_token, take_token_file
 
 ARRIVALS = ("closed", "constant", "poisson")
 #: --arrivals trace:FILE
@@ -168,7 +168,14 @@ def register(parser: Any) -> None:
         default="",
         type=take_token,
         metavar="TOKEN",
-        help=f"Generators without it are refused; say it to each process, or in {TOKEN_VARIABLE}.",
+        help=f"Generators without it are refused; every process needs it, best in {TOKEN_VARIABLE} or in a file.",
+    ).include_in_web_ui = False
+    group.add_argument(
+        "--run-token-file",
+        default="",
+        type=take_token_file,
+        metavar="FILE",
+        help="The run's token, from a file: the list of processes does not show it.",
     ).include_in_web_ui = False
     add("--catalogue", "", "Prices and memory (default: hardware.toml here, else the packaged one).", metavar="FILE")
     strict = group.add_argument("--strict", action="store_true", help="Exit with 1 also for a check that only warns.")

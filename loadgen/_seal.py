@@ -5,6 +5,7 @@ The token stays in the process that it was given to: it is in no option, since L
 
 from __future__ import annotations
 
+import argparse
 import hmac
 import os
 import secrets
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from itertools import count
+from pathlib import Path
 
 TOKEN_VARIABLE = "INFERLOAD_RUN_TOKEN"
 #: A seal is the message's number and this digest of who sent it, the number, and the message.
@@ -36,9 +38,25 @@ def take_token(text: str) -> str:
     return ""
 
 
+def take_token_file(path: str) -> str:
+    """As `take_token`, from a file of one line: nothing of the token is in the list of processes."""
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip() if path else ""
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{path}: {getattr(error, 'strerror', None) or 'not a text'}") from None
+    if path and not text:
+        raise argparse.ArgumentTypeError(f"{path}: there is no token in it")
+    return take_token(text)
+
+
 def secret() -> bytes:
     """What this process seals with; empty where anybody may take part."""
-    return _token or (_private if _forks_its_workers(sys.argv[1:]) else b"")
+    return _token or (_private if only_forks() else b"")
+
+
+def only_forks() -> bool:
+    """Whether nobody but the forks of one command can take part in this run."""
+    return not _token and _forks_its_workers(sys.argv[1:])
 
 
 def _forks_its_workers(arguments: Sequence[str]) -> bool:

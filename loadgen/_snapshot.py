@@ -5,6 +5,7 @@ Its size depends on how many series there are and how their latencies spread, no
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ BASE_BYTES = 2 << 20
 SERIES_BYTES = 1 << 20
 _TOP = int(np.searchsorted(FLOOR_US, HIGHEST_US, side="right")) - 1
 _MOST = 2**48
+#: Values of all devices of one host that a snapshot may carry.
+_MOST_READINGS = 10_000
 
 
 class Buckets(NamedTuple):
@@ -36,6 +39,15 @@ class Buckets(NamedTuple):
     min_ns: int
     max_ns: int
     above: int
+
+    def follow(self, earlier: Buckets) -> bool:
+        """Whether these can be a later state of the same histogram."""
+        if self.sum_ns < earlier.sum_ns or self.above < earlier.above:
+            return False
+        counts = np.zeros(LENGTH, np.int64)
+        counts[self.numbers] = self.held.astype(np.int64)
+        counts[earlier.numbers] -= earlier.held.astype(np.int64)
+        return bool(counts.min() >= 0)
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,19 @@ class Counted:
     def requests(self) -> int:
         """Requests that were sent."""
         return self.answered + sum(self.errors.values())
+
+    def follows(self, earlier: Counted) -> bool:
+        """Whether this can be a later state of the same count."""
+        return (
+            self.unsent >= earlier.unsent
+            and self.bytes_in >= earlier.bytes_in
+            and self.bytes_out >= earlier.bytes_out
+            and all(self.errors.get(code, 0) >= count for code, count in earlier.errors.items())
+            and all(
+                name in self.histograms and self.histograms[name].follow(buckets)
+                for name, buckets in earlier.histograms.items()
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -95,8 +120,8 @@ class Snapshot:
                 first_ns={known[tag]: _count(ns) for tag, ns in wire["first"].items()},
                 dependence={known[tag]: _number(samples) for tag, samples in wire["dependence"].items()},
                 in_flight={known[tag]: _count(number) for tag, number in wire["in_flight"].items()},
-                readings=list(wire["readings"]),
-                offset_us=None if wire["offset_us"] is None else float(wire["offset_us"]),
+                readings=_readings(wire["readings"]),
+                offset_us=None if wire["offset_us"] is None else _finite(wire["offset_us"]),
                 round_trip_us=None if wire["round_trip_us"] is None else _number(wire["round_trip_us"]),
                 probe=_count(wire["probe"]),
                 sources=[_count(number) for number in wire["sources"]],
@@ -104,6 +129,15 @@ class Snapshot:
             )
         except (KeyError, IndexError, TypeError, AttributeError, OverflowError, zlib.error, ValueError) as error:
             raise ValueError(f"a snapshot came malformed: {error}") from None
+
+    def follows(self, earlier: Self) -> bool:
+        """Whether everything that was counted in the earlier one is in this one too."""
+        parts = ((self.totals, earlier.totals), (self.warmups, earlier.warmups))
+        return all(
+            series in later and later[series].follows(tally)
+            for later, before in parts
+            for series, tally in before.items()
+        )
 
 
 def pack(
@@ -194,11 +228,29 @@ def _buckets(index: bytes, counts: bytes, sum_ns: int, min_ns: int, max_ns: int,
         raise ValueError("buckets are out of order")
     if int(held.min()) == 0 or int(held.max()) >= _MOST:
         raise ValueError("a bucket's count is out of range")
-    if not 0 <= min_ns <= max_ns or sum_ns < 0:
+    if not (_in_bucket(min_ns, int(numbers[0])) and _in_bucket(max_ns, int(numbers[-1])) and min_ns <= max_ns):
+        raise ValueError("a histogram's exact minimum and maximum are not in its first and last bucket")
+    if not min_ns * int(held.sum()) <= _count(sum_ns) <= max_ns * int(held.sum()):
         raise ValueError("a histogram's exact sum, minimum and maximum contradict each other")
     if not 0 <= above <= (int(held[-1]) if int(numbers[-1]) == _TOP else 0):
         raise ValueError("more samples out of range than the highest bucket holds")
     return Buckets(numbers, held, _count(sum_ns), _count(min_ns), _count(max_ns), _count(above))
+
+
+def _in_bucket(ns: int, number: int) -> bool:
+    """Whether a duration belongs into this bucket, as Histogram.record_ns rounds it."""
+    us = min((_count(ns) + 500) // 1000, HIGHEST_US)
+    return bool(FLOOR_US[number] <= us < FLOOR_US[number + 1])
+
+
+def _readings(entries: Any) -> list[tuple[str, str, str, float]]:
+    """Telemetry: rows of (device, identity, measure, value); a value that no device can have is left out."""
+    if not isinstance(entries, list) or len(entries) > _MOST_READINGS:
+        raise ValueError("telemetry came malformed")
+    rows = [
+        (_text(device), _text(identity), _text(measure), float(value)) for device, identity, measure, value in entries
+    ]
+    return [row for row in rows if math.isfinite(row[3])]
 
 
 def _inflated(packed: bytes, most: int) -> bytes:
@@ -217,6 +269,12 @@ def _count(value: object) -> int:
 
 def _number(value: object) -> float:
     if not isinstance(value, (int, float)) or not 0 <= value < 1e18:
+        raise ValueError(f"{value!r} is not a number of this kind")
+    return float(value)
+
+
+def _finite(value: object) -> float:
+    if not isinstance(value, (int, float)) or not -1e18 < value < 1e18:
         raise ValueError(f"{value!r} is not a number of this kind")
     return float(value)
 

@@ -84,16 +84,24 @@ class Vitals:
             vitals.lag = Histogram.decode(
                 payload, count=count, sum_ns=sum_ns, min_ns=min_ns, max_ns=max_ns, above=above
             )
-            vitals.processor_share = float(wire["processor"])
-            vitals.in_flight = float(wire["in_flight"])
-            vitals.planned_rates = [float(rate) for rate in wire["rates"]]
+            vitals.processor_share = _figure(wire["processor"])
+            vitals.in_flight = _figure(wire["in_flight"])
+            vitals.planned_rates = [_figure(rate) for rate in wire["rates"]]
             vitals.due = [np.frombuffer(one, np.int64) for one in wire["due"]]
             vitals.sent = [np.frombuffer(one, np.int64) for one in wire["sent"]]
-            vitals.dependence = {parse_tag(tag)[0]: float(samples) for tag, samples in wire["dependence"].items()}
+            vitals.dependence = {
+                parse_tag(tag)[0]: max(1.0, _figure(samples)) for tag, samples in wire["dependence"].items()
+            }
             vitals.course = [np.frombuffer(one, np.float64).reshape(-1, 3) for one in wire["course"]]
             vitals.completed = [np.frombuffer(one, np.int64) for one in wire["completed"]]
-            vitals.window_s = float(wire["window_s"])
-        except (KeyError, TypeError, AttributeError) as error:
+            vitals.window_s = _figure(wire["window_s"])
+            if [one.size for one in vitals.due] != [one.size for one in vitals.sent]:
+                raise ValueError("as many requests are due as are sent")
+            if any(times.size > ARRIVALS or (times < 0).any() for times in (*vitals.due, *vitals.sent)):
+                raise ValueError("times of arrivals are out of range")
+            if any(len(one) > BINS or not (np.isfinite(one) & (one >= 0)).all() for one in vitals.course):
+                raise ValueError("the course of the run is out of range")
+        except (KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
             raise ValueError(f"a generator's notes came malformed: {error}") from None
         return vitals
 
@@ -236,6 +244,12 @@ class Watch:
         vitals.course = [np.array(self._bins, dtype=np.float64).reshape(-1, 3)]
         vitals.completed = [np.diff(np.array(self._counted, dtype=np.int64)).astype(np.int64)]
         return vitals
+
+
+def _figure(value: object) -> float:
+    if not isinstance(value, (int, float)) or not 0 <= value < 1e12:
+        raise ValueError(f"{value!r} is not a figure of a generator")
+    return float(value)
 
 
 def _busy(process: psutil.Process) -> float:
