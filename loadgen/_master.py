@@ -73,9 +73,7 @@ class Master(Keeper):
             return
         port = f"port {self.runner.server.port} is open on all interfaces of this host"
         if secret():
-            say(
-                f"warning: {port}; what generators say is sealed, not encrypted. --master-bind-host says which interface"
-            )
+            say(f"warning: {port}; what generators say is sealed, not secret. --master-bind-host says which interface")
         else:
             say(
                 f"warning: {port}, and anybody who reaches it can take part in the run: --master-bind-host says which "

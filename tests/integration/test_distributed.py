@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from tools.processes import served, wait_for
 from capacity.run import Run
 
 OWN = ("latency", "service", "lateness", "latency-error")
+
+#: INFERLOAD_REPETITIONS=20 shows that it was no luck.
+repeated = pytest.mark.parametrize("repetition", range(int(os.environ.get("INFERLOAD_REPETITIONS", "1"))))
 
 
 @pytest.fixture
@@ -32,6 +36,14 @@ def end_by_run_time_of_forks(cluster: Cluster) -> None:
     cluster.start_forking("-t", "3s")
 
 
+def end_the_forks_by_ctrl_c(cluster: Cluster) -> None:
+    """As at a terminal, where all processes of the command hear it."""
+    cluster.start_forking()
+    cluster.under_way()
+    assert cluster.master is not None
+    os.killpg(cluster.master.pid, signal.SIGINT)
+
+
 def end_by_ctrl_c(cluster: Cluster) -> None:
     cluster.start()
     cluster.under_way()
@@ -47,16 +59,26 @@ def end_by_sigterm_to_the_master(cluster: Cluster) -> None:
 
 
 def end_one_by_sigterm(cluster: Cluster) -> None:
-    cluster.start("-t", "6s")
+    cluster.start("-t", "4s")
     cluster.under_way()
     cluster.generators[0].terminate()
 
 
-@pytest.mark.parametrize(
-    "end",
-    [end_by_run_time, end_by_run_time_of_forks, end_by_ctrl_c, end_by_sigterm_to_the_master, end_one_by_sigterm],
-)
-def test_every_ending_counts_what_the_targets_served(cluster: Cluster, end: Callable[[Cluster], None]) -> None:
+ENDINGS = [
+    end_by_run_time,
+    end_by_run_time_of_forks,
+    end_the_forks_by_ctrl_c,
+    end_by_ctrl_c,
+    end_by_sigterm_to_the_master,
+    end_one_by_sigterm,
+]
+
+
+@pytest.mark.parametrize("end", ENDINGS)
+@repeated
+def test_every_ending_counts_what_the_targets_served(
+    cluster: Cluster, end: Callable[[Cluster], None], repetition: int
+) -> None:
     end(cluster)
     cluster.wait()
 
@@ -91,7 +113,8 @@ def assert_the_same(cluster: Cluster, document: dict[str, Any]) -> None:
     ]
 
 
-def test_the_page_ends_one_run_and_begins_another(cluster: Cluster) -> None:
+@repeated
+def test_the_page_ends_one_run_and_begins_another(cluster: Cluster, repetition: int) -> None:
     cluster.start_with_page()
     cluster.under_way()
     cluster.page("/stop")

@@ -77,6 +77,8 @@ class Cluster:
                 cwd=self.folder,
                 env={**os.environ, "INFERLOAD_TARGETS": "", "INFERLOAD_RUN_TOKEN": TOKEN},
                 preexec_fn=hear_ctrl_c,
+                # A group of its own, which a test can interrupt as a terminal does.
+                start_new_session=True,
             )
 
     def page(self, path: str, data: bytes = b"") -> None:
