@@ -15,7 +15,8 @@ from capacity.hlog import tag_of
 from capacity.tally import Series, Tally
 from loadgen._book import Outcome
 from loadgen._clock import answer_pings
-from loadgen._gate import CAP, door, guard
+from loadgen._door import CAP, door
+from loadgen._gate import guard
 from loadgen._keeper import TICK_S, Keeper, finish, say
 from loadgen._node import DRAIN, EXHAUSTED, PLAN, PROBE, SNAPSHOT, START
 from loadgen._probes import Order

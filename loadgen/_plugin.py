@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,7 +38,6 @@ def install() -> None:
     events.spawning_complete.add_listener(_on_spawning_complete)
     events.test_stopping.add_listener(_on_test_stopping)
     events.test_stop.add_listener(_on_test_stop)
-    events.quitting.add_listener(_on_quitting)
     events.quit.add_listener(_on_quit)
 
 
@@ -45,6 +45,10 @@ def _on_init(environment: Any, runner: Any, **_: Any) -> None:
     global _node
     options = environment.parsed_options
     options.arrivals = options.arrivals or _options.default_arrivals(options.shape)
+    # Listeners of quitting are called last first: a generator's end comes before Locust's worker takes its leave, after
+    # which the master waits for it no longer.
+    events.quitting.add_listener(_on_quitting)
+    _take_interrupts()
     # Locust's stop() asks this who called it. The first time takes 60 ms, in which nothing would be sent or received.
     inspect.stack()
     if isinstance(runner, WorkerRunner):
@@ -77,6 +81,14 @@ def _generators(options: Any) -> int:
     """How many generators there will be, as far as the command line says it."""
     forked = options.processes or 0
     return max((os.cpu_count() or 1) if forked < 0 else forked, options.expect_workers if options.master else 1, 1)
+
+
+def _take_interrupts() -> None:
+    """Ctrl-C goes to Locust's main greenlet, which ends the run. Python's own way raises it in whichever greenlet runs,
+    one that writes a log among them."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        hub = gevent.get_hub()
+        gevent.signal_handler(signal.SIGINT, lambda: hub.handle_system_error(KeyboardInterrupt, KeyboardInterrupt()))
 
 
 def _refuse(error: WrongInput) -> NoReturn:

@@ -87,7 +87,11 @@ class Cluster:
 
     def under_way(self, at_least: int = 200) -> None:
         """Until the targets have served some requests."""
-        wait_for(lambda: (self.folder / "run" / "run.hlog").exists() and served(*self.targets) > at_least, 60)
+        wait_for(lambda: (self.folder / "run" / "run.hlog").exists() and self.served() > at_least, 60)
+
+    def served(self) -> int:
+        """What the targets served, by their own count."""
+        return served(*self.targets, inside=self.inside)
 
     def wait(self, timeout: float = 60) -> int:
         assert self.master is not None
