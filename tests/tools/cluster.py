@@ -29,6 +29,8 @@ class Cluster:
     host: str = "127.0.0.1"
     inside: Sequence[str] = ()
     port: int = field(default_factory=free_port)
+    #: Where generators look for the master; at its own port unless something stands between.
+    generator_port: int | None = None
     web_port: int = field(default_factory=free_port)
     master: subprocess.Popen[str] | None = None
     generators: list[subprocess.Popen[str]] = field(default_factory=list)
@@ -59,7 +61,7 @@ class Cluster:
 
     def add(self, inside: Sequence[str] = ()) -> subprocess.Popen[str]:
         """One more generator."""
-        where = ("--master-host", self.host, "--master-port", str(self.port))
+        where = ("--master-host", self.host, "--master-port", str(self.generator_port or self.port))
         generator = self.locust(f"generator-{len(self.generators)}", inside, "--worker", *where)
         self.generators.append(generator)
         return generator

@@ -1,4 +1,4 @@
-"""Hosts that are network namespaces, joined by bridges in one more; it is all gone when the test is, however it ends."""
+"""Hosts that are network namespaces, joined by bridges in one more; it is all gone when the test is, come what may."""
 
 from __future__ import annotations
 
