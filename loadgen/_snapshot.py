@@ -26,6 +26,8 @@ BASE_BYTES = 2 << 20
 SERIES_BYTES = 1 << 20
 _TOP = int(np.searchsorted(FLOOR_US, HIGHEST_US, side="right")) - 1
 _MOST = 2**48
+#: Bytes of an integer, and how numpy calls it.
+_WIDTHS = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
 #: Values of all devices of one host that a snapshot may carry.
 _MOST_READINGS = 10_000
 
@@ -33,8 +35,8 @@ _MOST_READINGS = 10_000
 class Buckets(NamedTuple):
     """A histogram without its empty buckets: their numbers, ascending, and what each holds; shapes (k,)."""
 
-    numbers: npt.NDArray[np.uint16]
-    held: npt.NDArray[np.uint64]
+    numbers: npt.NDArray[np.int64]
+    held: npt.NDArray[np.int64]
     sum_ns: int
     min_ns: int
     max_ns: int
@@ -44,9 +46,12 @@ class Buckets(NamedTuple):
         """Whether these can be a later state of the same histogram."""
         if self.sum_ns < earlier.sum_ns or self.above < earlier.above:
             return False
-        counts = np.zeros(LENGTH, np.int64)
-        counts[self.numbers] = self.held.astype(np.int64)
-        counts[earlier.numbers] -= earlier.held.astype(np.int64)
+        low, high = int(self.numbers[0]), int(self.numbers[-1])
+        if int(earlier.numbers[0]) < low or int(earlier.numbers[-1]) > high:
+            return False
+        counts = np.zeros(high - low + 1, np.int64)
+        counts[self.numbers - low] = self.held
+        counts[earlier.numbers - low] -= earlier.held
         return bool(counts.min() >= 0)
 
 
@@ -179,11 +184,8 @@ def added(tallies: Iterable[Counted]) -> Tally:
             parts.setdefault(name, []).append(buckets)
     for name, several in parts.items():
         histogram = total.histograms[name]
-        # Weights are floats, exact up to 2**53; no bucket here counts that far.
-        weights = np.concatenate([one.held for one in several]).astype(np.float64)
-        histogram.counts = np.bincount(np.concatenate([one.numbers for one in several]), weights, LENGTH).astype(
-            np.int64
-        )
+        for one in several:
+            histogram.counts[one.numbers] += one.held
         histogram.count = int(histogram.counts.sum())
         histogram.sum_ns = sum(one.sum_ns for one in several)
         histogram.min_ns = min(one.min_ns for one in several)
@@ -202,8 +204,15 @@ def _to_wire(tally: Tally) -> dict[str, Any]:
 
 def _packed(histogram: Histogram) -> list[Any]:
     used = np.flatnonzero(histogram.counts)
-    counts = histogram.counts[used].astype("<u8")
-    return [used.astype("<u2").tobytes(), counts.tobytes(), *histogram.exact[1:]]
+    # What is small is sent in one byte: that leaves little to deflate.
+    steps, counts = _narrowed(np.diff(used)), _narrowed(histogram.counts[used])
+    return [int(used[0]), steps.itemsize, steps.tobytes(), counts.itemsize, counts.tobytes(), *histogram.exact[1:]]
+
+
+def _narrowed(values: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """In the smallest unsigned integers that hold them."""
+    top = int(values.max()) if values.size else 0
+    return values.astype(next(kind for size, kind in _WIDTHS.items() if top < 1 << 8 * size))
 
 
 def _counted(wire: Mapping[str, Any]) -> Counted:
@@ -220,17 +229,36 @@ def _counted(wire: Mapping[str, Any]) -> Counted:
     return Counted(due, answered, unsent, errors, bytes_in, bytes_out, histograms)
 
 
-def _buckets(index: bytes, counts: bytes, sum_ns: int, min_ns: int, max_ns: int, above: int) -> Buckets:
-    numbers, held = np.frombuffer(index, "<u2"), np.frombuffer(counts, "<u8")
-    if not 0 < numbers.size == held.size:
+def _buckets(
+    first: int,
+    step_bytes: int,
+    steps: bytes,
+    count_bytes: int,
+    counts: bytes,
+    sum_ns: int,
+    min_ns: int,
+    max_ns: int,
+    above: int,
+) -> Buckets:
+    held = np.frombuffer(counts, _WIDTHS[count_bytes])
+    numbers = np.empty(held.size, np.int64)
+    if step_bytes not in (1, 2) or not held.size or len(steps) != step_bytes * (held.size - 1):
         raise ValueError("buckets and their counts differ in number")
-    if int(numbers[-1]) >= LENGTH or not (numbers[1:] > numbers[:-1]).all():
+    numbers[0] = _count(first)
+    if held.size > LENGTH or first >= LENGTH:
+        raise ValueError("there are more buckets than one can have")
+    apart = np.frombuffer(steps, _WIDTHS[step_bytes])
+    np.cumsum(apart, out=numbers[1:])
+    numbers[1:] += first
+    if int(numbers[-1]) >= LENGTH or (apart.size and int(apart.min()) == 0):
         raise ValueError("buckets are out of order")
     if int(held.min()) == 0 or int(held.max()) >= _MOST:
         raise ValueError("a bucket's count is out of range")
+    held = held.astype(np.int64)
+    samples = int(held.sum())
     if not (_in_bucket(min_ns, int(numbers[0])) and _in_bucket(max_ns, int(numbers[-1])) and min_ns <= max_ns):
         raise ValueError("a histogram's exact minimum and maximum are not in its first and last bucket")
-    if not min_ns * int(held.sum()) <= _count(sum_ns) <= max_ns * int(held.sum()):
+    if not min_ns * samples <= _count(sum_ns) <= max_ns * samples:
         raise ValueError("a histogram's exact sum, minimum and maximum contradict each other")
     if not 0 <= above <= (int(held[-1]) if int(numbers[-1]) == _TOP else 0):
         raise ValueError("more samples out of range than the highest bucket holds")

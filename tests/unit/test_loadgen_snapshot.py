@@ -117,11 +117,12 @@ def latency(*parts: Any) -> dict[str, Any]:
     return of(histograms={**histograms, "latency": list(parts)})
 
 
-U2, U8 = np.array([5, 9], "<u2").tobytes(), np.array([1, 1], "<u8").tobytes()
+#: Buckets 5 and 9, with one sample in each, as the wire has them.
+STEPS, ONES = (1, b"\x04"), (1, b"\x01\x01")
 
 
 def test_the_snapshot_that_the_hostile_ones_are_made_of_is_taken() -> None:
-    taken = Snapshot.unpack(zlib.compress(msgpack.packb(latency(U2, U8, 14_000, 5_000, 9_000, 0))), KNOWN)
+    taken = Snapshot.unpack(zlib.compress(msgpack.packb(latency(5, *STEPS, *ONES, 14_000, 5_000, 9_000, 0))), KNOWN)
 
     assert taken.totals[ONE].requests == 2
     assert taken.readings == [("cpu", "h", "utilisation_percent", 3.0)]
@@ -158,17 +159,24 @@ def test_the_snapshot_that_the_hostile_ones_are_made_of_is_taken() -> None:
         of(errors={7: 0}),
         of(histograms={"nothing": []}),
         of(histograms={}),
-        latency(U2, U8[:8], 14_000, 5_000, 9_000, 0),
-        latency(U2[::-1], U8, 14_000, 5_000, 9_000, 0),
-        latency(np.array([5, 60_000], "<u2").tobytes(), U8, 14_000, 5_000, 9_000, 0),
-        latency(U2, np.array([2, 0], "<u8").tobytes(), 14_000, 5_000, 9_000, 0),
-        latency(U2, np.array([2**63, 1], "<u8").tobytes(), 14_000, 5_000, 9_000, 0),
-        latency(U2, U8, 30_000, 5_000, 9_000, 0),
-        latency(U2, U8, 14_000, 9_000, 5_000, 0),
-        latency(U2, U8, 14_000, 5_000, 99_000, 0),
-        latency(U2, U8, 14_000, -5_000, 9_000, 0),
-        latency(U2, U8, 14_000, 5_000, 9_000, 1),
-        latency(U2, U8),
+        latency(5, *STEPS, 1, b"\x01", 14_000, 5_000, 9_000, 0),
+        latency(5, *STEPS, 1, b"", 14_000, 5_000, 9_000, 0),
+        latency(5, *STEPS, 3, b"\x01\x01\x01", 14_000, 5_000, 9_000, 0),
+        latency(5, 1, b"\x00", *ONES, 14_000, 5_000, 5_000, 0),
+        latency(5, 8, b"\xff" * 8, *ONES, 14_000, 5_000, 9_000, 0),
+        latency(5, 8, (2**63 + 4).to_bytes(8, "little"), *ONES, 14_000, 5_000, 9_000, 0),
+        latency(5, 2, b"\x00\xff", *ONES, 14_000, 5_000, 9_000, 0),
+        latency(-5, *STEPS, *ONES, 14_000, 5_000, 9_000, 0),
+        latency(60_000, *STEPS, *ONES, 14_000, 5_000, 9_000, 0),
+        latency(5.0, *STEPS, *ONES, 14_000, 5_000, 9_000, 0),
+        latency(5, *STEPS, 1, b"\x02\x00", 14_000, 5_000, 9_000, 0),
+        latency(5, *STEPS, 8, b"\xff" * 16, 14_000, 5_000, 9_000, 0),
+        latency(5, *STEPS, *ONES, 30_000, 5_000, 9_000, 0),
+        latency(5, *STEPS, *ONES, 14_000, 9_000, 5_000, 0),
+        latency(5, *STEPS, *ONES, 14_000, 5_000, 99_000, 0),
+        latency(5, *STEPS, *ONES, 14_000, -5_000, 9_000, 0),
+        latency(5, *STEPS, *ONES, 14_000, 5_000, 9_000, 1),
+        latency(5, *STEPS, *ONES),
     ],
 )
 def test_anything_else_is_refused(hostile: Any) -> None:

@@ -1,0 +1,247 @@
+"""What measuring costs: a value in bulk, a snapshot on its way to the master, and the master of many generators.
+
+Generators are simulated by the snapshots that they would send, sealed and numbered, over ZeroMQ from another process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent
+import locust
+import msgpack
+import numpy as np
+import zmq
+from _bench import SERVER_CORE, Promise, judge, pin_client
+from hdrh.histogram import HdrHistogram
+
+from capacity.hardware import HardwareCombination
+from capacity.histogram import MEASURES, Histogram
+from capacity.hlog import LogWriter, tag_of
+from capacity.payload import DIGITS, HIGHEST_US, LOWEST_US
+from capacity.tally import Series, Tally
+from loadgen._door import CAP, Door
+from loadgen._gate import Gate
+from loadgen._recorder import difference
+from loadgen._seal import seal
+from loadgen._snapshot import Snapshot, added, pack
+
+VALUE_NS = 150
+ENCODE_MS = 20
+MASTER_CORE_SHARE = 0.5
+COMBINATIONS = 8
+GENERATORS = 200
+#: What a simulated generator answers a second for each combination.
+RATE = 100
+#: So many generators have states of their own; the others say the same.
+DISTINCT = 10
+KEY = b"of this benchmark"
+
+SERIES = [
+    Series(HardwareCombination.parse(f"host{n} + cpu-1c"), "model", f"cpu:0 @ host{n}:9000", True)
+    for n in range(COMBINATIONS)
+]
+KNOWN = {tag_of(series, "latency"): series for series in SERIES}
+
+
+def values_ns(rng: np.random.Generator, size: int, scale: float) -> Any:
+    """Latencies around `scale` ms, spread as an inference server's are."""
+    return (rng.lognormal(0, 0.4, size) * scale * 1e6).astype(np.int64)
+
+
+def bulk(rounds: int, size: int = 20_000) -> tuple[list[float], list[float]]:
+    """Nanoseconds a value of ours in bulk, and of hdrhistogram's record_value, one after another."""
+    rng, ours, theirs = np.random.default_rng(1), [], []
+    for _ in range(rounds):
+        values = values_ns(rng, size, 5)
+        histogram, begun = Histogram(), time.perf_counter_ns()
+        histogram.record_ns(values)
+        ours.append((time.perf_counter_ns() - begun) / size)
+        peer, micros = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS), (values // 1000).tolist()
+        begun = time.perf_counter_ns()
+        for value in micros:
+            peer.record_value(value)
+        theirs.append((time.perf_counter_ns() - begun) / size)
+        assert peer.total_count == histogram.count
+    return ours, theirs
+
+
+def grow(totals: dict[Series, Tally], rng: np.random.Generator, size: int) -> None:
+    """One more second of a generator, in all five measures."""
+    for number, series in enumerate(SERIES):
+        tally = totals[series]
+        tally.due += size
+        tally.answered += size
+        for place, measure in enumerate(MEASURES):
+            tally.histograms[measure].record_ns(values_ns(rng, size, (number + 1) / (place + 1)))
+
+
+def packed(totals: dict[Series, Tally], sequence: int) -> bytes:
+    """A snapshot as a generator sends it every second."""
+    return pack(
+        totals=totals,
+        warmups={series: Tally() for series in SERIES},
+        first_ns=dict.fromkeys(SERIES, 5_000_000),
+        dependence=dict.fromkeys(SERIES, 1.5),
+        in_flight=dict.fromkeys(SERIES, 4),
+        vitals=None,
+        run="run",
+        sequence=sequence,
+        final=False,
+        host="host",
+        measured_s=float(sequence),
+        readings=[["generator", "name", "utilisation_percent", 30.0]],
+        offset_us=1.0,
+        round_trip_us=100.0,
+    )
+
+
+def encoding(rounds: int) -> tuple[list[float], list[float]]:
+    """Milliseconds to encode a snapshot, and its bytes, of a generator that has run for a minute and more."""
+    rng, totals = np.random.default_rng(2), {series: Tally() for series in SERIES}
+    grow(totals, rng, 60 * RATE)
+    took, sizes = [], []
+    for sequence in range(1, rounds + 1):
+        grow(totals, rng, RATE)
+        begun = time.perf_counter_ns()
+        body = packed(totals, sequence)
+        took.append((time.perf_counter_ns() - begun) / 1e6)
+        sizes.append(len(body) / 1024)
+    return took, sizes
+
+
+def speak(port: int, seconds: int) -> None:
+    """The generators: each says that it is there, then a heartbeat and a snapshot every second."""
+    context = zmq.Context()
+    voices = []
+    for number in range(GENERATORS):
+        voice = context.socket(zmq.DEALER)
+        voice.identity = b"generator-%d" % number
+        voice.connect(f"tcp://127.0.0.1:{port}")
+        voices.append(voice)
+    numbers = itertools.count(1)
+
+    def say(voice: Any, kind: str, data: Any) -> None:
+        body = msgpack.packb([kind, data, voice.identity.decode()])
+        voice.send_multipart([body, seal(KEY, voice.identity, next(numbers), body)])
+
+    states = []
+    for number in range(DISTINCT):
+        totals = {series: Tally() for series in SERIES}
+        rng = np.random.default_rng(number)
+        states.append([])
+        for sequence in range(1, seconds + 1):
+            grow(totals, rng, RATE)
+            states[-1].append(packed(totals, sequence))
+    heartbeat = {"state": "running", "current_cpu_usage": 30.0, "current_memory_usage": 1 << 27}
+    for voice in voices:
+        say(voice, "client_ready", locust.__version__)
+    begun = time.monotonic()
+    for second in range(seconds):
+        for number, voice in enumerate(voices):
+            time.sleep(max(0.0, begun + second + number / GENERATORS - time.monotonic()))
+            say(voice, "heartbeat", heartbeat)
+            say(voice, "inferload_snapshot", states[number % DISTINCT][second])
+    for voice in voices:
+        say(voice, "quit", None)
+    context.destroy(linger=5000)
+
+
+def mastering(seconds: int) -> list[float]:
+    """The master's share of a core in each second, for all that it does of ours: letting in, checking, adding, logging.
+
+    Left out are Locust's own answers to heartbeats, and the page.
+    """
+    gate = Gate("127.0.0.1", 0)
+    door = Door(lambda: KEY)
+    door.custom, door.cap = {"inferload_snapshot"}, CAP
+    last: dict[str, Snapshot] = {}
+    written = {series: Tally() for series in SERIES}
+    shares: list[float] = []
+    quitted: set[str] = set()
+
+    def listen() -> None:
+        while len(quitted) < GENERATORS:
+            said = door.admit(gate.socket.recv_multipart())
+            if said.type == "inferload_snapshot":
+                snapshot, before = Snapshot.unpack(said.data, KNOWN), last.get(said.client)
+                if before is not None and not snapshot.follows(before):
+                    raise RuntimeError(f"{said.client} contradicts itself")
+                last[said.client] = snapshot
+            elif said.type == "quit":
+                quitted.add(said.client)
+
+    command = [sys.executable, __file__, "--speak", str(gate.port), "--seconds", str(seconds)]
+    speaker = subprocess.Popen(["taskset", "-c", str(SERVER_CORE), *command])
+    listener = gevent.spawn(listen)
+    try:
+        with tempfile.TemporaryDirectory() as folder, LogWriter(Path(folder) / "run.hlog", time.time()) as log:
+            while len(last) < GENERATORS and not listener.ready():
+                gevent.sleep(0.05)
+            began = time.monotonic()
+            spent, at = time.process_time(), began
+            for second in itertools.count(1):
+                gevent.sleep(max(0.0, began + second - time.monotonic()))
+                if quitted or listener.ready():
+                    break
+                total = _added(last)
+                for series, tally in total.items():
+                    for measure, histogram in difference(tally, written[series]).histograms.items():
+                        if histogram.count:
+                            log.write(second - 1, 1.0, tag_of(series, measure), histogram)
+                            gevent.sleep(0)
+                written = total
+                now, used = time.monotonic(), time.process_time()
+                shares.append((used - spent) / (now - at))
+                spent, at = used, now
+        listener.get(timeout=60)
+    finally:
+        speaker.terminate()
+        speaker.wait(30)
+    answered = sum(tally.answered for tally in _added(last).values())
+    if answered != GENERATORS * COMBINATIONS * RATE * seconds:
+        raise RuntimeError(f"the master counts {answered} requests of {GENERATORS * COMBINATIONS * RATE * seconds}")
+    return shares
+
+
+def _added(last: dict[str, Snapshot]) -> dict[Series, Tally]:
+    return {series: added([one.totals[series] for one in last.values()]) for series in SERIES}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seconds", type=int, default=10, help="of the master with its generators")
+    parser.add_argument("--speak", type=int, metavar="PORT", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.speak:
+        speak(asked.speak, asked.seconds)
+        return 0
+    pin_client()
+    ours, theirs = bulk(asked.rounds)
+    took, kib = encoding(asked.rounds)
+    shares = mastering(asked.seconds)
+    what = f"{COMBINATIONS} combinations × {len(MEASURES)} measures"
+    peer = f"hdrhistogram's record_value: {statistics.median(theirs):,.0f} ns"
+    size = f"{what}; {statistics.median(kib):.1f} KiB a second and generator after a minute at {RATE}/s each"
+    master = f"{GENERATORS} generators, a snapshot of {what} and a heartbeat a second each"
+    return judge(
+        "bench_recorder",
+        [
+            Promise("a value recorded in bulk", "≤", VALUE_NS, ours, "ns", f"20,000 at a time; {peer}"),
+            Promise("a snapshot encoded", "≤", ENCODE_MS, took, "ms", size),
+            Promise("the master's share of a core", "≤", MASTER_CORE_SHARE, shares, "", master),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
