@@ -101,6 +101,8 @@ def packed(totals: dict[Series, Tally], sequence: int) -> bytes:
         readings=[["generator", "name", "utilisation_percent", 30.0]],
         offset_us=1.0,
         round_trip_us=100.0,
+        probe=0,
+        sources=[],
     )
 
 

@@ -46,6 +46,8 @@ def packed(tally: Tally, **changed: Any) -> bytes:
         "readings": [["cpu", "h", "utilisation_percent", 3.0]],
         "offset_us": -1.5,
         "round_trip_us": 4.0,
+        "probe": 0,
+        "sources": [2],
     }
     return pack(**{**fields, **changed})
 
@@ -147,7 +149,8 @@ def test_the_snapshot_that_the_hostile_ones_are_made_of_is_taken() -> None:
         wire(readings=[["cpu", "h", "m", 1.0]] * 10_001),
         wire(total={"box/other/worker/measured/latency": {}}),
         wire(total=[1]),
-        wire(vitals=None),
+        wire(probe=-1),
+        wire(sources=["one"]),
         wire(vitals={**wire()["vitals"], "processor": float("nan")}),
         wire(vitals={**wire()["vitals"], "due": [b"12345678"]}),
         wire(vitals={**wire()["vitals"], "course": [np.full(3, np.nan).tobytes()]}),
