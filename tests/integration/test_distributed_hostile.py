@@ -152,4 +152,14 @@ def test_garbage_changes_nothing_and_is_counted(run: tuple[Cluster, Echo]) -> No
     assert 0 < refused["sent again"] <= echo.doubled
     assert refused["malformed snapshots"] == 6
     assert TOKEN not in (cluster.folder / "run" / "run.json").read_text()
-    assert not any(TOKEN in log.read_text() for log in cluster.folder.glob("*.log"))
+    said = "".join(log.read_text() for log in cluster.folder.glob("*.log"))
+    assert TOKEN not in said
+    assert "warning: port" not in said
+
+
+def test_a_master_on_all_interfaces_without_a_token_is_warned_of(locust: Callable[..., Any]) -> None:
+    port = free_port()
+    waits = ("--headless", "--expect-workers", "1", "--expect-workers-max-wait", "1")
+    done = locust("--master", *waits, "--master-bind-port", str(port), "--targets", "127.0.0.1:1")
+
+    assert f"warning: port {port} is open on all interfaces of this host, and anybody who reaches it" in done.err
