@@ -48,7 +48,7 @@ def cost_against_rate(
     chosen = [plan for plan in plans if plan.rows and plan.cost_per_hour]
     if not drawn:
         return None
-    names = 190 if width >= 640 else 0
+    names = 250 if width >= 640 else 0
     height, left, top = (420, 66, 40) if width >= 640 else (340, 58, 40)
     bottom, right = height - 48, width - names - 14
     rates = [rate for curve in drawn for rate, _cost in curve.points]
@@ -107,7 +107,7 @@ def _names(labels: list[tuple[float, int, CostCurve]], x: float, top: float, bot
     for place, (_y, index, curve) in zip(places, labels, strict=True):
         look = f'style="stroke:var(--s{index % 8})" stroke-dasharray="{DASHES[index % len(DASHES)]}"'
         parts.append(f'<line class="curve" {look} x1="{x:.1f}" x2="{x + 24:.1f}" y1="{place:.1f}" y2="{place:.1f}"/>')
-        parts.append(text_at(x + 30, place + 2, short(curve.hardware, 19), ""))
+        parts.append(text_at(x + 30, place + 2, short(curve.hardware, 27), ""))
         under = ", ".join(
             [*([curve.market] if curve.market != "on-demand" else []), *(["simulated"] if curve.simulated else [])]
         )
