@@ -19,6 +19,7 @@ from capacity.plan_command import plan
 from capacity.report import write_report
 from capacity.run import Run
 from capacity.slo import Slo
+from capacity.stress.command import stress
 from capacity.terminal import print_table, wide_console
 from capacity.view import entries, slo_of
 
@@ -131,6 +132,7 @@ def compare_runs(
 
 
 app.command()(plan)
+app.command("stress")(stress)
 
 
 def main() -> None:

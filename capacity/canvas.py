@@ -21,6 +21,7 @@ font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-seri
 .pic .halo{paint-order:stroke;stroke:var(--bg);stroke-width:5px;stroke-linejoin:round}
 .pic .mid{text-anchor:middle}.pic .end{text-anchor:end}
 .pic .grid{stroke:var(--rule);stroke-width:1}
+.pic .mark{stroke-width:1.2;opacity:.7}
 .pic .slo{stroke:var(--slo);stroke-width:1.5;stroke-dasharray:5 4}.pic text.slo-text{fill:var(--slo);font-size:12px}
 .pic .line{fill:none;stroke:var(--ink);stroke-width:1.5}.pic .whisker{stroke:var(--ink);stroke-width:3;opacity:.35}
 .pic .dot{fill:var(--ink)}.pic .miss{fill:none;stroke:var(--ink);stroke-width:2}

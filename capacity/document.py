@@ -108,6 +108,18 @@ class Memory(_Frozen):
     accelerator_peak_bytes: int | None = None
 
 
+class TargetEvent(_Frozen):
+    """A target went down or came up, as the generator `by` saw it: seconds since measuring began, and since the epoch
+    by the generator's clock."""
+
+    at_s: float
+    at_unix: float = 0.0
+    worker: str
+    state: Literal["down", "up"]
+    why: str = ""
+    by: str = ""
+
+
 class CostPer100k(_Frozen):
     """Prices of 100,000 inferences; one that is null has its reason under its name."""
 
@@ -203,6 +215,7 @@ class CapacityCurve(_Frozen):
 class Row(_Frozen):
     """One combination and model, or (`worker` set) one worker of it.
 
+    `retries` is how often requests were sent once more (--retries); each is still one request.
     Always: due = requests + unsent, and requests = answered + sum(errors). `dependence` is the autocorrelation time:
     so many samples say as much as one independent one. Where the SLO is not resolved, `more_samples`, which is
     `more_seconds` at this rate, would resolve it. `joules_per_inference` is of the accelerators alone.
@@ -222,6 +235,7 @@ class Row(_Frozen):
     answered: Count
     errors: dict[str, Count] = {}
     unsent: Count = 0
+    retries: Count = 0
     offered_rps: float
     throughput_rps: float
     latency_us: Measure = Measure()
@@ -279,6 +293,7 @@ class RunFile(_Frozen):
     ordinals: list[Row] = []
     # After --shape: one for each combination and model. A row then has the samples of the probe marked `in_row`.
     curve: list[CapacityCurve] = []
+    events: list[TargetEvent] = []
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -70,6 +70,7 @@ class Entry(_Line):
     measured_s: float = Field(ge=0)
     counts: dict[str, tuple[int, int, int, int, int]]
     errors: dict[str, dict[str, int]] = {}
+    retries: dict[str, int] = {}
     first_ns: dict[str, int] = {}
     warmup: dict[str, Any] | None = None
 
@@ -128,6 +129,7 @@ class JournalWriter:
                     for series, one in totals.items()
                 },
                 errors={_tag(series): dict(one.errors) for series, one in totals.items() if one.errors},
+                retries={_tag(series): one.retries for series, one in totals.items() if one.retries},
                 first_ns={_tag(series): ns for series, ns in first_ns.items()},
                 warmup=warmup if changed else None,
             )
@@ -226,6 +228,8 @@ class Journal:
             tally.due, tally.answered, tally.unsent, tally.bytes_in, tally.bytes_out = counts
         for tag, errors in (self.last.errors if self.last else {}).items():
             tallies[parse_tag(tag)[0]].errors = dict(errors)
+        for tag, retries in (self.last.retries if self.last else {}).items():
+            tallies[parse_tag(tag)[0]].retries = retries
         for series, tally in tallies.items():
             held = tally.histograms["latency"].count
             if held != tally.answered:

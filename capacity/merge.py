@@ -156,7 +156,7 @@ def _counted(members: Sequence[Run], pool: _Pool, hardware: HardwareCombination)
 
 
 def _tally(run: Run, ordinal: Row, series: Series) -> Tally:
-    tally = Tally(ordinal.due, ordinal.answered, ordinal.unsent, dict(ordinal.errors))
+    tally = Tally(ordinal.due, ordinal.answered, ordinal.unsent, dict(ordinal.errors), retries=ordinal.retries)
     for (of, name), histogram in run.histograms.items():
         if of == series:
             tally.histograms.setdefault(name, Histogram()).add(histogram)

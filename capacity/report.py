@@ -79,6 +79,7 @@ def write_report(
     text = _template().render(
         runs=runs,
         title=title(runs),
+        events=[(run.name if len(runs) > 1 else "", event) for run in runs for event in run.file.events],
         unsure=any(not run.file.valid or any(c.status != "PASS" for c in run.file.checks) for run in runs),
         slo=slo,
         entries=found,
@@ -176,10 +177,12 @@ def _more_pictures(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[s
             drawn.append(entry)
             lines.append(course.lines(members))
             offered.append(None if entry.run.file.arrivals == "closed" else entry.row.offered_rps)
+    marks = [(event.at_s, event.state == "down") for entry in drawn for event in entry.run.file.events]
     if lines:
         panels = [*run_panels(lines, slo, offered), *_telemetry_panels(drawn)]
     return {
-        "over_time": _both(f"{model} over time", lambda width: over_time(panels, width)),
+        "over_time": _both(f"{model} over time", lambda width: over_time(panels, width, marks)),
+        "marks": marks,
         "timed": [(index, entry.label) for index, entry in enumerate(drawn)],
         "shares": _both(f"Where the mean latency of {model} goes", lambda width: bars.shares(rows, width)),
         "rates": _both(f"Offered and answered requests of {model}", lambda width: bars.rates(rows, width)),

@@ -19,6 +19,7 @@ from capacity.document import (
     RunFile,
     Saturation,
     SloRate,
+    TargetEvent,
     Warmup,
     WorkerInfo,
 )
@@ -49,6 +50,7 @@ def build(
     dependence: Mapping[Series, float] | None = None,
     curve: Sequence[CapacityCurve] = (),
     durations_s: Mapping[tuple[HardwareCombination, str, bool], float] | None = None,
+    events: Sequence[TargetEvent] = (),
 ) -> RunFile:
     """The run.json of a run of `duration_s` seconds; `dependence` is each series' autocorrelation time in samples.
 
@@ -105,6 +107,7 @@ def build(
         rows=rows,
         ordinals=ordinals,
         curve=list(curve),
+        events=sorted(events, key=lambda event: event.at_s),
     )
 
 
@@ -150,6 +153,7 @@ def _row(
         answered=tally.answered,
         errors=dict(sorted(tally.errors.items())),
         unsent=tally.unsent,
+        retries=tally.retries,
         offered_rps=_per_second(tally.due, duration_s),
         throughput_rps=_per_second(tally.answered, duration_s),
         latency_us=measure(latency, lost, dependence),
@@ -314,6 +318,8 @@ def _notes(row: Row, duration_s: float) -> list[str]:
         )
     if row.errors:
         notes.append("errors: " + ", ".join(f"{count} {code}" for code, count in row.errors.items()))
+    if row.retries:
+        notes.append(f"sent once more after a refusal: {row.retries}")
     if row.unsent:
         notes.append(f"due and never sent: {row.unsent}")
     return notes

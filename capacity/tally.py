@@ -61,7 +61,8 @@ class Tally:
 
     `histograms` has one for each measure, of answered requests, `latency-error`, the latency of failed ones, and the
     counts `offered` and `unsent`. `offered` also holds what is in flight, so at the end of a run it is `due`.
-    `bytes_out` left the generator, `bytes_in` came back.
+    `bytes_out` left the generator, `bytes_in` came back. `retries` is how often a request was sent once more: it stays
+    one request.
     """
 
     due: int = 0
@@ -71,6 +72,7 @@ class Tally:
     histograms: dict[str, Histogram] = field(default_factory=_empty)
     bytes_in: int = 0
     bytes_out: int = 0
+    retries: int = 0
 
     @property
     def failed(self) -> int:
@@ -89,6 +91,7 @@ class Tally:
         self.unsent += other.unsent
         self.bytes_in += other.bytes_in
         self.bytes_out += other.bytes_out
+        self.retries += other.retries
         for code, count in other.errors.items():
             self.errors[code] = self.errors.get(code, 0) + count
         for name, histogram in other.histograms.items():
@@ -111,6 +114,7 @@ class Tally:
             "unsent": self.unsent,
             "errors": dict(self.errors),
             "bytes": [self.bytes_in, self.bytes_out],
+            "retries": self.retries,
             "histograms": {
                 name: [histogram.encode(), *histogram.exact]
                 for name, histogram in self.histograms.items()
@@ -129,6 +133,7 @@ class Tally:
                 errors={_name(code): _count(count) for code, count in wire["errors"].items()},
                 bytes_in=_count(wire["bytes"][0]),
                 bytes_out=_count(wire["bytes"][1]),
+                retries=_count(wire.get("retries", 0)),
             )
             for name, parts in wire["histograms"].items():
                 if not is_measure(name):

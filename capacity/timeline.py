@@ -65,8 +65,9 @@ def _latency(lines: Sequence[Lines], slo: Slo | None) -> tuple[str, list[Curve],
     return "P90 latency, ms, and P50 (thin)", curves, bounds[:1]
 
 
-def over_time(panels: Sequence[Panel], width: int) -> Picture | None:
-    """The panels under one another; None without a single line to draw."""
+def over_time(panels: Sequence[Panel], width: int, marks: Sequence[tuple[float, bool]] = ()) -> Picture | None:
+    """The panels under one another; None without a single line to draw. `marks` are times (seconds) at which a target
+    went down (true) or came back up (false)."""
     ends = [s for panel in panels for curve in panel.curves for s, value in curve.points if math.isfinite(value)]
     if not ends or max(ends) <= 0:
         return None
@@ -76,6 +77,13 @@ def over_time(panels: Sequence[Panel], width: int) -> Picture | None:
         parts.append(_panel(panel, across, y, width))
         y += _PANEL + _GAP
     bottom = y - _GAP
+    for at_s, down in marks:
+        if 0 <= at_s <= max(ends):
+            x, colour = across(at_s), "var(--slo)" if down else "var(--s0)"
+            parts.append(
+                f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="22" y2="{bottom}" style="stroke:{colour}" '
+                f'stroke-dasharray="{"none" if down else "2 3"}"/>'
+            )
     for value in across.ticks():
         parts.append(text_at(across(value), bottom + 18, f"{value:g}", "soft mid"))
     parts.append(text_at(width - _RIGHT, bottom + 34, "seconds since measuring began", "soft end"))

@@ -151,6 +151,7 @@ class Book:
             generators=[dict(generator) for generator in outcome.generators],
             curve=curve,
             durations_s=durations_s,
+            events=outcome.vitals.events,
         )
         file.save(self.directory)
         return file
@@ -182,6 +183,8 @@ class Book:
                 f"{name} {version(name)}" for name in ("inferload", "locust", "gevent", "grpcio", "numpy")
             ),
         }
+        if options.retries:
+            conditions["retries"] = f"at most {options.retries} of a request that was refused and not run"
         conditions |= {f"input of {model}": shapes for model, shapes in self._request_shapes.items()}
         if down := [f"{t.address}: {t.down}" for t in self._targets if t.down]:
             conditions["down at the start"] = "; ".join(down)

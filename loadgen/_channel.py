@@ -20,7 +20,7 @@ from loadgen._h2_frames import request_block
 from loadgen._h2_pool import Destination, Pool, Statistics
 from loadgen._h2_send import Call, Prepared
 from loadgen._h2_socket import Link, Security, split_address
-from loadgen._reply import CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, Reply
+from loadgen._reply import CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, Reply, Unsettled
 from worker.wire.frames import (
     LARGEST_WINDOW,
 )
@@ -162,6 +162,23 @@ class Channel:
         return sum(len(link.connection.streams) for link in self._pool.links()) + len(self._waiting)
 
     @property
+    def connected(self) -> bool:
+        """False where connections were there and all are gone; true before the first, which a call opens."""
+        return not self._pool.gone
+
+    def renew(self, timeout_s: float) -> None:
+        """The server is known to be well: ends connections whose other end does not answer a PING in time, and forgets
+        the backoff of those to be made. Blocks this greenlet only."""
+        asked = self._pool.ping()
+        limit = time.monotonic() + timeout_s
+        while any(link.connection.pings for link in asked) and time.monotonic() < limit:
+            gevent.sleep(min(0.01, timeout_s))
+        gevent.sleep(0)  # what came while this greenlet slept has been read
+        silent = [link for link in asked if link.connection.pings]
+        self._pool.forgive()
+        self._pool.drop(silent, f"no answer to a PING within {timeout_s:g} s")
+
+    @property
     def statistics(self) -> Statistics:
         """A copy of the counters as they stand."""
         return self._pool.statistics()
@@ -220,7 +237,7 @@ class Channel:
         """No connection, none in the making: the waiting calls fail at once, as gRPC's do unless told to wait."""
         if self._pool.hopeful():
             return
-        reply = Reply(UNAVAILABLE, self._pool.why)
+        reply = Unsettled(UNAVAILABLE, self._pool.why)
         while self._waiting:
             call, _ = self._waiting.popitem(last=False)
             self._done(call, reply)

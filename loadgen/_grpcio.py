@@ -17,7 +17,8 @@ from loadgen._reply import INTERNAL, OK, Reply
 _NATIVE_THREADS = 200
 
 _OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
+    # As much as our own channel takes: a server that answers with more is refused, not kept in memory.
+    ("grpc.max_receive_message_length", 256 * 1024 * 1024),
     ("grpc.max_send_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -79,6 +80,14 @@ class GrpcioChannel:
         """As `call`, but returns at once; `done` is called exactly once, and must not block."""
         future = self._call.future(payload, timeout=timeout_s, metadata=self._metadata)
         future.add_done_callback(lambda ended: done(_reply(ended)))
+
+    @property
+    def connected(self) -> bool:
+        """grpcio does not say; its calls do."""
+        return True
+
+    def renew(self, timeout_s: float) -> None:
+        """grpcio looks after its own connections."""
 
     def close(self) -> None:
         """Ends the connection; calls in flight become CANCELLED."""

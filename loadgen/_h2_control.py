@@ -38,6 +38,7 @@ class Control(Sender):
         self.settled = False  # the peer's SETTINGS have come
         self.goaways = self.refused = self.stray = 0
         self._max_streams = LAST_STREAM_ID
+        self.pings = 0  # PINGs of ours that wait for their answer
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         if flags & ACK:
@@ -72,8 +73,15 @@ class Control(Sender):
 
     def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
         exactly(8, payload)
-        if not flags & ACK:
+        if flags & ACK:
+            self.pings = 0
+        else:
             self._owe(frame(PING, ACK, 0, payload))
+
+    def ping(self) -> None:
+        """Asks the peer for a sign of life; the next one sets `pings` to 0, as it answers all before it."""
+        self.pings += 1
+        self.out.append(frame(PING, 0, 0, bytes(8)))
 
     def _owe(self, answer: bytes) -> None:
         self._acks += 1

@@ -19,7 +19,7 @@ from gevent.event import Event
 from loadgen._h2 import Connection
 from loadgen._h2_reply import Head
 from loadgen._h2_socket import Link
-from loadgen._reply import UNAVAILABLE, Reply
+from loadgen._reply import UNAVAILABLE, Lost, Reply
 from worker.wire.frames import (
     GOAWAY,
     frame,
@@ -108,6 +108,29 @@ class Pool:
     def hopeful(self) -> bool:
         """Whether a call that waits may still get a stream."""
         return bool(self.ready) or any(slot.connecting is not None for slot in self._slots)
+
+    @property
+    def gone(self) -> bool:
+        """Whether there were connections and none of them is left."""
+        return not self.ready and any(slot.served for slot in self._slots)
+
+    def ping(self) -> list[Link]:
+        """Sends a PING on every connection; those it was sent on."""
+        for link in self.ready:
+            link.connection.ping()
+            link.schedule()
+        return list(self.ready)
+
+    def forgive(self) -> None:
+        """What is down may be connected with the next call."""
+        for slot in self._slots:
+            slot.failures, slot.retry_at = 0, 0.0
+
+    def drop(self, links: list[Link], why: str) -> None:
+        """Ends those of the connections that are still there; the calls on them may have been run."""
+        for link in links:
+            if link in self.ready or link in self._going:
+                link.fail(why)
 
     def revive(self) -> None:
         """Connects what is down and whose backoff is over."""
@@ -202,7 +225,7 @@ class Pool:
         _absorb(self.counts, link)
         if was_ready:
             self._vacate(slot, link, why)
-        link.connection.abandon(Reply(UNAVAILABLE, why))
+        link.connection.abandon(Lost(UNAVAILABLE, why))
 
     def _vacate(self, slot: _Slot, link: Link, why: str) -> None:
         slot.link = None

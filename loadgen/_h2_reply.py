@@ -20,6 +20,7 @@ from loadgen._reply import (
     UNAVAILABLE,
     UNIMPLEMENTED,
     UNKNOWN,
+    Lost,
     Reply,
 )
 from worker.wire.frames import ACCEPTED_ENCODINGS, WINDOW_BITS, Unreadable, inflate
@@ -101,7 +102,8 @@ def final_reply(head: Head | None, trailers: Head | None, parts: Sequence[bytes]
     if trailers is None or trailers.code is None:
         status = (head or trailers or Head()).status
         if status != 200:
-            return Reply(_OF_HTTP.get(status or 0, UNKNOWN), f"the reply has HTTP status {status} and no grpc-status")
+            # From something in between, which does not say whether the call was run.
+            return Lost(_OF_HTTP.get(status or 0, UNKNOWN), f"the reply has HTTP status {status} and no grpc-status")
         return Reply(UNKNOWN, "the reply ended without a grpc-status")
     if trailers.code != OK:
         return Reply(trailers.code, trailers.message)

@@ -253,6 +253,10 @@ class Link:
         self.close()
         self._changed(self)
 
+    def fail(self, why: str) -> None:
+        """Ends the connection from this side; its calls end with the reason."""
+        self._fail(why)
+
     def close(self) -> None:
         """Idempotent. The calls in flight are the channel's to end."""
         if self._socket is None:

@@ -94,6 +94,9 @@ class Generator(Node):
             if self.session is None or not self.running:
                 return
             self.session.drain()
+            self.session.vitals.events = [
+                event.model_copy(update={"by": self.runner.client_id}) for event in self.session.vitals.events
+            ]
             self._stop_ticking()
             self._take()
             if self._diary is not None:

@@ -30,7 +30,7 @@ TARGETS_FILE = "targets.json"
 RECORDED = frozenset(
     {
         *("targets", "arrivals", "user_rate", "seed", "max_in_flight", "router", "requests", "warmup", "deadline"),
-        *("trace_scale", "trace_keep", "connections", "check_outputs", "expected"),
+        *("trace_scale", "trace_keep", "connections", "retries", "check_outputs", "expected"),
         *("slo", "until", "shape", "transport", "model", "hardware", "input", "input_shape", "run_dir", "catalogue"),
         *("host", "num_users", "spawn_rate", "run_time", "processes"),
     }
@@ -61,6 +61,7 @@ class Options:
     router: str
     requests: int | None
     deadline_ns: int
+    retries: int
     warmup_ns: int
     slo: Slo | None
     input_file: Path | None
@@ -105,6 +106,7 @@ class Options:
             router=_choice("--router", namespace.router, ROUTERS),
             requests=requests,
             deadline_ns=_duration("--deadline", namespace.deadline, at_least_ns=1_000_000),
+            retries=_retries(namespace),
             warmup_ns=_duration("--warmup", namespace.warmup, at_least_ns=0),
             slo=_parsed("--slo", namespace.slo, Slo.parse) if namespace.slo else None,
             input_file=_existing("--input", namespace.input),
@@ -146,6 +148,9 @@ def register(parser: Any) -> None:
     add("--requests", "", "Measured requests per target, then stop.", metavar="N", web=True)
     add("--warmup", "0s", "Time after ramp-up that is recorded apart.", metavar="5s", web=True)
     add("--deadline", "10s", "A request without a reply by then has failed.", metavar="1s", web=True)
+    add(
+        "--retries", "0", "Sends a request that was refused and not run up to N times more, counted apart.", metavar="N"
+    )
     add("--slo", "", "Service level objective, e.g. p90=15ms or p99=50ms,errors=0.1%%.", metavar="p90=15ms", web=True)
     add("--until", "", "resolved: stop once the SLO's verdict is clear, or at --run-time.", metavar="resolved")
     add("--transport", "wire", "How requests travel: wire (made for load) or grpcio (the reference).", metavar="NAME")
@@ -229,6 +234,13 @@ def _integer(option: str, text: str, *, at_least: int) -> int:
     if value < at_least:
         raise WrongInput(f"{option} {text}: give a whole number of at least {at_least}")
     return value
+
+
+def _retries(namespace: Any) -> int:
+    retries = _integer("--retries", namespace.retries, at_least=0)
+    if retries and namespace.transport != "wire":
+        raise WrongInput("--retries: only --transport wire knows which requests were refused and not run")
+    return retries
 
 
 def _access(namespace: Any) -> Access:

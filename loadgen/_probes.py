@@ -195,7 +195,7 @@ class Probes:
     def _firing(self, number: int, source: Source) -> Callable[[int], None]:
         def fire(due: int) -> None:
             if number in self._sources:
-                self._session.fire(source.next_request(), due, source.deadline_s)
+                self._session.fire(source.next_request(), due, source.deadline_s, source.candidates)
 
         return fire
 

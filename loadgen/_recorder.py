@@ -12,10 +12,14 @@ import numpy.typing as npt
 from capacity.histogram import Histogram
 from capacity.tally import LATENCY_ERROR, OFFERED, Series, Tally
 from capacity.tally import UNSENT as NEVER_SENT
-from loadgen._reply import OK, UNSENT, code_name
+from loadgen._reply import CANCELLED, DEADLINE_EXCEEDED, OK, UNAVAILABLE, UNSENT, code_name
 
 #: Later than any clock reading: nothing is measured until the ramp-up and the warm-up are over.
 NEVER = 2**62
+
+
+#: Failures in which the server may have had no part.
+_SILENT = (CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, UNSENT)
 
 
 class Result(NamedTuple):
@@ -37,7 +41,19 @@ class Lane:
     `offered` counts requests of the measured part as they become due.
     """
 
-    __slots__ = ("_answered", "_failed", "budget", "first_due", "first_ns", "offered", "outstanding", "series")
+    __slots__ = (
+        "_answered",
+        "_drained",
+        "_failed",
+        "_refusals",
+        "_resent",
+        "budget",
+        "first_due",
+        "first_ns",
+        "offered",
+        "outstanding",
+        "series",
+    )
 
     def __init__(self, series: Series) -> None:
         self.series = series
@@ -48,6 +64,28 @@ class Lane:
         self.first_ns: int | None = None
         self._answered = array("q")
         self._failed: list[Result] = []
+        self._drained = 0
+        self._refusals = 0
+        self._resent: list[int] = []
+
+    @property
+    def answered(self) -> int:
+        """Requests answered so far, of warm-up and measured part."""
+        return self._drained + len(self._answered) // 3
+
+    @property
+    def replied(self) -> int:
+        """As `answered`, with the requests that the server refused in words of its own."""
+        return self.answered + self._refusals
+
+    def resend(self, due: int) -> None:
+        """A request that was due then is sent once more: it is still one request."""
+        self._resent.append(due)
+
+    def take_resent(self) -> list[int]:
+        """Due times of what was sent once more since the last call, one for each time."""
+        resent, self._resent = self._resent, []
+        return resent
 
     def record(self, due: int, sent: int, done: int, code: int) -> None:
         """Takes one result, in the parts of a Result: a tuple for each request would cost more than keeping it."""
@@ -55,10 +93,12 @@ class Lane:
             self._answered.extend((due, sent, done))
         else:
             self._failed.append(Result(due, sent, done, code))
+            self._refusals += code not in _SILENT
 
     def drain(self) -> tuple[npt.NDArray[np.int64], list[Result]]:
         """What came in since the last call: answered ones as rows of (due, sent, done) in ns, and the failed ones."""
         answered, self._answered = self._answered, array("q")
+        self._drained += len(answered) // 3
         failed, self._failed = self._failed, []
         rows = np.frombuffer(answered, dtype=np.int64).reshape(-1, 3) if answered else np.empty((0, 3), dtype=np.int64)
         if self.first_ns is None and self.first_due is not None:
@@ -110,13 +150,18 @@ class Recorder:
                 counted = result.due >= self.measuring_from and result.due != lane.first_due
                 _add_failed((self._interval if counted else self.warmup)[series], result)
                 self.last_done = max(self.last_done, result.done)
+            for due in lane.take_resent():
+                counted = due >= self.measuring_from and due != lane.first_due
+                (self._interval if counted else self.warmup)[series].retries += 1
         return taken
 
     def flip(self) -> dict[Series, Tally]:
         """The interval that ends now; it is added to `total`, and a new one begins."""
         self.fold()
         for series, lane in self.lanes.items():
-            offered, lane.offered = lane.offered, 0
+            # A request that moved elsewhere after its interval is owed by those to come.
+            offered = max(lane.offered, 0)
+            lane.offered -= offered
             self._interval[series].histograms[OFFERED].record_ns(np.zeros(offered, dtype=np.int64))
         finished, self._interval = self._interval, {series: Tally() for series in self.lanes}
         for series, tally in finished.items():
@@ -153,6 +198,7 @@ def difference(later: Tally, earlier: Tally) -> Tally:
         due=later.due - earlier.due,
         answered=later.answered - earlier.answered,
         unsent=later.unsent - earlier.unsent,
+        retries=later.retries - earlier.retries,
         errors={code: count - earlier.errors.get(code, 0) for code, count in later.errors.items()},
     )
     empty = Histogram()

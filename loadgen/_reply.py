@@ -30,6 +30,18 @@ class Reply(NamedTuple):
     """The serialized response message; None unless the code is OK."""
 
 
+class Unsettled(Reply):
+    """UNAVAILABLE that no server said: there is no connection, or it went away. The target itself is in question."""
+
+    __slots__ = ()
+
+
+class Lost(Unsettled):
+    """The connection went away, or something between lost it, with the call in flight: it may have been run."""
+
+    __slots__ = ()
+
+
 def code_name(code: int) -> str:
     """`14` -> `UNAVAILABLE`. What gRPC does not number is UNKNOWN."""
     if code == WRONG_OUTPUT:

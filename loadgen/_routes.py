@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,12 +13,16 @@ import numpy.typing as npt
 
 from loadgen._channel import Channel
 from loadgen._grpcio import GrpcioChannel
+from loadgen._health import Check, Health, verdict
 from loadgen._options import Options, WrongInput
 from loadgen._outputs import Outputs, expected_from
 from loadgen._recorder import Lane
 from loadgen._reply import OK, WRONG_OUTPUT, Reply
 from loadgen._requests import Payload, encode, file_tensors, named_tensors, random_tensors
 from loadgen._target import INFER_METHOD, Target
+
+#: What is asked of a target that is in doubt.
+HEALTH_METHOD = "/grpc.health.v1.Health/Check"
 
 
 class Transport(Protocol):
@@ -31,6 +36,13 @@ class Transport(Protocol):
 
     def start(self, payload: Any, timeout_s: float | None, done: Callable[[Reply], None]) -> Any:
         """Returns at once; `done` is called exactly once and must not block."""
+
+    @property
+    def connected(self) -> bool:
+        """False where a connection was there and is gone."""
+
+    def renew(self, timeout_s: float) -> None:
+        """The target is known to be well: looks through the connections. Blocks this greenlet only."""
 
     def close(self) -> None:
         """Calls in flight end as CANCELLED."""
@@ -50,6 +62,26 @@ def transport(options: Options, address: str) -> Transport:
     )
 
 
+def health_check(options: Options, address: str) -> Check:
+    """A health check of one address, each time on a connection of its own: the others may be what is wrong."""
+    security, token = options.access.security, options.access.token
+
+    def check(timeout_s: float) -> str:
+        for _ in range(2):
+            began = time.monotonic()
+            asked = Channel(address, method=HEALTH_METHOD, security=security, token=token, connect_timeout_s=timeout_s)
+            try:
+                wrong = verdict(asked.call(b"", timeout_s))
+            finally:
+                asked.close()
+            # Where this process stood still meanwhile, nobody heard the answer: it is asked once more.
+            if not wrong or time.monotonic() - began < 1.5 * timeout_s:
+                break
+        return wrong
+
+    return check
+
+
 @dataclass
 class Route:
     """A target as the load path sees it: where to send, what to send by default, where the result goes."""
@@ -60,6 +92,7 @@ class Route:
     payload: Payload
     prepared: Any
     outputs: Outputs
+    health: Health
     sizes: dict[int, bytes] = field(default_factory=dict)
 
     def frame(self, message: bytes) -> Any:
@@ -95,8 +128,8 @@ class Route:
         return self.sizes[size]
 
 
-def open_routes(options: Options, targets: Sequence[Target]) -> list[Route]:
-    """One route for each target. Raises WrongInput where a request cannot be built."""
+def open_routes(options: Options, targets: Sequence[Target], changed: Callable[[Health], None]) -> list[Route]:
+    """One route for each target; `changed` follows what their health does. WrongInput where no request can be built."""
     expected = expected_from(options.expected) if options.expected else None
     routes = []
     for target in targets:
@@ -107,12 +140,18 @@ def open_routes(options: Options, targets: Sequence[Target]) -> list[Route]:
         payload = encode(target.series.model, target.version, tensors)
         channel = transport(options, target.address)
         outputs = Outputs(options.check_outputs, expected)
-        routes.append(Route(target, Lane(target.series), channel, payload, channel.prepare(payload.message), outputs))
+        lane = Lane(target.series)
+        health = Health(lane, channel, health_check(options, target.address), changed)
+        routes.append(Route(target, lane, channel, payload, channel.prepare(payload.message), outputs, health))
     return routes
 
 
 class Router:
-    """Which route is next, by --router. `first` and `step` keep several generators from all beginning with the same."""
+    """Which route is next, by --router; a target that is down gets nothing, unless all are or users are pinned to it.
+
+    `unwell` says that some route is down or only coming back. `first` and `step` keep several generators from all
+    beginning with the same.
+    """
 
     def __init__(self, name: str, routes: Sequence[Route], first: int, seed: int) -> None:
         self._name = name
@@ -120,6 +159,17 @@ class Router:
         self._next_user = first
         self._next_request = first
         self._random = random.Random(f"{seed}/{first}")
+        self.unwell = False
+
+    def heed(self, health: Health) -> None:
+        """A target's health has changed."""
+        self.unwell = any(not route.health.up or route.health.ramping for route in self._routes)
+
+    def another(self, route: Route, candidates: Sequence[Route] | None) -> Route | None:
+        """Where to send a request once more that came back from `route`: to the same model, by the same rules."""
+        model = route.target.series.model
+        peers = [one for one in candidates or self._routes if one.target.series.model == model]
+        return self.choose(route, peers)
 
     def candidates(self, address: str, model: str) -> list[Route]:
         """Routes that a user may take: all, or those of one address or one model. Raises WrongInput for none."""
@@ -146,6 +196,9 @@ class Router:
         open_routes = [route for route in candidates if route.lane.budget != 0]
         if not open_routes:
             return None
+        if self.unwell:
+            # With none left all are asked: what is due is due, and an error says more than silence.
+            open_routes = [one for one in open_routes if one.health.takes(self._random.random())] or open_routes
         if self._name == "random":
             return self._random.choice(open_routes)
         self._next_request += 1

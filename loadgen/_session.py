@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import gevent
 
+from capacity.document import TargetEvent
 from capacity.tally import Series
+from loadgen._again import Again
 from loadgen._arrivals import Arrival, constant, poisson, read_trace, trace
 from loadgen._options import Options, WrongInput
 from loadgen._pacing import Pacer
 from loadgen._probes import Probes, Source
 from loadgen._recorder import NEVER, Lane, Recorder
-from loadgen._reply import CANCELLED, UNSENT, Reply
+from loadgen._reply import CANCELLED, OK, UNSENT, Reply
 from loadgen._routes import Route, Router, open_routes
 from loadgen._target import Target
 from loadgen._timer import Timer
@@ -53,9 +55,12 @@ class Session:
         self.begins_ns = 0
         self.watch = Watch()
         self.vitals = Vitals()
-        self.routes = open_routes(options, targets)
+        self.routes = open_routes(options, targets, lambda health: self.router.heed(health))
         self.router = Router(options.router, self.routes, share[0], options.seed)
         self.recorder = Recorder({route.lane.series: route.lane for route in self.routes})
+        for route in self.routes:
+            if route.target.down:
+                route.health.begin_down(route.target.down)
         self._trace = _played(options, share, self.router) if options.trace is not None else None
         self._trace_over = False
         self._on_exhausted = on_exhausted
@@ -78,8 +83,17 @@ class Session:
 
     # -- the load path ------------------------------------------------------------------------------------------------
 
-    def call(self, route: Route, message: bytes, deadline_s: float | None = None) -> int:
-        """One request of a closed loop: due when it is sent. Blocks this greenlet, records what came; its code."""
+    def call(
+        self,
+        route: Route,
+        message: bytes,
+        deadline_s: float | None = None,
+        candidates: Sequence[Route] | None = None,
+    ) -> int:
+        """One request of a closed loop: due when it is sent. Blocks this greenlet, records what came; its code.
+
+        `candidates` are where --retries may send it, of the same model; None: any target.
+        """
         lane = route.lane
         due = time.monotonic_ns()
         self._claim(lane, due)
@@ -87,7 +101,16 @@ class Session:
         self.watch.sent(due)
         code = CANCELLED
         try:
-            code = route.verdict(message, route.channel.call(route.frame(message), deadline_s or self._deadline_s))
+            reply = route.channel.call(route.frame(message), deadline_s or self._deadline_s)
+            code = route.verdict(message, reply)
+            if code != OK:
+                route.health.failed(reply)
+                again = Again(self, route, message, due, due, deadline_s or self._deadline_s, candidates)
+                while again.waited(reply):
+                    lane, code = again.route.lane, CANCELLED
+                    reply = again.route.channel.call(again.route.frame(again.message), again.left_s)
+                    if (code := again.route.verdict(again.message, reply)) != OK:
+                        again.route.health.failed(reply)
         finally:
             ended = time.monotonic_ns()
             lane.outstanding -= 1
@@ -122,7 +145,9 @@ class Session:
             offsets = poisson(options.user_rate, (options.seed, self._sources))
         ask = next_request
         number = self._pacer.add(
-            max(time.monotonic_ns(), self.begins_ns), offsets, lambda due: self.fire(ask(), due, deadline_s)
+            max(time.monotonic_ns(), self.begins_ns),
+            offsets,
+            lambda due: self.fire(ask(), due, deadline_s, candidates),
         )
         self._sounding.add(number)
         return number
@@ -135,7 +160,13 @@ class Session:
             self._pacer.remove(number)
             self._sounding.discard(number)
 
-    def fire(self, request: tuple[Route, bytes] | None, due: int, deadline_s: float | None) -> None:
+    def fire(
+        self,
+        request: tuple[Route, bytes] | None,
+        due: int,
+        deadline_s: float | None,
+        candidates: Sequence[Route] | None = None,
+    ) -> None:
         """One request of an open loop, sent without waiting for those before it."""
         if request is None:
             return
@@ -152,13 +183,40 @@ class Session:
 
         def done(reply: Reply) -> None:
             ended = time.monotonic_ns()
+            code = route.verdict(message, reply)
+            if code != OK:
+                route.health.failed(reply)
+                if self.options.retries:
+                    again = Again(self, route, message, due, sent, deadline_s or self._deadline_s, candidates)
+                    if again.start(reply):
+                        return
             lane.outstanding -= 1
             self.watch.ended(ended)
-            lane.record(due, sent, ended, route.verdict(message, reply))
+            lane.record(due, sent, ended, code)
             if lane.budget == 0 or self._trace_over:
                 self._see_whether_exhausted()
 
         route.channel.start(route.frame(message), deadline_s or self._deadline_s, done)
+
+    def end(self, lane: Lane, due: int, sent: int, code: int) -> None:
+        """A request of an open loop that was sent more than once is over."""
+        ended = time.monotonic_ns()
+        lane.outstanding -= 1
+        self.watch.ended(ended)
+        lane.record(due, sent, ended, code)
+        if lane.budget == 0 or self._trace_over:
+            self._see_whether_exhausted()
+
+    def move(self, old: Lane, new: Lane, due: int) -> None:
+        """A request that was to be counted in one lane is to be counted in another."""
+        if new is not old:
+            if old.first_due == due:
+                old.first_due = None
+            elif due >= self.recorder.measuring_from:
+                old.offered -= 1
+                if old.budget is not None:
+                    old.budget += 1
+            self._claim(new, due)
 
     def _claim(self, lane: Lane, due: int) -> None:
         if lane.first_due is None:
@@ -194,6 +252,8 @@ class Session:
                     self.watch.begin()
                 self.watch.fold(self.recorder.fold(), now - due)
                 self.watch.count(self.recorder.answered)
+                for route in self.routes:
+                    route.health.look((now - due) / 1e9)
                 # After a stall the next fold is counted from now: one late fold is one stall.
                 due = max(due, now - FOLD_EVERY_NS)
         finally:
@@ -218,6 +278,8 @@ class Session:
     def drain(self) -> None:
         """Stops issuing and waits for what is in flight, at most the deadline and a little. Can be called again."""
         self.issuing = False
+        # The run is ending: that the last request is back must not end it once more, in the middle of its end.
+        self._on_exhausted = None
         if self.probes is not None:
             self.probes.cut()
         rates = self._planned_rates()
@@ -231,6 +293,7 @@ class Session:
             self.ended_ns = time.monotonic_ns()
             cut = self.probes.vitals if self.probes is not None else None
             self.vitals = cut or self.watch.finish(rates)
+            self.vitals.events = self._events()
 
     def notes(self) -> Vitals:
         """What there is to judge the run by so far."""
@@ -248,7 +311,24 @@ class Session:
         self._folder.kill()
         gc.unfreeze()
         for route in self.routes:
+            route.health.close()
             route.channel.close()
+
+    def _events(self) -> list[TargetEvent]:
+        """When targets went down and came up, by the clock of the measured part."""
+        epoch_s = time.time() - time.monotonic_ns() / 1e9
+        begin = self.recorder.measuring_from if self.recorder.measuring_from != NEVER else self.ended_ns
+        return [
+            TargetEvent(
+                at_s=round((one.at_ns - begin) / 1e9, 4),
+                at_unix=round(epoch_s + one.at_ns / 1e9, 4),
+                worker=one.worker,
+                state="up" if one.up else "down",
+                why=one.why,
+            )
+            for route in self.routes
+            for one in route.health.events
+        ]
 
     @property
     def request_shapes(self) -> dict[str, str]:

@@ -65,6 +65,7 @@ class Counted:
     errors: dict[str, int]
     bytes_in: int
     bytes_out: int
+    retries: int
     histograms: dict[str, Buckets]
 
     @property
@@ -178,6 +179,7 @@ def added(tallies: Iterable[Counted]) -> Tally:
         total.unsent += tally.unsent
         total.bytes_in += tally.bytes_in
         total.bytes_out += tally.bytes_out
+        total.retries += tally.retries
         for code, count in tally.errors.items():
             total.errors[code] = total.errors.get(code, 0) + count
         for name, buckets in tally.histograms.items():
@@ -196,7 +198,7 @@ def added(tallies: Iterable[Counted]) -> Tally:
 
 def _to_wire(tally: Tally) -> dict[str, Any]:
     return {
-        "counts": [tally.due, tally.answered, tally.unsent, tally.bytes_in, tally.bytes_out],
+        "counts": [tally.due, tally.answered, tally.unsent, tally.bytes_in, tally.bytes_out, tally.retries],
         "errors": dict(tally.errors),
         "histograms": {name: _packed(histogram) for name, histogram in tally.histograms.items() if histogram.count},
     }
@@ -216,7 +218,7 @@ def _narrowed(values: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
 
 
 def _counted(wire: Mapping[str, Any]) -> Counted:
-    due, answered, unsent, bytes_in, bytes_out = (_count(value) for value in wire["counts"])
+    due, answered, unsent, bytes_in, bytes_out, retries = (_count(value) for value in wire["counts"])
     errors = {_text(code): _count(count) for code, count in wire["errors"].items()}
     histograms = {_name(name): _buckets(*parts) for name, parts in wire["histograms"].items()}
     failed = sum(errors.values())
@@ -226,7 +228,7 @@ def _counted(wire: Mapping[str, Any]) -> Counted:
             raise ValueError(f"{name} holds {held} samples of {wanted}")
     if due != answered + failed + unsent:
         raise ValueError("counts contradict each other")
-    return Counted(due, answered, unsent, errors, bytes_in, bytes_out, histograms)
+    return Counted(due, answered, unsent, errors, bytes_in, bytes_out, retries, histograms)
 
 
 def _buckets(

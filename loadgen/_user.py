@@ -98,7 +98,7 @@ class InferenceUser(User):
         while session.issuing and self._state == LOCUST_STATE_RUNNING:
             if (sendable := self._next(session)) is None:
                 return
-            if session.call(*sendable, self._deadline_s) == UNAVAILABLE:
+            if session.call(*sendable, self._deadline_s, self._candidates) == UNAVAILABLE:
                 # It came back at once: a loop without a pause would count millions of errors and let nothing else run.
                 self._asked_to_stop.wait(PAUSE_WHILE_DOWN_S)
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from capacity.document import TargetEvent
 from capacity.histogram import Histogram
 from capacity.hlog import parse_tag, tag_of
 from capacity.stationarity import autocorrelation_time
@@ -23,6 +24,8 @@ ARRIVALS = 10_000
 LATENCIES = 20_000
 #: Bins of the run's course; when they are full, two become one, so that an hour takes no more room than a minute.
 BINS = 2048
+#: Events taken from one generator.
+_MOST_EVENTS = 10_000
 
 
 class Vitals:
@@ -30,8 +33,9 @@ class Vitals:
 
     `processor_share` is of one core, `in_flight` the mean over time, `planned_rates` arrivals a second of each
     generator, `due` and `sent` its first arrivals in ns, `dependence` the autocorrelation time of a series in samples,
-    `course` rows of (requests ended, their summed latency in ns, requests in flight at the end) per bin of time. Of a
-    probe, `completed` has how many were answered in each fold's time while requests were due, which took `window_s`.
+    `events` when targets went down and came up, `course` rows of (requests ended, their summed latency in ns, requests
+    in flight at the end) per bin of time. Of a probe, `completed` has how many were answered in each fold's time while
+    requests were due, which took `window_s`.
     """
 
     def __init__(self) -> None:
@@ -45,6 +49,7 @@ class Vitals:
         self.course: list[npt.NDArray[np.float64]] = []
         self.completed: list[npt.NDArray[np.int64]] = []
         self.window_s = 0.0
+        self.events: list[TargetEvent] = []
 
     def add(self, other: Vitals) -> None:
         """Puts another generator's notes beside these: the busiest processor counts, requests in flight add up."""
@@ -57,6 +62,7 @@ class Vitals:
         self.course += other.course
         self.completed += other.completed
         self.window_s = max(self.window_s, other.window_s)
+        self.events += other.events
         for series, samples in other.dependence.items():
             self.dependence[series] = max(samples, self.dependence.get(series, 1.0))
 
@@ -73,6 +79,7 @@ class Vitals:
             "course": [one.tobytes() for one in self.course],
             "completed": [one.tobytes() for one in self.completed],
             "window_s": self.window_s,
+            "events": [[one.at_s, one.at_unix, one.worker, one.state, one.why, one.by] for one in self.events],
         }
 
     @classmethod
@@ -95,6 +102,10 @@ class Vitals:
             vitals.course = [np.frombuffer(one, np.float64).reshape(-1, 3) for one in wire["course"]]
             vitals.completed = [np.frombuffer(one, np.int64) for one in wire["completed"]]
             vitals.window_s = _figure(wire["window_s"])
+            names = ("at_s", "at_unix", "worker", "state", "why", "by")
+            vitals.events = [
+                TargetEvent.model_validate(dict(zip(names, one, strict=True))) for one in wire["events"][:_MOST_EVENTS]
+            ]
             if [one.size for one in vitals.due] != [one.size for one in vitals.sent]:
                 raise ValueError("as many requests are due as are sent")
             if any(times.size > ARRIVALS or (times < 0).any() for times in (*vitals.due, *vitals.sent)):

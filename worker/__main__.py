@@ -142,10 +142,11 @@ def fleet(
     With `-- COMMAND…` at the end: once all are ready, COMMAND is run with INFERLOAD_TARGETS in its environment; when it
     ends, the fleet ends, with its exit code.
     """
+    from worker import coupling
     from worker.fleet import Fleet
     from worker.sim import duration_ns
 
-    with _one_line():
+    with _one_line(), coupling.table(bool(options.sim_coupling)):
         names = _ordinals(accelerators, options)
         drain_s = duration_ns(options.drain) / 1e9
         ended = Fleet(

@@ -57,6 +57,8 @@ def _real(options: ServeOptions, kind_name: str, ordinal: int) -> "tuple[Context
 
 
 def _simulated(options: ServeOptions, ordinal: int) -> "tuple[Context, Identity]":
+    from worker import coupling
+    from worker.coupling import Siblings
     from worker.describe import Identity
     from worker.models import Specification, sha256
     from worker.sim import DEFAULT_SPECIFICATION, SimulatedContext, Simulation, duration_ns
@@ -86,17 +88,18 @@ def _simulated(options: ServeOptions, ordinal: int) -> "tuple[Context, Identity]
         duration_ns(stall) if stall_rate else 0,
         options.sim_seed + ordinal,
     )
+    siblings = Siblings(coupling.parse(options.sim_coupling, ordinal), ordinal) if options.sim_coupling else None
     accelerator = Accelerator("sim", ordinal, options.sim_type, f"sim-{ordinal}", 0)
     identity = Identity(
         options.host_type if options.host_type is not None else options.sim_host,
         accelerator,
         tuple(host.available_cores()),
         simulated=True,
-        simulation=options.sim,
+        simulation=options.sim + (f", coupled {options.sim_coupling}" if options.sim_coupling else ""),
         sha256=sha256(path) if path else "",
         file_bytes=path.stat().st_size if path else 0,
     )
-    return SimulatedContext(simulation, specification), identity
+    return SimulatedContext(simulation, specification, siblings), identity
 
 
 def server_options(options: ServeOptions, port: int, metrics_port: int | None) -> "server.Options":

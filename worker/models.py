@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 EXTRA_FILE = "inferload.json"
+_MOST_SPECIFICATION = 1 << 20
 
 
 class Specification(BaseModel):
@@ -57,7 +58,10 @@ def read_specification(path: Path, inputs: Sequence[TensorSpec] = (), name: str 
                 raise UsageError(
                     f"{path} is not a TorchScript file (it may hold a state dict: trace or script the model)"
                 )
-            text = archive.read(members[f"extra/{EXTRA_FILE}"]) if f"extra/{EXTRA_FILE}" in members else None
+            extra = members.get(f"extra/{EXTRA_FILE}")
+            if extra is not None and archive.getinfo(extra).file_size > _MOST_SPECIFICATION:
+                raise UsageError(f"{path} carries a specification of more than {_MOST_SPECIFICATION} bytes")
+            text = None if extra is None else archive.read(extra)
     except FileNotFoundError:
         raise UsageError(f"{path} is not there") from None
     except (zipfile.BadZipFile, OSError) as error:

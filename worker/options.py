@@ -54,6 +54,9 @@ class ServeOptions:
     sim_per_row: Annotated[str, Option(help="Time added for each row of a batch beyond the first.")] = "0ms"
     sim_failure_rate: Annotated[float, Option(min=0, max=1, help="Share of forward passes that fail.")] = 0.0
     sim_stall: Annotated[str, Option(help="SHARE:TIME, as in 0.01:1s: stalls of forward passes.")] = ""
+    sim_coupling: Annotated[
+        str, Option(help="Share of its time that each busy sibling costs, as in 0.1, or a JSON file of shares.")
+    ] = ""
     sim_seed: Annotated[int, Option(help="Seed of the drawn times.")] = 0
 
     def arguments(self) -> list[str]:

@@ -4,6 +4,7 @@ import base64
 import random
 import re
 import time
+import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from hdrh.histogram import HdrHistogram
 
 from worker import host
 from worker.contexts import Ran, WarmUp
+from worker.coupling import Siblings
 from worker.errors import UsageError
 from worker.models import Specification
 from worker.tensors import Tensor, TensorSpec, byte_size
@@ -25,6 +27,9 @@ DEFAULT_SPECIFICATION = Specification(
     inputs=(TensorSpec(name="INPUT", datatype="FP32", shape=(-1, 16), example=(1, 16)),),
     outputs=(TensorSpec(name="OUTPUT", datatype="FP32", shape=(-1, 16)),),
 )
+
+# An encoded histogram's head, and the most that a histogram of any configuration takes.
+_COOKIE_AND_LENGTH, _MOST_HISTOGRAM = 8, 8 << 20
 
 _UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
@@ -85,7 +90,11 @@ def _replay(text: str, rest: str) -> Draw:
         if fields[0].removeprefix("Tag=") != chosen[0]:
             continue
         try:
-            base64.b64decode(fields[4], validate=True)
+            # The library inflates without a bound.
+            packed = base64.b64decode(fields[4], validate=True)[_COOKIE_AND_LENGTH:]
+            inflated = zlib.decompressobj().decompress(packed, _MOST_HISTOGRAM + 1)
+            if len(inflated) > _MOST_HISTOGRAM:
+                raise ValueError("too large to be a histogram")
             histogram = HdrHistogram.decode(fields[4])
         except Exception:  # the library raises whatever zlib, struct or ctypes do
             raise UsageError(f"{path} has a line for {chosen[0]} that is no histogram") from None
@@ -121,12 +130,18 @@ class InjectedFailure(RuntimeError):
 class SimulatedContext:
     """Sleeps, then gives zeros of the shape that the specification says. Never imports torch."""
 
-    def __init__(self, simulation: Simulation, specification: Specification = DEFAULT_SPECIFICATION) -> None:
+    def __init__(
+        self,
+        simulation: Simulation,
+        specification: Specification = DEFAULT_SPECIFICATION,
+        siblings: Siblings | None = None,
+    ) -> None:
         self.specification = specification
         self.parameter_bytes = 0
         self.precision = ""
         self.threads = 0
         self._simulation = simulation
+        self._siblings = siblings
         self._draw = parse(simulation.text)
         self._rng = random.Random(simulation.seed)
 
@@ -140,6 +155,8 @@ class SimulatedContext:
         takes = self._draw(self._rng) + simulation.per_row_ns * (rows - 1)
         if simulation.stall_rate and self._rng.random() < simulation.stall_rate:
             takes += simulation.stall_ns
+        if self._siblings is not None:
+            takes = self._siblings.grown(takes)
         outputs = [self._zeros(request) for request in batch]
         if (left := begin + takes - time.perf_counter_ns()) > 0:
             time.sleep(left / 1e9)

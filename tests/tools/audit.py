@@ -22,9 +22,9 @@ OSV = "https://api.osv.dev/v1/query"
 PATIENCE_S, ANSWER_S = 120, 10
 
 
-def audited(url: str) -> dict[str, Any] | str:
-    """What pip-audit says of constraints.txt, or in one line why it could not."""
-    command = [sys.executable, "-m", "pip_audit", "--requirement", str(ROOT / "constraints.txt"), "--no-deps"]
+def audited(url: str, pinned: Path) -> dict[str, Any] | str:
+    """What pip-audit says of a file of pinned packages, or in one line why it could not."""
+    command = [sys.executable, "-m", "pip_audit", "--requirement", str(pinned), "--no-deps"]
     command += ["--disable-pip", "--vulnerability-service", "osv", "--osv-url", url, "--format", "json"]
     command += ["--progress-spinner", "off", "--timeout", str(ANSWER_S)]
     try:
@@ -65,8 +65,9 @@ def judged(document: Mapping[str, Any], allow: Mapping[str, str]) -> tuple[list[
 
 
 def main() -> int:
-    """Prints what was found; the exit code."""
-    found = audited(os.environ.get("INFERLOAD_OSV_URL", OSV))
+    """Prints what was found in constraints.txt, or the file that is named; the exit code."""
+    pinned = Path(sys.argv[1]) if sys.argv[1:] else ROOT / "constraints.txt"
+    found = audited(os.environ.get("INFERLOAD_OSV_URL", OSV), pinned)
     if isinstance(found, str):
         print(f"audit: SKIPPED, the vulnerability database cannot be asked: {found}")
         return 1 if os.environ.get("INFERLOAD_AUDIT") == "required" else 0

@@ -50,22 +50,23 @@ def database() -> Iterator[str]:
     server.server_close()
 
 
-def _run(url: str, **more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(audit.ROOT / "tests/tools/audit.py")]
+def _run(url: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    (folder / "pinned.txt").write_text("hpack==4.2.0\nnumpy==2.4.6\n")
+    command = [sys.executable, str(audit.ROOT / "tests/tools/audit.py"), str(folder / "pinned.txt")]
     environment = {**os.environ, "INFERLOAD_OSV_URL": url, "NO_PROXY": "127.0.0.1", **more}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
 
 
-def test_a_known_vulnerability_with_a_fix_fails_the_check(database: str) -> None:
-    done = _run(database)
+def test_a_known_vulnerability_with_a_fix_fails_the_check(database: str, tmp_path: Path) -> None:
+    done = _run(database, tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAIL hpack" in done.stdout
     assert "fixed in 9999.0" in done.stdout
 
 
-def test_a_database_out_of_reach_is_said_and_passes_unless_it_is_required() -> None:
+def test_a_database_out_of_reach_is_said_and_passes_unless_it_is_required(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}/v1/query"
-    offline, required = _run(nowhere), _run(nowhere, INFERLOAD_AUDIT="required")
+    offline, required = _run(nowhere, tmp_path), _run(nowhere, tmp_path, INFERLOAD_AUDIT="required")
     assert (offline.returncode, required.returncode) == (0, 1)
     assert offline.stdout.startswith("audit: SKIPPED")
 

@@ -119,3 +119,14 @@ def test_another_file_than_the_one_named_is_refused_in_one_line(tmp_path: Path, 
     with pytest.raises(UsageError, match="--sha256") as raised:
         models.sealed(path, wanted)
     assert "\n" not in str(raised.value)
+
+
+def test_a_specification_too_large_to_be_one_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.jit.save(
+        torch.jit.trace(torch.nn.Identity(), torch.ones(1)),
+        str(path),
+        _extra_files={models.EXTRA_FILE: " " * (2 << 20)},
+    )
+    with pytest.raises(UsageError, match="more than 1048576 bytes"):
+        models.read_specification(path)

@@ -1,0 +1,128 @@
+"""stress.json as types: what a scenario did, what it found, whether it passed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from capacity.confidence import Check
+
+STRESS_NAME = "stress.json"
+SCHEMA = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class Estimate(_Frozen):
+    """A figure with the interval that holds it with 95 % confidence; null where the sample supports none."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Neighbour(_Frozen):
+    """What one ordinal costs another while both are loaded: shares, 0.1 for a tenth. `p99` is the P99's growth, `time`
+    the growth of the time between answers of the same load, `rate` the share of its throughput that is lost."""
+
+    ordinal: str
+    neighbour: str
+    p99: Estimate
+    time: Estimate
+    rate: Estimate
+
+
+class Loaded(_Frozen):
+    """One ordinal alone and with all others loaded; rates in requests a second, latencies in µs.
+
+    `factor` is the rate with all loaded over the rate alone: what a plan multiplies by. `at_slo_*` are simulated from
+    the measured service times, null without an SLO.
+    """
+
+    ordinal: str
+    alone_rps: float
+    together_rps: float
+    factor: Estimate
+    alone_p99_us: float | None
+    together_p99_us: float | None
+    at_slo_alone_rps: float | None = None
+    at_slo_together_rps: float | None = None
+
+
+class Interference(_Frozen):
+    """`factor`: throughput of the fully loaded machine over the sum of its ordinals' alone."""
+
+    ordinals: list[Loaded]
+    neighbours: list[Neighbour]
+    factor: float
+
+
+class Table(_Frozen):
+    """A table of a report, in words."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
+class Drawn(_Frozen):
+    """Curves over time of one panel: name -> points (seconds, value)."""
+
+    heading: str
+    curves: dict[str, list[tuple[float, float]]]
+
+
+class Stress(_Frozen):
+    """One scenario's stress.json. `runs` are run directories beside it; `figures` are the scenario's own, by name."""
+
+    version: Literal[1] = Field(default=1, alias="schema")
+    scenario: str
+    started: datetime
+    command: list[str]
+    simulated: bool
+    conditions: dict[str, str]
+    sentences: list[str]
+    checks: list[Check]
+    tables: list[Table] = []
+    panels: list[Drawn] = []
+    marks: list[tuple[float, bool]] = []
+    figures: dict[str, float | None] = {}
+    interference: Interference | None = None
+    runs: list[str] = []
+
+    @property
+    def passed(self) -> bool:
+        """No check failed."""
+        return all(check.status != "FAIL" for check in self.checks)
+
+    def save(self, directory: Path) -> Path:
+        """Writes stress.json in one step."""
+        path = directory / STRESS_NAME
+        text = json.dumps(self.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False, allow_nan=False)
+        handle, name = tempfile.mkstemp(dir=directory, prefix=".stress-", suffix=".json")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads and checks a stress.json; ValueError in one sentence."""
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"{path}: {where}: {first['msg']}") from None

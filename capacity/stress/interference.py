@@ -1,0 +1,163 @@
+"""interference: each ordinal alone, each pair, all together; what every neighbour costs the others."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+from capacity.confidence import Check
+from capacity.document import Row
+from capacity.hardware import HardwareCombination
+from capacity.profile import Profile
+from capacity.run import Run
+from capacity.simulate import Pool, highest_rate
+from capacity.stress.bench import Bench
+from capacity.stress.figures import mean_ratio, ms, ordinal_row, p99_ratio, share, valid
+from capacity.stress.findings import Estimate, Interference, Loaded, Neighbour, Table
+
+#: Of each run.
+SECONDS = 5.0
+
+
+def run(bench: Bench) -> dict[str, Any]:
+    """All runs of it, and what they say."""
+    seconds = bench.asked.for_s or SECONDS
+    names = {worker.address: worker.accelerator or worker.address for worker in bench.workers}
+    if len(names) < 2:
+        raise ValueError("interference needs two ordinals at least")
+    bench.say(f"{len(names)} alone, all together and {len(names) * (len(names) - 1) // 2} pairs, {seconds:g} s each")
+    alone = {a: bench.saturated(_named("alone", names[a]), [a], seconds) for a in bench.addresses}
+    together = bench.saturated("together", bench.addresses, seconds)
+    neighbours = []
+    for first, second in combinations(bench.addresses, 2):
+        pair = together
+        if len(names) > 2:
+            pair = bench.saturated(_named("pair", names[first], names[second]), [first, second], seconds)
+        for victim, other in ((first, second), (second, first)):
+            before, later = ordinal_row(alone[victim], victim), ordinal_row(pair, victim)
+            time = mean_ratio(later.latency_us, before.latency_us)
+            neighbours.append(
+                Neighbour(
+                    ordinal=names[victim],
+                    neighbour=names[other],
+                    p99=p99_ratio(later.latency_us, before.latency_us),
+                    time=time,
+                    rate=_lost(time),
+                )
+            )
+    loaded = [_loaded(bench, names[a], ordinal_row(alone[a], a), ordinal_row(together, a)) for a in bench.addresses]
+    loaded = _within_slo(bench, loaded, alone, together)
+    apart, loaded_rps = sum(one.alone_rps for one in loaded), sum(one.together_rps for one in loaded)
+    found = Interference(ordinals=loaded, neighbours=neighbours, factor=loaded_rps / apart if apart else 0.0)
+    sentences = [
+        f"Fully loaded, the machine answers {loaded_rps:.4g} requests a second: {100 * found.factor:.1f} % of the "
+        f"{apart:.4g} that its ordinals answer alone."
+    ]
+    certain = [one for one in neighbours if one.time.low is not None and one.time.low > 0 and one.time.value]
+    if certain:
+        worst = max(certain, key=lambda one: one.time.value or 0.0)
+        sentences.append(
+            f"The dearest neighbour: {worst.neighbour} makes {worst.ordinal} slower by {share(worst.time)}."
+        )
+    else:
+        sentences.append("No neighbour costs another one anything that these runs can tell from chance.")
+    return {
+        "sentences": sentences,
+        "checks": [valid(bench.runs), _answered(bench.runs)],
+        "tables": _tables(found, list(names.values())),
+        "interference": found,
+        "figures": {"factor": found.factor},
+    }
+
+
+def _named(kind: str, *ordinals: str) -> str:
+    return "-".join([kind, *(ordinal.replace(":", "") for ordinal in ordinals)])
+
+
+def _lost(time: Estimate) -> Estimate:
+    """A load that waits for its answers: what takes 1 + x times as long comes 1 / (1 + x) times as often."""
+
+    def turned(value: float | None) -> float | None:
+        return None if value is None else 1 - 1 / (1 + value)
+
+    return Estimate(value=turned(time.value), low=turned(time.low), high=turned(time.high))
+
+
+def _loaded(bench: Bench, name: str, before: Row, later: Row) -> Loaded:
+    time = mean_ratio(later.latency_us, before.latency_us)
+
+    def turned(value: float | None) -> float | None:
+        return None if value is None else 1 / (1 + value)
+
+    return Loaded(
+        ordinal=name,
+        alone_rps=before.throughput_rps,
+        together_rps=later.throughput_rps,
+        factor=Estimate(value=turned(time.value), low=turned(time.high), high=turned(time.low)),
+        alone_p99_us=before.latency_us.p99,
+        together_p99_us=later.latency_us.p99,
+    )
+
+
+def _within_slo(bench: Bench, loaded: list[Loaded], alone: dict[str, Run], together: Run) -> list[Loaded]:
+    """The highest rate within the SLO of each ordinal by itself, from service times alone and with all loaded."""
+    slo = bench.asked.slo
+    if slo is None:
+        return loaded
+    found = []
+    for (address, one), entry in zip(alone.items(), loaded, strict=True):
+        rates = []
+        for measured in (one, together):
+            row = ordinal_row(measured, address)
+            pool = next(r for r in measured.file.rows if (r.host, r.accelerator) == (row.host, row.accelerator))
+            hardware = HardwareCombination(pool.host, pool.accelerator, pool.count, pool.hosts)
+            try:
+                profile = Profile.from_runs([measured], hardware, row.model)
+                rates.append(highest_rate(Pool((profile,)), slo, requests=30_000).passing_rps)
+            except ValueError as error:
+                bench.say(f"no rate within {slo}: {error}")
+                return loaded
+        found.append(entry.model_copy(update={"at_slo_alone_rps": rates[0], "at_slo_together_rps": rates[1]}))
+    return found
+
+
+def _answered(runs: list[Run]) -> Check:
+    failed = sum(sum(row.errors.values()) + row.unsent for run in runs for row in run.file.rows)
+    return Check(name="failed requests", value=failed, threshold="0", status="WARN" if failed else "PASS")
+
+
+def _tables(found: Interference, names: list[str]) -> list[Table]:
+    by_pair = {(one.ordinal, one.neighbour): one for one in found.neighbours}
+
+    def matrix(title: str, of: str) -> Table:
+        rows = [
+            [victim, *("" if victim == other else share(getattr(by_pair[victim, other], of)) for other in names)]
+            for victim in names
+        ]
+        return Table(title=title, columns=["beside", *names], rows=rows)
+
+    at_slo = any(one.at_slo_alone_rps is not None for one in found.ordinals)
+    rows = [
+        [
+            one.ordinal,
+            f"{one.alone_rps:.4g}",
+            f"{one.together_rps:.4g}",
+            share(Estimate(value=(one.factor.value or 1) - 1)),
+            ms(one.alone_p99_us),
+            ms(one.together_p99_us),
+            *([f"{one.at_slo_alone_rps or 0:.4g}", f"{one.at_slo_together_rps or 0:.4g}"] if at_slo else []),
+        ]
+        for one in found.ordinals
+    ]
+    columns = ["ordinal", "alone /s", "all loaded /s", "difference", "P99 alone, ms", "P99 all loaded, ms"]
+    return [
+        Table(
+            title="Alone and with all loaded",
+            columns=columns + (["within SLO alone /s", "within SLO all loaded /s"] if at_slo else []),
+            rows=rows,
+            note="Rates within the SLO are simulated from the measured service times." if at_slo else "",
+        ),
+        matrix("What a neighbour adds to the time between answers (95 % interval)", "time"),
+        matrix("What a neighbour adds to P99 (95 % interval)", "p99"),
+        matrix("What a neighbour takes of the throughput (95 % interval)", "rate"),
+    ]

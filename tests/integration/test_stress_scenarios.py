@@ -1,0 +1,70 @@
+"""`python -m capacity stress` with real workers and Locust: it finds what was put there, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from capacity.stress.findings import Stress
+
+
+def stress(folder: Path, *arguments: str) -> Stress:
+    done = subprocess.run(
+        [sys.executable, "-m", "capacity", "stress", *arguments, "--out", "out"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        timeout=150,
+        check=False,
+    )
+    assert (folder / "out" / "stress.json").is_file(), done.stdout + done.stderr
+    found = Stress.load(folder / "out" / "stress.json")
+    # A busy machine may find a run not valid, and the exit code says so.
+    assert done.returncode == (0 if found.passed else 1), done.stdout + done.stderr
+    assert found.simulated
+    assert "simulated" in (folder / "out" / "stress.html").read_text()
+    assert all((folder / "out" / run / "report.html").is_file() for run in found.runs)
+    return found
+
+
+def left_in(folder: Path) -> list[str]:
+    """Workers and generators whose working directory is the test's."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        if process.info["cwd"] == str(folder) and process.pid != os.getpid():
+            found.append(" ".join(process.info["cmdline"] or []))
+    return found
+
+
+def test_what_neighbours_cost_each_other_is_found(tmp_path: Path) -> None:
+    # So much that a busy machine cannot hide it: what sim:1 does to sim:0 takes three times its own time.
+    (tmp_path / "coupling.json").write_text(json.dumps({"sim:0": {"sim:1": 3.0}}))
+    sims = ("--accelerators", "sim:0,sim:1", "--sim", "fixed:10ms", "--sim-coupling", "coupling.json")
+    found = stress(tmp_path, "interference", *sims, "--for", "1s").interference
+
+    assert found is not None
+    cost = {(one.ordinal, one.neighbour): one.time.value or 0.0 for one in found.neighbours}
+    assert set(cost) == {("sim:0", "sim:1"), ("sim:1", "sim:0")}
+    assert cost["sim:0", "sim:1"] > 1.0
+    assert cost["sim:0", "sim:1"] > 3 * cost["sim:1", "sim:0"]
+    assert [one.ordinal for one in found.ordinals] == ["sim:0", "sim:1"]
+    assert left_in(tmp_path) == []
+
+
+def test_a_hung_worker_is_noticed_and_every_request_accounted_for(tmp_path: Path) -> None:
+    sims = ("--accelerators", "sim:0,sim:1,sim:2", "--sim", "fixed:10ms")
+    found = stress(tmp_path, "loss", *sims, "--how", "hang", "--hurt", "sim:1", "--for", "5s")
+
+    statuses = {check.name: check.status for check in found.checks}
+    assert statuses["every request accounted for"] == "PASS"
+    assert found.figures["detected_s"] is not None
+    assert found.figures["recovered_s"] is not None
+    assert found.figures["detected_s"] < found.figures["recovered_s"]
+    assert any("sim:1" in cell for table in found.tables for row in table.rows for cell in row)
+    assert left_in(tmp_path) == []
