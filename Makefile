@@ -52,7 +52,7 @@ article: setup
 # --- an example: both models, one core per ordinal and two, traced and scripted, fp32 and bf16, on this machine --------
 # GPT is not scripted: transformers' code of it is no TorchScript. docs/example is this, run once with EXAMPLE=docs/example
 EXAMPLE := runs/example
-EXAMPLE_SECONDS := 12s
+EXAMPLE_SECONDS := 20s
 
 example: example-gpt example-resnet18 example-report
 
