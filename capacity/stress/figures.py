@@ -159,12 +159,12 @@ def memory_panel(samples: dict[str, list[Sample]], begin: float) -> Drawn:
 
 
 def course_panels(run: Run) -> list[Drawn]:
-    """P99 and answers a second over the run, all ordinals together."""
+    """P90 and answers a second over the run, all ordinals together."""
     if run.course is None:
         return []
     members = [series for row in run.file.rows for series in run.members(row)]
     lines = run.course.lines(members)
-    p99 = [(s, us / 1000) for s, us in zip(lines.seconds.tolist(), lines.percentiles_us[99.0].tolist(), strict=True)]
+    p90 = [(s, us / 1000) for s, us in zip(lines.seconds.tolist(), lines.percentiles_us[90.0].tolist(), strict=True)]
     p50 = [(s, us / 1000) for s, us in zip(lines.seconds.tolist(), lines.percentiles_us[50.0].tolist(), strict=True)]
     answered = list(zip(lines.seconds.tolist(), lines.answered.tolist(), strict=True))
     failed = list(zip(lines.seconds.tolist(), lines.failed.tolist(), strict=True))
@@ -173,7 +173,7 @@ def course_panels(run: Run) -> list[Drawn]:
         return [(s, value) for s, value in points if math.isfinite(value)]
 
     panels = [
-        Drawn(heading="Latency, ms: P99 and P50", curves={"P99": known(p99), "P50": known(p50)}),
+        Drawn(heading="Latency, ms: P90 and P50", curves={"P90": known(p90), "P50": known(p50)}),
         Drawn(heading="Answered a second", curves={"answered": known(answered)}),
     ]
     if any(value for _, value in failed):
