@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from capacity import hlog
-from capacity.confidence import Check, interval_us, samples_needed
+from capacity.confidence import CONFIDENCE, Check, interval_us, samples_needed
 from capacity.document import Measure, Row
 from capacity.histogram import Histogram
 from capacity.run import HLOG_NAME, Run
+from capacity.stationarity import autocorrelation_time
 from capacity.stress.bench import Sample
 from capacity.stress.findings import Drawn, Estimate
 from capacity.tally import LATENCY_ERROR
@@ -21,6 +24,8 @@ from capacity.tally import LATENCY_ERROR
 GROWTH_SHARE, GROWTH_BYTES = 0.05, 8 * 2**20
 #: gRPC and gevent open and close a few of these as they go.
 GROWTH_DESCRIPTORS, GROWTH_THREADS = 8, 4
+#: Stretches of time that an interval needs.
+_FEWEST_BLOCKS = 8
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,32 @@ def mean_ratio(later: Measure, before: Measure) -> Estimate:
     halves = [(e[1] - e[0]) / 2 / mean for e, mean in zip(ends, (later.mean, before.mean), strict=True) if e]
     half = math.hypot(*halves)
     return Estimate(value=math.expm1(value), low=math.expm1(value - half), high=math.expm1(value + half))
+
+
+def time_ratio(later: Run, before: Run, address: str) -> Estimate:
+    """How much longer one ordinal of a closed loop takes, as a share: from its mean latencies, and where those depend
+    on one another too much for an interval, from what it answered in each stretch of time."""
+    found = mean_ratio(ordinal_row(later, address).latency_us, ordinal_row(before, address).latency_us)
+    logs = [_log_times(run, address) for run in (later, before)]
+    if found.low is not None or min(one.size for one in logs) < _FEWEST_BLOCKS:
+        return found
+    value = float(logs[0].mean() - logs[1].mean())
+    counts = [max(one.size / autocorrelation_time(one), 2.0) for one in logs]
+    error = math.sqrt(sum(float(one.var(ddof=1)) / n for one, n in zip(logs, counts, strict=True)))
+    half = float(stdtrit(min(counts) - 1, (1 + CONFIDENCE) / 2)) * error
+    return Estimate(value=math.expm1(value), low=math.expm1(value - half), high=math.expm1(value + half))
+
+
+def _log_times(run: Run, address: str) -> NDArray[np.float64]:
+    """Logarithm of the time between one ordinal's answers in each stretch of the run, shape (stretches,)."""
+    row, course = ordinal_row(run, address), run.course
+    members = run.members(row)
+    if course is None or not members:
+        return np.empty(0)
+    counts = sum((course.total(series, "latency") for series in members), np.zeros(course.number))
+    whole = (counts > 0) & (course.covered_s > 0)
+    times: NDArray[np.float64] = np.log(course.covered_s[whole] / counts[whole])
+    return times
 
 
 def p99_ratio(later: Measure, before: Measure) -> Estimate:

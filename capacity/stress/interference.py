@@ -6,13 +6,12 @@ from itertools import combinations
 from typing import Any
 
 from capacity.confidence import Check
-from capacity.document import Row
 from capacity.hardware import HardwareCombination
 from capacity.profile import Profile
 from capacity.run import Run
 from capacity.simulate import Pool, highest_rate
 from capacity.stress.bench import Bench
-from capacity.stress.figures import mean_ratio, ms, ordinal_row, p99_ratio, share, valid
+from capacity.stress.figures import ms, ordinal_row, p99_ratio, share, time_ratio, valid
 from capacity.stress.findings import Estimate, Interference, Loaded, Neighbour, Table
 
 #: Of each run.
@@ -35,7 +34,7 @@ def run(bench: Bench) -> dict[str, Any]:
             pair = bench.saturated(_named("pair", names[first], names[second]), [first, second], seconds)
         for victim, other in ((first, second), (second, first)):
             before, later = ordinal_row(alone[victim], victim), ordinal_row(pair, victim)
-            time = mean_ratio(later.latency_us, before.latency_us)
+            time = time_ratio(pair, alone[victim], victim)
             neighbours.append(
                 Neighbour(
                     ordinal=names[victim],
@@ -45,7 +44,7 @@ def run(bench: Bench) -> dict[str, Any]:
                     rate=_lost(time),
                 )
             )
-    loaded = [_loaded(bench, names[a], ordinal_row(alone[a], a), ordinal_row(together, a)) for a in bench.addresses]
+    loaded = [_loaded(names[a], a, alone[a], together) for a in bench.addresses]
     loaded = _within_slo(bench, loaded, alone, together)
     apart, loaded_rps = sum(one.alone_rps for one in loaded), sum(one.together_rps for one in loaded)
     found = Interference(ordinals=loaded, neighbours=neighbours, factor=loaded_rps / apart if apart else 0.0)
@@ -83,8 +82,9 @@ def _lost(time: Estimate) -> Estimate:
     return Estimate(value=turned(time.value), low=turned(time.low), high=turned(time.high))
 
 
-def _loaded(bench: Bench, name: str, before: Row, later: Row) -> Loaded:
-    time = mean_ratio(later.latency_us, before.latency_us)
+def _loaded(name: str, address: str, alone: Run, together: Run) -> Loaded:
+    time = time_ratio(together, alone, address)
+    before, later = ordinal_row(alone, address), ordinal_row(together, address)
 
     def turned(value: float | None) -> float | None:
         return None if value is None else 1 / (1 + value)
@@ -121,6 +121,12 @@ def _within_slo(bench: Bench, loaded: list[Loaded], alone: dict[str, Run], toget
     return found
 
 
+def _less(factor: Estimate) -> Estimate:
+    """A factor as a share more or less than 1."""
+    ends = [None if end is None else end - 1 for end in (factor.value, factor.low, factor.high)]
+    return Estimate(value=ends[0], low=ends[1], high=ends[2])
+
+
 def _answered(runs: list[Run]) -> Check:
     failed = sum(sum(row.errors.values()) + row.unsent for run in runs for row in run.file.rows)
     return Check(name="failed requests", value=failed, threshold="0", status="WARN" if failed else "PASS")
@@ -142,7 +148,7 @@ def _tables(found: Interference, names: list[str]) -> list[Table]:
             one.ordinal,
             f"{one.alone_rps:.4g}",
             f"{one.together_rps:.4g}",
-            share(Estimate(value=(one.factor.value or 1) - 1)),
+            share(_less(one.factor)),
             ms(one.alone_p99_us),
             ms(one.together_p99_us),
             *([f"{one.at_slo_alone_rps or 0:.4g}", f"{one.at_slo_together_rps or 0:.4g}"] if at_slo else []),
