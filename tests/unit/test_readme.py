@@ -1,4 +1,4 @@
-"""Every command in the README exists, with every option that it is shown with."""
+"""Every command in the README and the pages under docs/ exists, with every option that it is shown with."""
 
 from __future__ import annotations
 
@@ -15,18 +15,25 @@ import pytest
 from capacity.hardware import Catalogue
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+#: Programs of others, which a page on containers has to name.
+FOREIGN = ("openssl", "kubectl")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, page: Path = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
 def commands() -> list[str]:
-    """Lines of console blocks, and inline code that begins like a command."""
-    lines = [line for block in blocks("console") for line in block.splitlines()]
-    inline = re.findall(r"`((?:make|python -m|locust -f)[^`]*)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
-    return [line.strip() for line in [*lines, *inline] if line.strip() and not line.startswith("#")]
+    """Lines of console blocks, and inline code that begins like a command, of all pages."""
+    found = []
+    for page in PAGES:
+        prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        found += [line for block in blocks("console", page) for line in block.splitlines()]
+        found += [" ".join(one.split()) for one in re.findall(r"`((?:make|python -m|locust -f)[^`]*)`", prose)]
+    ours = [line.strip() for line in found if line.strip() and not line.startswith(("#", *FOREIGN))]
+    return list(dict.fromkeys(ours))
 
 
 @cache
@@ -47,7 +54,7 @@ def options(words: list[str]) -> list[str]:
 
 
 def test_the_readme_opens_with_one_sentence_and_the_two_commands() -> None:
-    title, sentence, _, *_ = [part for part in README.split("\n\n") if part]
+    title, sentence, _, *_ = [part for part in README.read_text(encoding="utf-8").split("\n\n") if part]
 
     assert title == "# inferload"
     assert re.fullmatch(r"[^.]+\.", sentence.replace("\n", " "))
@@ -69,7 +76,7 @@ def test_a_command_of_the_readme_exists_with_its_options(command: str) -> None:
         if words[2:4] == ["loadgen", "convert-azure"]:
             assert " ".join(words) in help_of("loadgen").replace("\n", " ")
             return
-        text = help_of(*(words[2:3] if words[2].startswith("loadgen") else words[2:4]))
+        text = help_of(*(words[2:3] if words[2].startswith("loadgen") else words[2:5] if words[3:4] == ["stress"] else words[2:4]))
         for option in options(words[4 : words.index("--") if "--" in words else None]):
             assert option in text.split() or f"{option}," in text
     else:
@@ -87,6 +94,13 @@ def test_the_catalogue_of_the_readme_is_one() -> None:
 
 
 def test_the_console_blocks_hold_only_commands_that_are_checked() -> None:
-    for block in blocks("console"):
-        for line in block.splitlines():
-            assert line.split()[0] in ("make", "python", "locust"), line
+    for page in PAGES:
+        for block in blocks("console", page):
+            for line in block.splitlines():
+                assert line.split()[0] in ("make", "python", "locust", *FOREIGN), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
