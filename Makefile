@@ -81,8 +81,9 @@ define example_run
 
 endef
 
+# Files two at a time: most tests wait for real processes, and a file's own tests stay in their order.
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(PY) -m ruff check .
