@@ -272,9 +272,11 @@ def _judge_share(
 ) -> Verdict:
     within = answered - latency.count_above_us(bound_ns / 1000)
     needed = math.ceil(max(samples_needed(p), _FEWEST_OF_DEPENDENT if remembers(total, dependence) else 0) * dependence)
+    status = _share_status(within, total, p, dependence) if total else "UNRESOLVED"
     if total < needed:
+        if status == "FAIL":
+            return Verdict("FAIL", (f"{name} > {bound_text}: {within} of {total} requests within it",))
         return Verdict("UNRESOLVED", (f"{name}: not enough samples ({total} < {needed})",), needed - total)
-    status = _share_status(within, total, p, dependence)
     seen = latency.percentile_us(p, total - answered)
     measured = "beyond all answered requests" if seen is None else f"{seen / 1000:.4g} ms"
     if status == "PASS":
@@ -315,12 +317,16 @@ def _judge_errors(rate: float, lost: int, total: int) -> Verdict:
 
 
 def _share_status(within: float, total: float, p: float, dependence: float) -> Literal["PASS", "FAIL", "UNRESOLVED"]:
-    """Is the share of samples within a bound surely at least p %? The same ranks as `interval_ranks`, as counts."""
+    """Is the share of samples within a bound surely at least p %? The same ranks as `interval_ranks`, as counts.
+
+    Samples too few for an interval, which has two ends, may still have the lower one: seven slow requests miss a P90.
+    """
     worth = independent(total, dependence)
+    size = math.floor(worth)
+    seen = within * size / total
     ranks = interval_ranks(p, worth)
     if ranks is None:
-        return "UNRESOLVED"
-    seen = within * math.floor(worth) / total
+        return "FAIL" if seen < _lowest(size, p / 100, (1 - CONFIDENCE) / 2) else "UNRESOLVED"
     if seen >= ranks[1]:
         return "PASS"
     return "FAIL" if seen < ranks[0] else "UNRESOLVED"

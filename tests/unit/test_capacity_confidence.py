@@ -100,6 +100,18 @@ def test_what_the_sample_cannot_tell_is_unresolved_and_the_advice_resolves_it() 
     assert (edge.status, edge.more_samples) == ("UNRESOLVED", None)
 
 
+def test_a_miss_is_told_by_samples_too_few_for_an_interval() -> None:
+    slo = Slo.parse("p90=100ms")
+    slow = judge(slo, of([1_700_000_000] * 7), 0)
+    assert (slow.status, slow.reasons) == ("FAIL", ("P90 > 100ms: 0 of 7 requests within it",))
+    assert judge(slo, of([1_700_000_000]), 0).status == "UNRESOLVED"
+    assert judge(slo, of([]), 0).status == "UNRESOLVED"
+    # A service that just meets its objective is called a miss in at most one sample of forty.
+    for size in range(1, 29):
+        called = [within for within in range(size + 1) if judge(slo, of([1] * within), size - within).status == "FAIL"]
+        assert binom.pmf(called, size, 0.9).sum() <= 0.025
+
+
 def test_a_bound_on_errors_needs_enough_requests_to_claim() -> None:
     slo = Slo.parse("errors=0.1%")
     verdict = judge(slo, of([1_000_000] * 1000), 0)

@@ -76,7 +76,9 @@ def test_a_command_of_the_readme_exists_with_its_options(command: str) -> None:
         if words[2:4] == ["loadgen", "convert-azure"]:
             assert " ".join(words) in help_of("loadgen").replace("\n", " ")
             return
-        text = help_of(*(words[2:3] if words[2].startswith("loadgen") else words[2:5] if words[3:4] == ["stress"] else words[2:4]))
+        text = help_of(
+            *(words[2:3] if words[2].startswith("loadgen") else words[2:5] if words[3:4] == ["stress"] else words[2:4])
+        )
         for option in options(words[4 : words.index("--") if "--" in words else None]):
             assert option in text.split() or f"{option}," in text
     else:
