@@ -15,7 +15,7 @@ from capacity.export import FORMATS, name_of, text, write_parquet
 from capacity.gather import gather, local_logs
 from capacity.hardware import Catalogue
 from capacity.merge import merge
-from capacity.plan_command import plan
+from capacity.planning.command import plan
 from capacity.report import write_report
 from capacity.run import Run
 from capacity.slo import Slo

@@ -11,9 +11,9 @@ import pytest
 from conftest import ENVIRONMENT
 from tools.measured import Measured, measured_run
 
-from capacity.plan import PlanFile
+from capacity.planning.plan import PlanFile
+from capacity.planning.verify import Room, scaled
 from capacity.run import Run
-from capacity.verify import Room, scaled
 
 
 def plan(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from capacity.demand import Demand
+from capacity.planning.demand import Demand
 
 
 def write(folder: Path, text: str) -> Path:

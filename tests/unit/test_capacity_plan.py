@@ -13,10 +13,10 @@ from tools.measured import Measured, measured_run
 
 from capacity.__main__ import main
 from capacity.hardware import Catalogue
-from capacity.offers import gather
-from capacity.plan import PlanFile
-from capacity.planning import Planner, Task
-from capacity.pools import Pools, Service
+from capacity.planning.offers import gather
+from capacity.planning.plan import PlanFile
+from capacity.planning.planner import Planner, Task
+from capacity.planning.pools import Pools, Service
 from capacity.run import Run
 from capacity.slo import Slo
 

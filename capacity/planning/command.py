@@ -12,18 +12,18 @@ from typing import Annotated, cast, get_args
 import typer
 from rich.console import Console
 
-from capacity.demand import Demand
 from capacity.hardware import MARKETS, Catalogue
-from capacity.offers import Offer, Offers, gather, parse_limits
-from capacity.plan import PlanFile
-from capacity.plan_text import print_plan, write_plan
-from capacity.planning import Planner, Task, no_words
-from capacity.pools import Service
+from capacity.planning.demand import Demand
+from capacity.planning.offers import Offer, Offers, gather, parse_limits
+from capacity.planning.plan import PlanFile
+from capacity.planning.planner import Planner, Task, no_words
+from capacity.planning.pools import Service
+from capacity.planning.text import print_plan, write_plan
+from capacity.planning.verify import verify as run_fleet
 from capacity.run import Run
 from capacity.simulate import Batching, Router
 from capacity.slo import Slo, parse_duration_ns
 from capacity.terminal import wide_console
-from capacity.verify import verify as run_fleet
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 

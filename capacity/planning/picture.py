@@ -8,7 +8,7 @@ from pathlib import Path
 
 from capacity.canvas import DASHES, Picture, Scale, short, text_at
 from capacity.cost import hourly
-from capacity.plan import CostCurve, FleetPlan, PlanFile, Schedule
+from capacity.planning.plan import CostCurve, FleetPlan, PlanFile, Schedule
 from capacity.slo import Slo
 
 # The light half of canvas.STYLE: matplotlib reads no CSS.

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from capacity.canvas import Picture, stacked
 from capacity.cost import hourly, money
-from capacity.plan import Alternative, FleetPlan, Percentiles, PlanFile, Schedule, Verification
-from capacity.plan_picture import cost_against_rate, day, write_png
+from capacity.planning.picture import cost_against_rate, day, write_png
+from capacity.planning.plan import Alternative, FleetPlan, Percentiles, PlanFile, Schedule, Verification
 from capacity.slo import Slo
 from capacity.terminal import loose
 from capacity.view import ms

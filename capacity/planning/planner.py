@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from capacity.cost import hourly
-from capacity.demand import Demand
 from capacity.fleet import Counts, Found, Search, Stock, Verdict
-from capacity.offers import Offer, Offers, slower
-from capacity.plan import (
+from capacity.planning.demand import Demand
+from capacity.planning.offers import Offer, Offers, slower
+from capacity.planning.plan import (
     Alternative,
     CostCurve,
     FleetPlan,
@@ -22,7 +22,7 @@ from capacity.plan import (
     Sensitivity,
     SlotPlan,
 )
-from capacity.pools import Pools, Service
+from capacity.planning.pools import Pools, Service
 from capacity.solver import least_cost
 
 WORSE = 1.2

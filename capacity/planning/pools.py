@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 
 from capacity.confidence import samples_needed
 from capacity.fleet import Counts, Verdict
-from capacity.offers import Offer
+from capacity.planning.offers import Offer
 from capacity.profile import Profile
 from capacity.simulate import Batching, Outcome, Pool, Router, arrivals, highest_rate, simulate
 from capacity.slo import Slo

@@ -5,7 +5,6 @@ measured where they are not. Everything that it starts ends with it.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import math
 import os
@@ -14,26 +13,25 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from capacity import launch
 from capacity.confidence import judge, samples_needed
 from capacity.fleet import Counts, Verdict
 from capacity.histogram import Histogram
 from capacity.hlog import LogWriter
-from capacity.offers import Offer
-from capacity.plan import Compared, PlanRow, Verification
-from capacity.planning import Planner
-from capacity.pools import Service
+from capacity.planning.offers import Offer
+from capacity.planning.plan import Compared, PlanRow, Verification
+from capacity.planning.planner import Planner
+from capacity.planning.pools import Service
 from capacity.run import Run
 from capacity.slo import format_duration
 
 WARMUP_S = 3.0
 # What a core runs beside the generator without the figures being about the core.
 _WORKERS_PER_CORE, _RPS_PER_CORE = 8, 200.0
-_READY_S, _ENDING_S, _GRACE_S = 120.0, 20.0, 60.0
 _TAG = "compute"
 # Halvings between a rate that holds and one that may not.
 _HALVINGS = 8
@@ -98,8 +96,6 @@ def verify(
     `model_file` is what real workers serve, where it is the file that was measured. ValueError in one sentence where
     nothing can be run; processes are ended whatever happens.
     """
-    loadgen = _package("loadgen")
-    _package("worker")
     room = room or Room.here()
     planned = planner.counts_of(rows)
     counts, _share = scaled(planned, [offer.ordinals for offer in offers], rate, room)
@@ -113,8 +109,8 @@ def verify(
             if count
             for part in _parts(offer, count * offer.ordinals, Path(folder), number, model_file, service)
         ]
-        targets = [address for part in parts for address in running.enter_context(_fleet(part))]
-        run = _load(loadgen, targets, rate, service, seconds, out / "verify")
+        workers = [one for part in parts for one in running.enter_context(launch.fleet(part.command, Path(folder)))]
+        run = _load([worker.address for worker in workers], rate, service, seconds, out / "verify")
     return _verified(run, parts, whole, rate, planned, counts, predicted, seconds, planner, service)
 
 
@@ -138,14 +134,6 @@ def _rate_for(planner: Planner, counts: Counts, planned: Counts, rate: float, ro
     if low == 0.0:
         raise ValueError("this plan cannot be verified here: the share of it that fits holds the SLO at no rate")
     return low, best
-
-
-def _package(name: str) -> Path:
-    """The folder of a package beside this one, found and not imported."""
-    found = importlib.util.find_spec(name)
-    if found is None or not found.submodule_search_locations:
-        raise ValueError(f"--verify needs the package {name} beside capacity")
-    return Path(found.submodule_search_locations[0])
 
 
 def _parts(
@@ -222,7 +210,7 @@ def _ordinals_here(offer: Offer, model_file: Path | None) -> list[str]:
         [sys.executable, "-m", "worker", "accelerators", "--json", *slices],
         capture_output=True,
         text=True,
-        timeout=_READY_S,
+        timeout=launch.READY_S,
         check=False,
     )
     if done.returncode:
@@ -235,82 +223,16 @@ def _ordinals_here(offer: Offer, model_file: Path | None) -> list[str]:
     ]
 
 
-@contextlib.contextmanager
-def _fleet(part: _Part) -> Iterator[list[str]]:
-    """The addresses of a running fleet; ValueError with its own words where it does not start."""
-    with tempfile.TemporaryFile(mode="w+", encoding="utf-8") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "worker", "fleet", *part.command, "--drain", "1s"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-        # A fleet that hangs before it is ready must not hang this.
-        watchdog = threading.Timer(_READY_S, process.kill)
-        watchdog.start()
-        try:
-            addresses: list[str] = []
-            assert process.stdout is not None
-            for line in process.stdout:
-                words = line.split()
-                if words[:1] == ["ready"]:
-                    addresses.append(words[1])
-                if len(addresses) == part.workers:
-                    break
-            watchdog.cancel()
-            if len(addresses) < part.workers:
-                process.wait(_ENDING_S)
-                errors.seek(0)
-                said = errors.read().strip().splitlines()
-                raise ValueError(f"the fleet for --verify did not start: {said[-1] if said else 'it said nothing'}")
-            yield addresses
-        finally:
-            watchdog.cancel()
-            _end(process)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """SIGTERM, then SIGKILL: the fleet ends its workers, and the kernel those of a fleet that was killed."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_ENDING_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
-
-
-def _load(loadgen: Path, targets: Sequence[str], rate: float, service: Service, seconds: float, run_dir: Path) -> Run:
-    """One run of Locust against these targets; ValueError with its own words where it was refused or did not end."""
+def _load(targets: Sequence[str], rate: float, service: Service, seconds: float, run_dir: Path) -> Run:
+    """One run of Locust against these targets; LaunchFailed with its own words where it left none."""
     shutil.rmtree(run_dir, ignore_errors=True)
     users = len(targets)
     deadline = format_duration(round(service.deadline_us * 1000)) if math.isfinite(service.deadline_us) else "10s"
-    command = [
-        *(sys.executable, "-m", "locust", "-f", str(loadgen), "--headless", "--only-summary", "--loglevel", "ERROR"),
+    arguments = [
         *("-u", str(users), "--user-rate", repr(rate / users), "--arrivals", "poisson", "--router", service.router),
-        *("--warmup", f"{WARMUP_S:g}s", "-t", f"{seconds + WARMUP_S:g}s", "--seed", str(service.seed)),
-        *("--targets", ",".join(targets), "--slo", str(service.slo), "--deadline", deadline),
-        *("--run-dir", str(run_dir)),
+        *("--warmup", f"{WARMUP_S:g}s", "--seed", str(service.seed), "--slo", str(service.slo), "--deadline", deadline),
     ]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        _out, said = process.communicate(timeout=seconds + WARMUP_S + _GRACE_S)
-    except subprocess.TimeoutExpired:
-        raise ValueError("the load of --verify did not end in its time") from None
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
-    # 1 says that the run missed its SLO or is not valid: that is what is to be reported.
-    if process.returncode not in (0, 1) or not (run_dir / "run.json").is_file():
-        lines = said.strip().splitlines()
-        raise ValueError(f"the load of --verify failed: {lines[-1] if lines else 'it said nothing'}")
-    return Run.load(run_dir)
+    return launch.load(targets, run_dir, arguments, seconds + WARMUP_S)
 
 
 def _verified(
