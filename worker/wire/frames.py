@@ -3,6 +3,7 @@
 Written by hand, unlike the stubs beside it: the load's channel is one end, the worker's front the other.
 """
 
+import logging
 import zlib
 from collections.abc import Iterable
 from struct import Struct
@@ -26,6 +27,9 @@ EMPTY_TABLE = b"\x20"  # HPACK: dynamic table size update to 0 (RFC 7541, 6.3)
 HIGH_WATER = 262144  # bytes of large messages handed out at once; more would only wait in memory
 MOST_CONTINUATIONS = 64
 KEPT_BLOCK, KEPT_BLOCKS = 1024, 4096  # header blocks remembered: bytes each, and how many
+
+# At the level of debugging hpack writes down every header, tokens too.
+logging.getLogger("hpack").setLevel(logging.INFO)
 
 ACCEPTED_ENCODINGS = "identity,deflate,gzip"
 WINDOW_BITS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
