@@ -52,20 +52,21 @@ article: setup
 # --- an example: both models, one core per ordinal and two, traced and scripted, fp32 and bf16, on this machine --------
 # GPT is not scripted: transformers' code of it is no TorchScript. docs/example is this, run once with EXAMPLE=docs/example
 EXAMPLE := runs/example
-EXAMPLE_SECONDS := 20s
+EXAMPLE_SECONDS := 40s
+EXAMPLE_PRECISIONS := fp32 bf16
 
 example: example-gpt example-resnet18 example-report
 
 example-gpt: setup .models/gpt.pt
 	@mkdir -p $(EXAMPLE)
 	@printf '[hosts."this machine"]\nprice = %s\nnote = "assumed, not a price of this machine"\n' $(DEMO_PRICE) > $(EXAMPLE)/hardware.toml
-	$(foreach precision,fp32 bf16,$(foreach cores,1 2,$(call example_run,gpt,gpt,trace,$(precision),$(cores))))
+	$(foreach precision,$(EXAMPLE_PRECISIONS),$(foreach cores,1 2,$(call example_run,gpt,gpt,trace,$(precision),$(cores))))
 
 example-resnet18: setup .models/resnet18.pt .models/resnet18-script.pt
 	@mkdir -p $(EXAMPLE)
 	@printf '[hosts."this machine"]\nprice = %s\nnote = "assumed, not a price of this machine"\n' $(DEMO_PRICE) > $(EXAMPLE)/hardware.toml
-	$(foreach precision,fp32 bf16,$(foreach cores,1 2,$(call example_run,resnet18,resnet18,trace,$(precision),$(cores))))
-	$(foreach precision,fp32 bf16,$(foreach cores,1 2,$(call example_run,resnet18,resnet18-script,script,$(precision),$(cores))))
+	$(foreach precision,$(EXAMPLE_PRECISIONS),$(foreach cores,1 2,$(call example_run,resnet18,resnet18,trace,$(precision),$(cores))))
+	$(foreach precision,$(EXAMPLE_PRECISIONS),$(foreach cores,1 2,$(call example_run,resnet18,resnet18-script,script,$(precision),$(cores))))
 
 example-report: setup
 	$(PY) -m capacity report $(EXAMPLE)/*/ --slo $(DEMO_SLO) --catalogue $(EXAMPLE)/hardware.toml --out $(EXAMPLE)

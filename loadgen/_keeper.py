@@ -48,6 +48,9 @@ class Node(ABC):
         self._ticker: gevent.Greenlet | None = None
         self._tick_stop = Event()
         self._tick_stop.set()
+        #: Set while nothing that a keeper has begun is still to be written down.
+        self.over = Event()
+        self.over.set()
         #: Whoever ticks holds it.
         self.turn = RLock()
 
@@ -109,6 +112,23 @@ class Keeper(Node):
         self._until: Resolution | None = None
         self._shape: Shape | None = None
         self.onlooker = Onlooker(shown=environment.web_ui is not None)
+
+    def _start_ticking(self) -> None:
+        self.over.clear()
+        super()._start_ticking()
+
+    def end(self) -> None:
+        if not self.running:
+            return
+        self._stop_ticking()
+        try:
+            self._end()
+        finally:
+            self.over.set()
+
+    @abstractmethod
+    def _end(self) -> None:
+        """Nothing is sent or ticks any more: what the run came to is written down."""
 
     def embedded(self) -> EmbeddedFleet:
         """The fleet of a run without targets, started if it is not there yet."""
@@ -297,10 +317,8 @@ class Alone(Keeper):
         if self.session is not None:
             self.session.drain()
 
-    def end(self) -> None:
-        if self.session is None or not self.running:
-            return
-        self._stop_ticking()
+    def _end(self) -> None:
+        assert self.session is not None
         self._until = None
         session = self.session
         session.close()

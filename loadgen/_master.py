@@ -193,10 +193,7 @@ class Master(Keeper):
         present = {client.id for client in self.runner.clients.all if missed or client.state != "missing"}
         return [c for c in self._clients if c in present and not (c in self._last and self._last[c].snapshot.final)]
 
-    def end(self) -> None:
-        if not self.running:
-            return
-        self._stop_ticking()
+    def _end(self) -> None:
         self._until = None
         self.tick()
         if self._shape is not None:

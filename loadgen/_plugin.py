@@ -20,6 +20,9 @@ from loadgen._options import Options, WrongInput
 from loadgen._session import Session
 from loadgen._target import addresses
 
+#: How long the end of a run may take when another greenlet is at it: longer than any deadline that somebody waits for.
+ENDING_S = 300.0
+
 _node: Node | None = None
 
 
@@ -133,9 +136,14 @@ def _on_test_stop(**_: Any) -> None:
 
 
 def _on_quitting(environment: Any, **_: Any) -> None:
-    # Locust settles its exit code before it stops a run that a signal ended: end it first.
-    if _node is not None and _node.running:
+    if _node is None:
+        return
+    if _node.running:
+        # Locust settles its exit code before it stops a run that a signal ended: end it first.
         environment.runner.stop()
+    # Another greenlet may be at it already, as when the last generator left: then stop() returned at once, and what
+    # Locust does next kills that greenlet.
+    _node.over.wait(ENDING_S)
 
 
 def _on_quit(**_: Any) -> None:

@@ -16,6 +16,28 @@ from capacity.run import Run
 
 OWN = ("latency", "service", "lateness", "latency-error")
 
+#: A locustfile whose run takes its time to be written down, so that something can come in between.
+SLOW_TO_CLOSE = """
+from pathlib import Path
+
+import gevent
+
+from loadgen import InferenceUser, _book
+
+
+class Mine(InferenceUser):
+    pass
+
+
+def slow(*arguments):
+    Path("closing").touch()
+    gevent.sleep(2)
+    return close(*arguments)
+
+
+close, _book.Book.close = _book.Book.close, slow
+"""
+
 #: INFERLOAD_REPETITIONS=20 shows that it was no luck.
 repeated = pytest.mark.parametrize("repetition", range(int(os.environ.get("INFERLOAD_REPETITIONS", "1"))))
 
@@ -137,3 +159,19 @@ def test_the_page_ends_one_run_and_begins_another(cluster: Cluster, repetition: 
     assert {generator["client"] for generator in first["generators"]} == {
         generator["client"] for generator in second["generators"]
     }
+
+
+def test_ctrl_c_while_the_last_generator_is_leaving_loses_nothing(cluster: Cluster) -> None:
+    """Locust ends the run itself then; the interrupt must wait until that is written down."""
+    cluster.locustfile = cluster.folder / "slow.py"
+    cluster.locustfile.write_text(SLOW_TO_CLOSE)
+    cluster.start(generators=1)
+    cluster.under_way()
+    cluster.generators[0].terminate()
+    wait_for((cluster.folder / "closing").exists, 60)
+    assert cluster.master is not None
+    cluster.master.send_signal(signal.SIGINT)
+    cluster.wait()
+
+    assert counted(cluster.document()) == served(*cluster.targets)
+    assert (cluster.folder / "run" / "report.html").exists()

@@ -32,6 +32,7 @@ class Cluster:
     #: Where generators look for the master; at its own port unless something stands between.
     generator_port: int | None = None
     web_port: int = field(default_factory=free_port)
+    locustfile: Path = ROOT / "loadgen"
     master: subprocess.Popen[str] | None = None
     generators: list[subprocess.Popen[str]] = field(default_factory=list)
 
@@ -72,7 +73,7 @@ class Cluster:
     def locust(self, name: str, inside: Sequence[str], *arguments: str) -> subprocess.Popen[str]:
         with (self.folder / f"{name}.log").open("w") as log:
             return subprocess.Popen(
-                [*inside, sys.executable, "-m", "locust", "-f", str(ROOT / "loadgen"), "--only-summary", *arguments],
+                [*inside, sys.executable, "-m", "locust", "-f", str(self.locustfile), "--only-summary", *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 text=True,
