@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -14,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.processes import hear_ctrl_c
+from tools.processes import ENVIRONMENT, hear_ctrl_c
 
 ROOT = Path(__file__).parent.parent
 READY_TIMEOUT_S = 90
-#: Children see no proxy, no colour and no terminal width but this one, so that their output reads the same everywhere.
-ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONUNBUFFERED": "1", "INFERLOAD_TARGETS": ""}
 
 
 @dataclass

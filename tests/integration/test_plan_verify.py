@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ENVIRONMENT
 from tools.measured import Measured, measured_run
+from tools.processes import ENVIRONMENT
 
 from capacity.planning.plan import PlanFile
 from capacity.planning.verify import Room, scaled

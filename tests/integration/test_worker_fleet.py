@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tools.processes import wait_for
 
 Start = Callable[..., "subprocess.Popen[str]"]
 SIM = ("--sim", "fixed:1ms", "--sim-host", "c5.large", "--sim-type", "eia2.medium")
@@ -84,7 +85,7 @@ def test_a_signal_ends_it_and_everything_it_started(fleet: Start, tmp_path: Path
     ready(process)
     children = workers(process)
     assert len(children) == 2
-    assert (tmp_path / "t.json").exists()
+    wait_for((tmp_path / "t.json").exists)  # it comes after the last ready line
     process.send_signal(how)
     assert process.wait(30) == 0
     assert gone(children)

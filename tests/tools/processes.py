@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+
+#: Children see no proxy, no colour and no terminal width but this one, so that their output reads the same everywhere.
+ENVIRONMENT = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONUNBUFFERED": "1", "INFERLOAD_TARGETS": ""}
 
 
 def free_port() -> int:
