@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
 
+from capacity import stored
 from capacity.confidence import Check
 
 SCHEMA = 1
@@ -313,38 +311,13 @@ class RunFile(_Frozen):
 
     def to_json(self) -> str:
         """The file's text; every number in it is finite."""
-        data = self.model_dump(mode="json", by_alias=True)
-        return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return stored.text_of(self)
 
     def save(self, directory: Path) -> Path:
         """Writes run.json in one step: a reader sees the old file or the new one, never half of it."""
-        directory.mkdir(parents=True, exist_ok=True)
-        path, text = directory / JSON_NAME, self.to_json()
-        handle, name = tempfile.mkstemp(dir=directory, prefix=".run-", suffix=".json")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            # mkstemp makes it readable by its owner alone; results are as public as the folder they are in.
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-        return path
+        return stored.write(self, directory / JSON_NAME)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Reads and checks a run.json; ValueError in one sentence naming file and field."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from None
-        found = data.get("schema") if isinstance(data, dict) else None
-        if found != SCHEMA:
-            raise ValueError(f"{path} has schema {found!r}; this version reads {SCHEMA}")
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            where, message = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
-            raise ValueError(f"{path}: {where}: {message}") from None
+        return stored.read(cls, path, SCHEMA)

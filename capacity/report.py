@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from capacity import bars, telemetry
+from capacity import bars, pages, telemetry
 from capacity.canvas import DASHES, STYLE, Picture, stacked
 from capacity.columns import cost_columns, cost_words, latency_columns, notes
 from capacity.cost import hourly, size
@@ -249,13 +247,7 @@ def _conditions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
 
 @cache
 def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("capacity"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages.environment()
     environment.filters["ms"] = ms
     environment.filters["rate"] = rate_words
     environment.filters["hourly"] = lambda row: hourly(row.price_per_hour, row.currency)

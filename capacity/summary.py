@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from capacity.confidence import Check, interval_us, judge, mean_interval_us, samples_needed
+from capacity.confidence import Check, interval_us, mean_interval_us, samples_needed
 from capacity.cost import rate_per_100k, rates_per_100k, sequential_per_100k
 from capacity.document import (
     CapacityCurve,
@@ -27,6 +27,7 @@ from capacity.hardware import Catalogue, HardwareCombination, Unknown
 from capacity.histogram import Histogram
 from capacity.slo import Slo
 from capacity.tally import Series, Tally
+from capacity.verdict import judge
 
 _KIND_OF_CORES = "cpu-"
 # Little's law: more than this many requests in flight on each accelerator, and some of them were waiting.

@@ -127,13 +127,13 @@ class Tally:
         """The tally that `to_wire` sent; ValueError on anything else."""
         try:
             tally = cls(
-                due=_count(wire["due"]),
-                answered=_count(wire["answered"]),
-                unsent=_count(wire["unsent"]),
-                errors={_name(code): _count(count) for code, count in wire["errors"].items()},
-                bytes_in=_count(wire["bytes"][0]),
-                bytes_out=_count(wire["bytes"][1]),
-                retries=_count(wire.get("retries", 0)),
+                due=count_of(wire["due"]),
+                answered=count_of(wire["answered"]),
+                unsent=count_of(wire["unsent"]),
+                errors={_name(code): count_of(count) for code, count in wire["errors"].items()},
+                bytes_in=count_of(wire["bytes"][0]),
+                bytes_out=count_of(wire["bytes"][1]),
+                retries=count_of(wire.get("retries", 0)),
             )
             for name, parts in wire["histograms"].items():
                 if not is_measure(name):
@@ -143,18 +143,19 @@ class Tally:
                     raise ValueError("a histogram's payload is bytes")
                 tally.histograms[name] = Histogram.decode(
                     payload,
-                    count=_count(count),
-                    sum_ns=_count(sum_ns),
-                    min_ns=_count(min_ns),
-                    max_ns=_count(max_ns),
-                    above=_count(above),
+                    count=count_of(count),
+                    sum_ns=count_of(sum_ns),
+                    min_ns=count_of(min_ns),
+                    max_ns=count_of(max_ns),
+                    above=count_of(above),
                 )
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"a tally came malformed: {error}") from None
         return tally
 
 
-def _count(value: object) -> int:
+def count_of(value: object) -> int:
+    """A count that came from outside; ValueError for anything that is none."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{value!r} is not a count")
     return value

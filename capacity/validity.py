@@ -10,11 +10,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from capacity.confidence import Check, Status, early_stopping, judge
+from capacity.confidence import Check, Status, early_stopping
 from capacity.histogram import Histogram
 from capacity.poisson import anderson_darling, likeness
 from capacity.slo import Slo
 from capacity.stationarity import Values, growth, warm_up_cut
+from capacity.verdict import judge
 
 # The generator's own error may be a tenth of what it measures; from its size on, it measures itself.
 _FINE, _TOO_MUCH, _TOO_MUCH_OF_SLO = 0.1, 1.0, 0.5

@@ -6,13 +6,11 @@ from loadgen._h2_send import Sender
 from loadgen._reply import INTERNAL, UNAVAILABLE, Reply
 from worker.wire.frames import (
     ACK,
-    DEFAULT_FRAME,
     ENABLE_PUSH,
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     INITIAL_WINDOW_SIZE,
-    LARGEST_CHUNK,
     LARGEST_WINDOW,
     LAST_STREAM_ID,
     MAX_CONCURRENT_STREAMS,
@@ -23,8 +21,10 @@ from worker.wire.frames import (
     ProtocolError,
     exactly,
     frame,
-    setting,
+    largest_frame,
+    settings_of,
     u32,
+    window_step,
 )
 
 MOST_ACKS = 10000  # answers owed to a peer that does not read them
@@ -41,12 +41,10 @@ class Control(Sender):
         self.pings = 0  # PINGs of ours that wait for their answer
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if flags & ACK:
-            exactly(0, payload)
+        told = settings_of(flags, payload)
+        if told is None:
             return
-        if len(payload) % 6:
-            raise ProtocolError(FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
-        for name, value in setting.iter_unpack(payload):
+        for name, value in told:
             if name == ENABLE_PUSH and value != 0:
                 raise ProtocolError(PROTOCOL_ERROR, "a server that enables push")
             if name == MAX_CONCURRENT_STREAMS:
@@ -60,9 +58,7 @@ class Control(Sender):
                         raise ProtocolError(FLOW_CONTROL_ERROR, "a stream's window is too large")
                 self._initial_window = value
             elif name == MAX_FRAME_SIZE:
-                if not DEFAULT_FRAME <= value < 2**24:
-                    raise ProtocolError(PROTOCOL_ERROR, f"a largest frame of {value}")
-                self._max_frame = min(value, LARGEST_CHUNK)
+                self._max_frame = largest_frame(value)
         self.settled = True
         if not self._fresh:
             self._set_fast_size()
@@ -103,8 +99,7 @@ class Control(Sender):
             self._finish(call, Reply(UNAVAILABLE, words))
 
     def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
-        exactly(4, payload)
-        increment = u32.unpack(payload)[0] & LAST_STREAM_ID
+        increment = window_step(payload)
         if stream_id == 0:
             self._window += increment
             if increment == 0 or self._window > LARGEST_WINDOW:

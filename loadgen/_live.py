@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from capacity import validity
-from capacity.confidence import Check, judge, samples_needed
+from capacity.confidence import Check, samples_needed
 from capacity.cost import sequential_per_100k
 from capacity.hardware import Catalogue, HardwareCombination, Unknown
 from capacity.histogram import Histogram, rank_of
 from capacity.payload import FLOOR_US, LENGTH
 from capacity.slo import Slo
 from capacity.tally import Series, Tally
+from capacity.verdict import judge
 
 #: What "the last seconds" are on the page, in ticks of one second.
 WINDOW = 10

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import gevent
 
-from capacity.confidence import Check, judge
+from capacity.confidence import Check
 from capacity.cost import duration
 from capacity.document import Probe, RunFile, SloRate
 from capacity.hardware import HardwareCombination
@@ -28,6 +28,7 @@ from capacity.search import (
 )
 from capacity.summary import pooled_dependence
 from capacity.tally import Series, Tally
+from capacity.verdict import judge
 from loadgen._book import Book, Outcome
 from loadgen._closing import probe_checks, whole_checks
 from loadgen._options import Options

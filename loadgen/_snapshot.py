@@ -18,7 +18,7 @@ import numpy.typing as npt
 from capacity.histogram import HIGHEST_US, Histogram
 from capacity.hlog import tag_of
 from capacity.payload import FLOOR_US, LENGTH
-from capacity.tally import HISTOGRAMS, LATENCY_ERROR, Series, Tally
+from capacity.tally import HISTOGRAMS, LATENCY_ERROR, Series, Tally, count_of
 from loadgen._vitals import Vitals
 
 #: A snapshot may unpack to this much, and so much more for each series of the run.
@@ -117,20 +117,20 @@ class Snapshot:
             wire = msgpack.unpackb(_inflated(packed, BASE_BYTES + SERIES_BYTES * len(known)), raw=False)
             return cls(
                 run=_text(wire["run"]),
-                sequence=_count(wire["sequence"]),
+                sequence=count_of(wire["sequence"]),
                 final=bool(wire["final"]),
                 host=_text(wire["host"]),
                 measured_s=_number(wire["measured_s"]),
                 totals={known[tag]: _counted(tally) for tag, tally in wire["total"].items()},
                 warmups={known[tag]: _counted(tally) for tag, tally in wire["warmup"].items()},
-                first_ns={known[tag]: _count(ns) for tag, ns in wire["first"].items()},
+                first_ns={known[tag]: count_of(ns) for tag, ns in wire["first"].items()},
                 dependence={known[tag]: _number(samples) for tag, samples in wire["dependence"].items()},
-                in_flight={known[tag]: _count(number) for tag, number in wire["in_flight"].items()},
+                in_flight={known[tag]: count_of(number) for tag, number in wire["in_flight"].items()},
                 readings=_readings(wire["readings"]),
                 offset_us=None if wire["offset_us"] is None else _finite(wire["offset_us"]),
                 round_trip_us=None if wire["round_trip_us"] is None else _number(wire["round_trip_us"]),
-                probe=_count(wire["probe"]),
-                sources=[_count(number) for number in wire["sources"]],
+                probe=count_of(wire["probe"]),
+                sources=[count_of(number) for number in wire["sources"]],
                 vitals=None if wire["vitals"] is None else Vitals.from_wire(wire["vitals"]),
             )
         except (KeyError, IndexError, TypeError, AttributeError, OverflowError, zlib.error, ValueError) as error:
@@ -218,8 +218,8 @@ def _narrowed(values: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
 
 
 def _counted(wire: Mapping[str, Any]) -> Counted:
-    due, answered, unsent, bytes_in, bytes_out, retries = (_count(value) for value in wire["counts"])
-    errors = {_text(code): _count(count) for code, count in wire["errors"].items()}
+    due, answered, unsent, bytes_in, bytes_out, retries = (count_of(value) for value in wire["counts"])
+    errors = {_text(code): count_of(count) for code, count in wire["errors"].items()}
     histograms = {_name(name): _buckets(*parts) for name, parts in wire["histograms"].items()}
     failed = sum(errors.values())
     for name, wanted in (("latency", answered), (LATENCY_ERROR, failed)):
@@ -246,7 +246,7 @@ def _buckets(
     numbers = np.empty(held.size, np.int64)
     if step_bytes not in (1, 2) or not held.size or len(steps) != step_bytes * (held.size - 1):
         raise ValueError("buckets and their counts differ in number")
-    numbers[0] = _count(first)
+    numbers[0] = count_of(first)
     if held.size > LENGTH or first >= LENGTH:
         raise ValueError("there are more buckets than one can have")
     apart = np.frombuffer(steps, _WIDTHS[step_bytes])
@@ -261,16 +261,16 @@ def _buckets(
     samples = int(np.add.reduce(held))
     if not (_in_bucket(min_ns, int(numbers[0])) and _in_bucket(max_ns, int(numbers[-1])) and min_ns <= max_ns):
         raise ValueError("a histogram's exact minimum and maximum are not in its first and last bucket")
-    if not min_ns * samples <= _count(sum_ns) <= max_ns * samples:
+    if not min_ns * samples <= count_of(sum_ns) <= max_ns * samples:
         raise ValueError("a histogram's exact sum, minimum and maximum contradict each other")
     if not 0 <= above <= (int(held[-1]) if int(numbers[-1]) == _TOP else 0):
         raise ValueError("more samples out of range than the highest bucket holds")
-    return Buckets(numbers, held, _count(sum_ns), _count(min_ns), _count(max_ns), _count(above))
+    return Buckets(numbers, held, count_of(sum_ns), count_of(min_ns), count_of(max_ns), count_of(above))
 
 
 def _in_bucket(ns: int, number: int) -> bool:
     """Whether a duration belongs into this bucket, as Histogram.record_ns rounds it."""
-    us = min((_count(ns) + 500) // 1000, HIGHEST_US)
+    us = min((count_of(ns) + 500) // 1000, HIGHEST_US)
     return bool(FLOOR_US[number] <= us < FLOOR_US[number + 1])
 
 
@@ -290,12 +290,6 @@ def _inflated(packed: bytes, most: int) -> bytes:
     if not inflate.eof:
         raise ValueError("cut short, or larger than one can be")
     return body
-
-
-def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is not a count")
-    return value
 
 
 def _number(value: object) -> float:

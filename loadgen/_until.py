@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from capacity.confidence import judge
 from capacity.hardware import HardwareCombination
 from capacity.slo import Slo
 from capacity.tally import Series, Tally
+from capacity.verdict import judge
 
 #: A verdict looked for again and again is found by chance; so it is looked for rarely, and must be found twice.
 GROWTH = 1.25

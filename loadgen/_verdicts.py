@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capacity.confidence import Check, interval_us, judge
+from capacity.confidence import Check, interval_us
 from capacity.document import Probe
 from capacity.search import Seen, saturated, shares, throughput
 from capacity.slo import Slo
 from capacity.summary import measure, pooled_dependence
 from capacity.tally import Tally
+from capacity.verdict import judge
 from loadgen._book import Outcome
 from loadgen._session import FOLD_EVERY_NS
 

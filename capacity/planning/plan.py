@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from capacity import stored
 
 PLAN_SCHEMA = 1
 PLAN_NAME = "plan.json"
@@ -225,25 +226,9 @@ class PlanFile(_Frozen):
 
     def save(self, directory: Path) -> Path:
         """Writes plan.json into a folder; OSError where that cannot be."""
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / PLAN_NAME
-        data = self.model_dump(mode="json", by_alias=True)
-        path.write_text(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-        return path
+        return stored.write(self, directory / PLAN_NAME)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Reads and checks a plan.json; ValueError in one sentence naming file and field."""
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from None
-        found = data.get("schema") if isinstance(data, dict) else None
-        if found != PLAN_SCHEMA:
-            raise ValueError(f"{path} has schema {found!r}; this version reads {PLAN_SCHEMA}")
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            where, message = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
-            raise ValueError(f"{path}: {where}: {message}") from None
+        return stored.read(cls, path, PLAN_SCHEMA)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from capacity import launch
-from capacity.confidence import judge, samples_needed
+from capacity.confidence import samples_needed
 from capacity.fleet import Counts, Verdict
 from capacity.histogram import Histogram
 from capacity.hlog import LogWriter
@@ -28,6 +28,7 @@ from capacity.planning.planner import Planner
 from capacity.planning.pools import Service
 from capacity.run import Run
 from capacity.slo import format_duration
+from capacity.verdict import judge
 
 WARMUP_S = 3.0
 # What a core runs beside the generator without the figures being about the core.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from capacity import pages
 from capacity.canvas import DASHES, STYLE
 from capacity.stress.findings import Drawn, Stress
 from capacity.timeline import Curve, Panel, over_time
@@ -43,20 +43,17 @@ def show(found: Stress, console: Console) -> None:
 
 def write(found: Stress, directory: Path) -> Path:
     """Writes stress.html, one file that needs no network, with links to the runs beside it."""
-    environment = Environment(
-        loader=PackageLoader("capacity"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     path = directory / PAGE_NAME
-    text = environment.get_template("stress.html").render(
-        found=found,
-        style=STYLE,
-        pictures=_pictures(found),
-        keys=[(number, name) for number, name in enumerate(_names(found.panels))],
-        dashes=DASHES,
+    text = (
+        pages.environment()
+        .get_template("stress.html")
+        .render(
+            found=found,
+            style=STYLE,
+            pictures=_pictures(found),
+            keys=[(number, name) for number, name in enumerate(_names(found.panels))],
+            dashes=DASHES,
+        )
     )
     path.write_text(text, encoding="utf-8")
     return path

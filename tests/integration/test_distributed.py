@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tools.cluster import GENERATORS, SIM, Cluster, counted
+from tools.cluster import GENERATORS, Cluster, counted
 from tools.processes import served, wait_for
 
 from capacity.run import Run
@@ -40,14 +39,6 @@ close, _book.Book.close = _book.Book.close, slow
 
 #: INFERLOAD_REPETITIONS=20 shows that it was no luck.
 repeated = pytest.mark.parametrize("repetition", range(int(os.environ.get("INFERLOAD_REPETITIONS", "1"))))
-
-
-@pytest.fixture
-def cluster(serve: Callable[..., Any], tmp_path: Path) -> Iterator[Cluster]:
-    workers = [serve("--accelerator", f"sim:{ordinal}", *SIM) for ordinal in range(2)]
-    made = Cluster(tmp_path, tuple(worker.address for worker in workers))
-    yield made
-    made.kill()
 
 
 def end_by_run_time(cluster: Cluster) -> None:

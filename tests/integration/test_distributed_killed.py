@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
-import pytest
-from tools.cluster import GENERATORS, SIM, Cluster, counted
+from tools.cluster import GENERATORS, Cluster, counted
 from tools.processes import served, wait_for
 
 from capacity.gather import local_logs
 from capacity.journal import Journal
-
-
-@pytest.fixture
-def cluster(serve: Callable[..., Any], tmp_path: Path) -> Iterator[Cluster]:
-    workers = [serve("--accelerator", f"sim:{ordinal}", *SIM) for ordinal in range(2)]
-    made = Cluster(tmp_path, tuple(worker.address for worker in workers))
-    yield made
-    made.kill()
 
 
 def journals(cluster: Cluster) -> dict[str, Journal]:

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tools.environments import NotAvailable, environment
+from tools.processes import wait_for
 
 START_TIMEOUT_S = 60
 MODEL = "doubling"
@@ -97,15 +97,15 @@ def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLServer]:
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], output: Path) -> None:
-    limit = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < limit and process.poll() is None:
+    def answers() -> bool:
+        assert process.poll() is None, f"MLServer did not become ready:\n{output.read_text()[-3000:]}"
         try:
             with urllib.request.urlopen(url, timeout=5):
-                return
+                return True
         except (urllib.error.URLError, OSError):
-            # Nothing of it can be waited for but its port.
-            time.sleep(0.1)
-    raise AssertionError(f"MLServer did not become ready:\n{output.read_text()[-3000:]}")
+            return False
+
+    wait_for(answers, START_TIMEOUT_S)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from capacity.confidence import judge
 from capacity.document import RunFile
 from capacity.hardware import Catalogue, HardwareCombination
 from capacity.hlog import LogWriter, tag_of
@@ -22,6 +21,7 @@ from capacity.search import Seen, SloSearch, Step, saturated, shares
 from capacity.slo import Slo
 from capacity.summary import build
 from capacity.tally import Series, Tally
+from capacity.verdict import judge
 from loadgen._vitals import Watch
 
 PRICE = 0.36

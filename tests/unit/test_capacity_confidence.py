@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from capacity.confidence import interval_ranks, interval_us, judge, samples_needed
+from capacity.confidence import interval_ranks, interval_us, samples_needed
 from capacity.histogram import Histogram
 from capacity.slo import Slo
+from capacity.verdict import judge
 
 
 def of(values_ns: object) -> Histogram:

@@ -9,7 +9,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from capacity.confidence import judge
 from capacity.histogram import Histogram
 from capacity.search import (
     Seen,
@@ -29,6 +28,7 @@ from capacity.search import (
     throughput,
 )
 from capacity.slo import Slo
+from capacity.verdict import judge
 
 SLO = Slo.parse("p90=30ms")
 SATURATED = 100.0

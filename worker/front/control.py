@@ -7,7 +7,6 @@ from collections.abc import Callable
 from worker.front.sending import Clock, Held, Limits, Sender
 from worker.wire.frames import (
     ACK,
-    DEFAULT_FRAME,
     ENABLE_PUSH,
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
@@ -15,7 +14,6 @@ from worker.wire.frames import (
     GOAWAY,
     HEADER_TABLE_SIZE,
     INITIAL_WINDOW_SIZE,
-    LARGEST_CHUNK,
     LARGEST_WINDOW,
     LAST_STREAM_ID,
     MAX_FRAME_SIZE,
@@ -26,8 +24,10 @@ from worker.wire.frames import (
     ProtocolError,
     exactly,
     frame,
-    setting,
+    largest_frame,
+    settings_of,
     u32,
+    window_step,
 )
 
 # Frames that move no call on, in PERIOD_S, while none is answered. A SETTINGS frame counts for more: it touches
@@ -92,12 +92,10 @@ class Control(Sender):
 
     def on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         self.idle(SETTINGS_WEIGHT)
-        if flags & ACK:
-            exactly(0, payload)
+        told = settings_of(flags, payload)
+        if told is None:
             return
-        if len(payload) % 6:
-            raise ProtocolError(FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
-        for name, value in setting.iter_unpack(payload):
+        for name, value in told:
             if name == HEADER_TABLE_SIZE:
                 self._shrink_table = self._shrink_table or value < DEFAULT_TABLE
             elif name == ENABLE_PUSH:
@@ -110,9 +108,7 @@ class Control(Sender):
                 self._initial_window = value
                 self._refill = True
             elif name == MAX_FRAME_SIZE:
-                if not DEFAULT_FRAME <= value < 2**24:
-                    raise ProtocolError(PROTOCOL_ERROR, f"a largest frame of {value}")
-                self._max_frame = min(value, LARGEST_CHUNK)
+                self._max_frame = largest_frame(value)
         self.settled = True
         self.answer(frame(SETTINGS, ACK, 0))
 
@@ -131,9 +127,8 @@ class Control(Sender):
             raise ProtocolError(FRAME_SIZE_ERROR, "GOAWAY cut short")
 
     def on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
-        exactly(4, payload)
+        increment = window_step(payload)
         self.idle()
-        increment = u32.unpack(payload)[0] & LAST_STREAM_ID
         if stream_id == 0:
             self._window += increment
             if increment == 0 or self._window > LARGEST_WINDOW:

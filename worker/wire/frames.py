@@ -57,6 +57,29 @@ class ProtocolError(Exception):
         self.code = code
 
 
+def settings_of(flags: int, payload: bytes) -> list[tuple[int, int]] | None:
+    """Names and values of a SETTINGS frame; None for one that says that ours were heard. Raises ProtocolError."""
+    if flags & ACK:
+        exactly(0, payload)
+        return None
+    if len(payload) % 6:
+        raise ProtocolError(FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
+    return list(setting.iter_unpack(payload))
+
+
+def largest_frame(value: int) -> int:
+    """The largest frame that we send to a peer that takes such ones. Raises ProtocolError."""
+    if not DEFAULT_FRAME <= value < 2**24:
+        raise ProtocolError(PROTOCOL_ERROR, f"a largest frame of {value}")
+    return min(value, LARGEST_CHUNK)
+
+
+def window_step(payload: bytes) -> int:
+    """By how much a WINDOW_UPDATE moves its window. Raises ProtocolError where it is cut short."""
+    exactly(4, payload)
+    return int(u32.unpack(payload)[0]) & LAST_STREAM_ID
+
+
 def exactly(size: int, payload: bytes) -> None:
     if len(payload) != size:
         raise ProtocolError(FRAME_SIZE_ERROR, f"a frame of {len(payload)} bytes where its type has {size}")
