@@ -25,8 +25,9 @@ from tools.measured import Measured, measured_run  # noqa: E402
 from capacity.fleet import Counts  # noqa: E402
 from capacity.hardware import Catalogue  # noqa: E402
 from capacity.planning.demand import Demand  # noqa: E402
+from capacity.planning.ground import Ground, Task  # noqa: E402
 from capacity.planning.offers import Offers, gather  # noqa: E402
-from capacity.planning.planner import Planner, Task  # noqa: E402
+from capacity.planning.planner import Planner  # noqa: E402
 from capacity.planning.pools import Pools, Service  # noqa: E402
 from capacity.planning.verify import verify  # noqa: E402
 from capacity.run import Run  # noqa: E402
@@ -119,8 +120,8 @@ def one(seed: int, overhead_us: float, seconds: float) -> tuple[bool, float, boo
         folder = Path(name)
         offers = offers_of(problem, folder)
         began = time.monotonic()
-        planner = Planner(offers, Task(service))
-        found = planner.plan(problem.rate)
+        ground = Ground(offers, Task(service))
+        found = Planner(ground).plan(problem.rate)
         took = time.monotonic() - began
         if not found.rows or found.cost_per_hour is None:
             print(f"{seed:3d} {problem.slo} {problem.rate:.0f}/s: no fleet, {found.why_not}", flush=True)
@@ -131,7 +132,7 @@ def one(seed: int, overhead_us: float, seconds: float) -> tuple[bool, float, boo
         met: bool | None = None
         ordinals = sum(row.instances * row.ordinals for row in found.rows)
         if seconds and ordinals <= MOST_ORDINALS:
-            check = verify(planner, offers.kept, found.rows, problem.rate, service, folder / "out", seconds)
+            check = verify(ground, found.rows, problem.rate, folder / "out", seconds)
             percentile, bound = problem.slo.bounds[0]
             run = Run.load(Path(check.run_dir))
             latencies = [histogram for row in run.file.rows if (histogram := run.histogram(row, "latency"))]
@@ -171,7 +172,7 @@ def large() -> None:
         demand = folder / "demand.csv"
         demand.write_text("start,rps\n" + "".join(f"{h:02d}:00,{peak * s:.0f}\n" for h, s in enumerate(shape)))
         began, cpu = time.monotonic(), time.process_time()
-        schedule = Planner(offers, Task(Service(problem.slo))).schedule(Demand.load(demand), "demand.csv")
+        schedule = Planner(Ground(offers, Task(Service(problem.slo)))).schedule(Demand.load(demand), "demand.csv")
         took = time.monotonic() - began
         most = max(sum(row.instances for row in slot.rows) for slot in schedule.slots)
         print(

@@ -13,10 +13,12 @@ import typer
 from rich.console import Console
 
 from capacity.hardware import MARKETS, Catalogue
+from capacity.planning.curves import cost_curves
 from capacity.planning.demand import Demand
+from capacity.planning.ground import Ground, Task, no_words
 from capacity.planning.offers import Offer, Offers, gather, parse_limits
 from capacity.planning.plan import PlanFile
-from capacity.planning.planner import Planner, Task, no_words
+from capacity.planning.planner import Planner
 from capacity.planning.pools import Service
 from capacity.planning.text import print_plan, write_plan
 from capacity.planning.verify import verify as run_fleet
@@ -75,8 +77,8 @@ def plan(
     console, progress = wide_console(), Console(stderr=True)
     with progress.status("reading what was measured") as status:
         say: Callable[[str], None] = status.update if progress.is_terminal else no_words
-        task = Task(service, survive, _share(headroom), max_price, say)
-        file = _planned(offers, task, loaded, rates, day, str(demand.name) if demand else "", prices)
+        ground = Ground(offers, Task(service, survive, _share(headroom), max_price, say))
+        file = _planned(ground, loaded, rates, day, str(demand.name) if demand else "", prices)
         file = file.model_copy(update={"markets": list(markets), "limits": list(limit or [])})
         planner_rows = [one for one in file.plans if one.rows]
         if verify:
@@ -85,11 +87,9 @@ def plan(
             say(f"running the fleet for {verify_seconds:g} s")
             largest = planner_rows[-1]
             checked = run_fleet(
-                Planner(offers, task),
-                offers.kept,
+                ground,
                 largest.rows,
                 largest.required_rps,
-                service,
                 folder,
                 verify_seconds,
                 model_file,
@@ -104,15 +104,15 @@ def plan(
 
 
 def _planned(
-    offers: Offers,
-    task: Task,
+    ground: Ground,
     runs: Sequence[Run],
     rates: Sequence[float],
     day: Demand | None,
     day_name: str,
     catalogue: Catalogue,
 ) -> PlanFile:
-    planner = Planner(offers, task)
+    offers, task = ground.offers, ground.task
+    planner = Planner(ground)
     schedule = planner.schedule(day, day_name) if day else None
     plans = [planner.plan(rps) for rps in sorted(rates)]
     asked = [*rates, *([day.peak_rps] if day else [])]
@@ -134,7 +134,7 @@ def _planned(
         seed=task.service.seed,
         plans=plans,
         schedule=schedule,
-        curves=planner.curves(asked, plans),
+        curves=cost_curves(ground, asked, plans),
         notes=_notes(offers),
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from capacity.choice import Candidate, Loser, Step, memory_step
 from capacity.document import Row
+from capacity.fleet import Stock
 from capacity.hardware import MARKETS, Catalogue, HardwareCombination, Unknown
 from capacity.histogram import Histogram
 from capacity.profile import Profile
@@ -38,6 +39,11 @@ class Offer:
     def name(self) -> str:
         """The combination; its market too, where that is not on-demand."""
         return self.instance.name if self.market == MARKETS[0] else f"{self.instance.name} ({self.market})"
+
+    @property
+    def stock(self) -> Stock:
+        """As a search counts it."""
+        return Stock(self.name, self.price, self.limit)
 
     @property
     def ordinals(self) -> int:

@@ -22,9 +22,9 @@ from capacity.confidence import samples_needed
 from capacity.fleet import Counts, Verdict
 from capacity.histogram import Histogram
 from capacity.hlog import LogWriter
+from capacity.planning.ground import Ground
 from capacity.planning.offers import Offer
 from capacity.planning.plan import Compared, PlanRow, Verification
-from capacity.planning.planner import Planner
 from capacity.planning.pools import Service
 from capacity.run import Run
 from capacity.slo import format_duration
@@ -81,11 +81,9 @@ def scaled(counts: Counts, ordinals: Sequence[int], rate: float, room: Room) -> 
 
 
 def verify(
-    planner: Planner,
-    offers: Sequence[Offer],
+    ground: Ground,
     rows: Sequence[PlanRow],
     rate: float,
-    service: Service,
     out: Path,
     seconds: float = 30.0,
     model_file: Path | None = None,
@@ -97,11 +95,11 @@ def verify(
     `model_file` is what real workers serve, where it is the file that was measured. ValueError in one sentence where
     nothing can be run; processes are ended whatever happens.
     """
-    room = room or Room.here()
-    planned = planner.counts_of(rows)
+    room, offers, service = room or Room.here(), ground.all, ground.task.service
+    planned = ground.counts_of(rows)
     counts, _share = scaled(planned, [offer.ordinals for offer in offers], rate, room)
     whole = counts == planned
-    rate, predicted = _rate_for(planner, counts, planned, rate, room)
+    rate, predicted = _rate_for(ground, counts, planned, rate, room)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="inferload-verify-") as folder, contextlib.ExitStack() as running:
         parts = [
@@ -112,12 +110,12 @@ def verify(
         ]
         workers = [one for part in parts for one in running.enter_context(launch.fleet(part.command, Path(folder)))]
         run = _load([worker.address for worker in workers], rate, service, seconds, out / "verify")
-    return _verified(run, parts, whole, rate, planned, counts, predicted, seconds, planner, service)
+    return _verified(run, parts, whole, rate, planned, counts, predicted, seconds, ground, service)
 
 
-def _rate_for(planner: Planner, counts: Counts, planned: Counts, rate: float, room: Room) -> tuple[float, Verdict]:
+def _rate_for(ground: Ground, counts: Counts, planned: Counts, rate: float, room: Room) -> tuple[float, Verdict]:
     """The rate for a fleet and what is predicted at it: the plan's own, or what a smaller fleet holds of it."""
-    pools = planner.pools
+    pools = ground.pools
     if counts == planned:
         return rate, pools.verdict(counts, rate)
     capacity, wanted = (
@@ -245,7 +243,7 @@ def _verified(
     counts: Counts,
     predicted: Verdict,
     seconds: float,
-    planner: Planner,
+    ground: Ground,
     service: Service,
 ) -> Verification:
     latency, due, answered = Histogram(), 0, 0
@@ -267,7 +265,7 @@ def _verified(
     return Verification(
         said=_said(whole, sum(counts), sum(planned), real, simulated, rate, seconds),
         whole=whole,
-        rows=planner.rows_of(counts),
+        rows=ground.rows_of(counts),
         real_workers=real,
         simulated_workers=simulated,
         rps=rate,

@@ -13,9 +13,10 @@ from tools.measured import Measured, measured_run
 
 from capacity.__main__ import main
 from capacity.hardware import Catalogue
+from capacity.planning.ground import Ground, Task
 from capacity.planning.offers import gather
 from capacity.planning.plan import PlanFile
-from capacity.planning.planner import Planner, Task
+from capacity.planning.planner import Planner
 from capacity.planning.pools import Pools, Service
 from capacity.run import Run
 from capacity.slo import Slo
@@ -240,7 +241,7 @@ def test_no_fleet_that_holds_is_ten_percent_cheaper(tmp_path: Path, seed: int, r
     service = Service(Slo.parse(f"p90={draw.uniform(2, 4) * max(means):.2f}ms"), router)
     rate = float(draw.uniform(150, 350))
 
-    found = Planner(offers, Task(service)).plan(rate)
+    found = Planner(Ground(offers, Task(service))).plan(rate)
 
     assert found.cost_per_hour is not None
     pools, each = Pools(offers.kept, service), [offer.price for offer in offers.kept]
