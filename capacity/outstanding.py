@@ -14,9 +14,11 @@ class Outstanding:
         self._count = [0] * k
         self._least = 0
 
-    def fewest(self, turned: int) -> int:
-        """The ordinal with the fewest; ties go round, from `turned` on."""
-        mask = self._levels[self._least]
+    def fewest(self, turned: int, among: int = -1) -> int:
+        """The ordinal with the fewest; ties go round, from `turned` on. `among`: a bit for each that may be chosen."""
+        level = self._least
+        while not (mask := self._levels[level] & among):
+            level += 1
         later = mask >> turned
         if later:
             return turned + (later & -later).bit_length() - 1

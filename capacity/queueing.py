@@ -46,7 +46,8 @@ class Work:
     """n requests for k ordinals: when each is due (ascending), and which quantiles its pass and its overhead are.
 
     `passes(ordinal, rows)` and `overheads[ordinal]` are tables of equally likely times. `routes`, shape (n,), says the
-    ordinal of each; None: the one with the fewest outstanding. `down` has (ordinal, from, to).
+    ordinal of each; None: the one with the fewest outstanding. `down` has (ordinal, from, to). `noticed` after its
+    beginning the router goes around it: `around(i, up)` is then the ordinal of request i, where there are `routes`.
     """
 
     due: Floats
@@ -58,6 +59,8 @@ class Work:
     batching: Batching
     deadline: float = math.inf
     down: tuple[tuple[int, float, float], ...] = ()
+    noticed: float = math.inf
+    around: Callable[[int, Sequence[int]], int] | None = None
 
 
 @dataclass
@@ -202,6 +205,15 @@ class _Events:
         self._down: list[list[tuple[float, float]]] = [
             sorted((begin, end) for ordinal, begin, end in work.down if ordinal == w) for w in range(k)
         ]
+        #: When the router learns that an ordinal is down, and that it is back.
+        self._news: deque[tuple[float, int, bool]] = deque(
+            sorted(
+                news
+                for ordinal, begin, end in work.down
+                if begin + work.noticed < end
+                for news in ((begin + work.noticed, ordinal, False), (end, ordinal, True))
+            )
+        )
         self._counts_outstanding = work.routes is None
         self._bounded = math.isfinite(work.deadline)
         self._outstanding = Outstanding(k)
@@ -221,19 +233,29 @@ class _Events:
         limit, deadline, pop = work.batching.queue_limit, work.deadline, heapq.heappop
         bounded = self._bounded
         expiring: deque[int] = deque()
+        news, known_down = self._news, set[int]()
+        up: list[int] = []
         for i, due in enumerate(self._due):
             while looks and looks[0][0] <= due:
                 self._look(*pop(looks))
+            while news and news[0][0] <= due:
+                _, ordinal, is_up = news.popleft()
+                (known_down.discard if is_up else known_down.add)(ordinal)
+                # Where all are down all are asked.
+                up = [one for one in range(k) if one not in known_down] if known_down else []
             if routes is None:
                 while replies and replies[0][0] <= due:
                     self._reply(pop(replies)[1])
                 # A request ends with its deadline too, where that comes before its reply.
                 while expiring and self._due[expiring[0]] + deadline <= due:
                     self._reply(expiring.popleft())
-                w = outstanding.fewest((i + 1) % k)
+                if up:
+                    w = outstanding.fewest(up[(i + 1) % len(up)], sum(1 << ordinal for ordinal in up))
+                else:
+                    w = outstanding.fewest((i + 1) % k)
                 outstanding.up(w)
             else:
-                w = routes[i]
+                w = work.around(i, up) if up and work.around else routes[i]
             self._worker[i] = w
             if self._down[w] and self._is_down(w, due):
                 self._refuse(i, due)

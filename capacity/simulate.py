@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -40,7 +40,8 @@ class Pool:
     """Ordinals behind one generator with `router`, as --router has it; `deadline_us` counts from a request's due time.
 
     `failures` has windows (ordinal, from_s, to_s): what runs or waits there is lost, and what comes meanwhile is
-    refused at once, while the router goes on choosing it.
+    refused at once. A router that is not pinned goes around it from `noticed_s` after the failure until its end: a
+    killed worker is noticed in some 20 ms, one that hangs in 0.7 s.
     """
 
     profiles: tuple[Profile, ...]
@@ -48,6 +49,7 @@ class Pool:
     batching: Batching = NO_BATCHING
     deadline_us: float = math.inf
     failures: tuple[tuple[int, float, float], ...] = ()
+    noticed_s: float = 0.02
 
     def __post_init__(self) -> None:
         if not self.profiles:
@@ -56,6 +58,8 @@ class Pool:
             raise ValueError(f"a router is one of {', '.join(get_args(Router))}, not '{self.router}'")
         if not self.deadline_us > 0:
             raise ValueError(f"a deadline lies after the request is due, not {self.deadline_us:g} µs")
+        if not self.noticed_s >= 0:
+            raise ValueError(f"a failure is noticed after it began, not {self.noticed_s:g} s later")
         for ordinal, begin, end in self.failures:
             if not 0 <= ordinal < len(self.profiles) or not begin < end:
                 raise ValueError(
@@ -106,7 +110,7 @@ def simulate(pool: Pool, arrivals_s: Floats, seed: int, sources: Ints | None = N
         raise ValueError("requests are due at ascending times, in seconds from 0")
     generator = np.random.default_rng(seed)
     quantile, overhead_quantile = generator.integers(0, SIZE, (2, due.size))
-    profiles = pool.profiles
+    profiles, routes = pool.profiles, _routes(pool, due.size, generator, sources)
     played = play(
         Work(
             due=due,
@@ -114,10 +118,12 @@ def simulate(pool: Pool, arrivals_s: Floats, seed: int, sources: Ints | None = N
             overhead_quantile=overhead_quantile,
             passes=lambda ordinal, rows: profiles[ordinal].pass_of(rows).values,
             overheads=[profile.overhead.values for profile in profiles],
-            routes=_routes(pool, due.size, generator, sources),
+            routes=routes,
             batching=pool.batching,
             deadline=pool.deadline_us,
             down=tuple((ordinal, begin * 1e6, end * 1e6) for ordinal, begin, end in pool.failures),
+            noticed=math.inf if pool.router == "pinned" else pool.noticed_s * 1e6,
+            around=_around(pool, routes, overhead_quantile),
         )
     )
     answered = played.latency[played.code == OK]
@@ -137,6 +143,15 @@ def _routes(pool: Pool, n: int, generator: np.random.Generator, sources: Ints | 
         # The product's turn begins with the second target.
         return np.arange(1, n + 1) % k
     return generator.integers(0, k, n)
+
+
+def _around(pool: Pool, routes: Ints | None, drawn: Ints) -> Callable[[int, Sequence[int]], int] | None:
+    """What a router that does not look at the pool does where some ordinals are down. `drawn` are numbers at random."""
+    if routes is None or not pool.failures:
+        return None
+    if pool.router == "round-robin":
+        return lambda i, up: up[(i + 1) % len(up)]
+    return lambda i, up: int(routes[i]) if routes[i] in up else up[int(drawn[i]) % len(up)]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from capacity.distribution import SIZE, Distribution
 from capacity.hardware import HardwareCombination
 from capacity.profile import Profile
 from capacity.queueing import DEADLINE_EXCEEDED, OK, UNAVAILABLE, Work, by_event, by_request, lindley
-from capacity.simulate import Batching, Pool, arrivals, highest_rate, simulate
+from capacity.simulate import Batching, Pool, Router, arrivals, highest_rate, simulate
 from capacity.slo import Slo
 
 HARDWARE = HardwareCombination("host", "chip")
@@ -224,6 +224,40 @@ def test_what_runs_or_waits_at_a_failure_is_lost_and_what_comes_is_refused() -> 
     outcome = simulate(pool, np.array([0, 0.001, 0.02, 0.05]), 1)
     assert outcome.code.tolist() == [UNAVAILABLE, UNAVAILABLE, UNAVAILABLE, OK]
     assert outcome.latency_us[3] / MS == pytest.approx(10)
+
+
+@pytest.mark.parametrize("router", ["least-outstanding", "round-robin", "random", "pinned"])
+def test_a_router_goes_around_an_ordinal_that_is_down_once_it_has_noticed(router: Router) -> None:
+    pool = Pool((fixed(1),) * 4, router, failures=((2, 1.0, 3.0),), noticed_s=0.5)
+    times = np.arange(4_000) / 1_000
+    outcome = simulate(pool, times, 1, np.arange(4_000))
+    parts = {"before": (0.0, 1.0), "not noticed": (1.0, 1.5), "noticed": (1.5, 3.0), "after": (3.0, 4.0)}
+    to_it = {
+        name: float(np.mean(outcome.worker[(times >= low) & (times < high)] == 2))
+        for name, (low, high) in parts.items()
+    }
+    refused = times[outcome.code == UNAVAILABLE]
+    assert to_it["before"] == pytest.approx(0.25, abs=0.05)
+    assert to_it["after"] == pytest.approx(0.25, abs=0.05)
+    if router == "pinned":
+        assert to_it["noticed"] == 0.25
+        assert refused.max() > 2.9
+    else:
+        assert to_it["noticed"] == 0.0
+        # What the others take instead is shared alike.
+        noticed = (times >= 1.5) & (times < 3.0)
+        assert np.bincount(outcome.worker[noticed], minlength=4)[[0, 1, 3]] == pytest.approx(500, abs=60)
+        assert refused.size
+        assert 1.0 - 0.002 <= refused.min() <= refused.max() < 1.5
+    # One that refuses at once is never busy: whoever counts only what is outstanding sends it more than its share.
+    assert to_it["not noticed"] >= 0.2
+
+
+def test_where_all_are_down_all_are_asked() -> None:
+    pool = Pool((fixed(1),) * 2, failures=((0, 0.0, 9.0), (1, 0.0, 9.0)), noticed_s=0.0)
+    outcome = simulate(pool, np.arange(100) / 100, 1)
+    assert (outcome.code == UNAVAILABLE).all()
+    assert set(outcome.worker.tolist()) == {0, 1}
 
 
 def test_least_outstanding_takes_the_idle_and_ties_go_round() -> None:
