@@ -25,13 +25,16 @@ from capacity.planning.verify import verify as run_fleet
 from capacity.run import Run
 from capacity.simulate import Batching, Router
 from capacity.slo import Slo, parse_duration_ns
+from capacity.stress.findings import STRESS_NAME, TOGETHER, Stress
 from capacity.terminal import wide_console
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 
 
 def plan(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="run directories", show_default=False)],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", help="run directories, or interference tests", show_default=False)
+    ],
     slo: Annotated[str | None, typer.Option(help="what every fleet must meet  [default: the runs' own]")] = None,
     rate: Annotated[str | None, typer.Option(help="requests a second, such as 2000; or several, 100,1000")] = None,
     demand: Annotated[Path | None, typer.Option(help="a day as CSV: start,rps, such as 06:30,120")] = None,
@@ -54,7 +57,7 @@ def plan(
     model_file: Annotated[Path | None, typer.Option(help="the model, for real workers in --verify")] = None,
 ) -> None:
     """Says how many of what carry a rate within the SLO at the lowest price, and what would break that."""
-    loaded = [Run.load(directory) for directory in runs]
+    loaded, remarks = _measured(runs)
     service = Service(
         _slo_of(loaded, slo),
         _router(router),
@@ -79,11 +82,13 @@ def plan(
         say: Callable[[str], None] = status.update if progress.is_terminal else no_words
         ground = Ground(offers, Task(service, survive, _share(headroom), max_price, say))
         file = _planned(ground, loaded, rates, day, str(demand.name) if demand else "", prices)
-        file = file.model_copy(update={"markets": list(markets), "limits": list(limit or [])})
+        file = file.model_copy(
+            update={"markets": list(markets), "limits": list(limit or []), "notes": [*remarks, *file.notes]}
+        )
         planner_rows = [one for one in file.plans if one.rows]
         if verify:
             if not planner_rows:
-                raise ValueError("there is no fleet to verify")
+                raise ValueError(f"there is no fleet to verify: {file.plans[-1].why_not}")
             say(f"running the fleet for {verify_seconds:g} s")
             largest = planner_rows[-1]
             checked = run_fleet(
@@ -101,6 +106,28 @@ def plan(
     check = file.verification
     if any(not one.rows for one in file.plans) or (check and not (check.valid and check.meets_slo is not False)):
         raise typer.Exit(1)
+
+
+def _measured(directories: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """The runs, and what is to be said of them. Of a stress test of interference: the run with all ordinals loaded."""
+    runs, remarks = [], []
+    for directory in directories:
+        path = directory / STRESS_NAME
+        if not path.is_file():
+            runs.append(Run.load(directory))
+            continue
+        found = Stress.load(path)
+        if found.interference is None:
+            raise ValueError(
+                f"{directory} is a stress test, {found.scenario}: a plan takes run directories, or an interference test"
+            )
+        run = Run.load(directory / TOGETHER)
+        runs.append(run)
+        remarks.append(
+            f"{' and '.join(dict.fromkeys(row.hardware for row in run.file.rows))}: service times of the fully loaded "
+            f"machine, {100 * found.interference.factor:.3g} % of the throughput of its ordinals alone ({directory})"
+        )
+    return runs, remarks
 
 
 def _planned(

@@ -84,7 +84,7 @@ def _facts(plan: FleetPlan, file: PlanFile) -> list[tuple[str, str]]:
     if plan.least_cost is not None and plan.cost_per_hour:
         said = f"no fleet can cost under {hourly(plan.least_cost, file.currency)} an hour, by capacity alone"
         gap = f"{100 * (plan.solver_gap or 0):.2g} %"
-        facts.append(("bound", f"{said}; solver's gap {gap}; {plan.simulated_fleets} fleets were simulated"))
+        facts.append(("bound", f"{said}; solver's gap {gap}; fleets simulated: {plan.simulated_fleets}"))
     facts += [("binds", said) for said in plan.binds]
     facts += [("next", _runner_up(other, file.currency)) for other in plan.runner_ups]
     if plan.sensitivity:

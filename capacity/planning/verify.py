@@ -284,7 +284,9 @@ def _verified(
 
 def _said(whole: bool, instances: int, planned: int, real: int, simulated: int, rate: float, seconds: float) -> str:
     what = "the whole fleet" if whole else f"{instances} of {planned} instances, as many as this machine can run,"
-    workers = [f"{real} real workers"] if real else []
-    workers += [f"{simulated} simulated workers that replay the measured times"] if simulated else []
+    workers = [f"{real} real worker{'s' * (real > 1)}"] if real else []
+    if simulated:
+        replay = "workers that replay" if simulated > 1 else "worker that replays"
+        workers.append(f"{simulated} simulated {replay} the measured times")
     note = "" if whole else "; the prediction is that of this smaller fleet"
     return f"{what} on {' and '.join(workers)}, {rate:,.4g} requests/s of Poisson arrivals for {seconds:g} s{note}"

@@ -15,6 +15,8 @@ from capacity.confidence import Check
 
 STRESS_NAME = "stress.json"
 SCHEMA = 1
+#: The run of interference in which all ordinals are loaded.
+TOGETHER = "together"
 
 
 class _Frozen(BaseModel):
@@ -43,7 +45,7 @@ class Neighbour(_Frozen):
 class Loaded(_Frozen):
     """One ordinal alone and with all others loaded; rates in requests a second, latencies in µs.
 
-    `factor` is the rate with all loaded over the rate alone: what a plan multiplies by. `at_slo_*` are simulated from
+    `factor` is the rate with all loaded over the rate alone. `at_slo_*` are simulated from
     the measured service times, null without an SLO.
     """
 

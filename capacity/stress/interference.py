@@ -6,13 +6,14 @@ from itertools import combinations
 from typing import Any
 
 from capacity.confidence import Check
+from capacity.cost import hourly, money, rate_per_100k
 from capacity.hardware import HardwareCombination
 from capacity.profile import Profile
 from capacity.run import Run
 from capacity.simulate import Pool, highest_rate
 from capacity.stress.bench import Bench
 from capacity.stress.figures import ms, ordinal_row, p99_ratio, share, time_ratio, valid
-from capacity.stress.findings import Estimate, Interference, Loaded, Neighbour, Table
+from capacity.stress.findings import TOGETHER, Estimate, Interference, Loaded, Neighbour, Table
 
 #: Of each run.
 SECONDS = 5.0
@@ -26,7 +27,7 @@ def run(bench: Bench) -> dict[str, Any]:
         raise ValueError("interference needs two ordinals at least")
     bench.say(f"{len(names)} alone, all together and {len(names) * (len(names) - 1) // 2} pairs, {seconds:g} s each")
     alone = {a: bench.saturated(_named("alone", names[a]), [a], seconds) for a in bench.addresses}
-    together = bench.saturated("together", bench.addresses, seconds)
+    together = bench.saturated(TOGETHER, bench.addresses, seconds)
     neighbours = []
     for first, second in combinations(bench.addresses, 2):
         pair = together
@@ -60,13 +61,34 @@ def run(bench: Bench) -> dict[str, Any]:
         )
     else:
         sentences.append("No neighbour costs another one anything that these runs can tell from chance.")
+    prices = _prices(together, loaded_rps, apart)
+    if prices:
+        hour, cost, promised = prices
+        currency = together.file.rows[0].currency
+        sentences.append(
+            f"At {hourly(hour, currency)} an hour 100,000 inferences then cost {money(cost, currency)}; the ordinals "
+            f"alone would promise {money(promised, currency)}."
+        )
     return {
         "sentences": sentences,
         "checks": [valid(bench.runs), _answered(bench.runs)],
         "tables": _tables(found, list(names.values())),
         "interference": found,
-        "figures": {"factor": found.factor},
+        "figures": {
+            "factor": found.factor,
+            "loaded_per_100k": prices[1] if prices else None,
+            "alone_per_100k": prices[2] if prices else None,
+        },
     }
+
+
+def _prices(together: Run, loaded_rps: float, apart_rps: float) -> tuple[float, float, float] | None:
+    """The machine's price an hour, and that of 100,000 inferences at both rates; None where a part has no price."""
+    parts = [row.price_per_hour for row in together.file.rows]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or not loaded_rps or len({row.currency for row in together.file.rows}) > 1:
+        return None
+    return sum(known), rate_per_100k(sum(known), loaded_rps), rate_per_100k(sum(known), apart_rps)
 
 
 def _named(kind: str, *ordinals: str) -> str:

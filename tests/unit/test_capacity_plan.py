@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from capacity.planning.planner import Planner
 from capacity.planning.pools import Pools, Service
 from capacity.run import Run
 from capacity.slo import Slo
+from capacity.stress.findings import Interference, Stress
 
 ARTICLE = (
     Measured("c5.large + eia2.medium", 9.5, 0.05),
@@ -253,3 +255,49 @@ def test_no_fleet_that_holds_is_ten_percent_cheaper(tmp_path: Path, seed: int, r
         capacity = sum(count * pools.ceiling(number) for number, count in enumerate(counts))
         if cost * 1.1 < found.cost_per_hour and capacity > rate:
             assert not pools.verdict(counts, rate).holds, f"{counts} at {cost} holds"
+
+
+def stressed(directory: Path, scenario: str, interference: Interference | None) -> Path:
+    directory.mkdir(exist_ok=True)
+    Stress(
+        schema=1,
+        scenario=scenario,
+        started=datetime(2026, 11, 24, tzinfo=UTC),
+        command=["python"],
+        simulated=True,
+        conditions={},
+        sentences=[],
+        checks=[],
+        interference=interference,
+    ).save(directory)
+    return directory
+
+
+def test_a_plan_takes_the_fully_loaded_machine_of_an_interference_test(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "stress").mkdir()
+    measured_run(tmp_path / "stress" / "together", [Measured("c5.large + eia2.medium", 9.5, 0.05)])
+    measured_run(tmp_path / "stress" / "alone-eia0", [Measured("c5.large + eia2.medium", 5.0, 0.05)])
+    stressed(tmp_path / "stress", "interference", Interference(ordinals=[], neighbours=[], factor=0.526))
+
+    said = []
+    for runs in ("stress", "stress/together"):
+        assert run_main(monkeypatch, tmp_path, runs, "--slo", "p90=15ms", "--rate", "200", "--out", "plan") == 0
+        said.append(PlanFile.load(tmp_path / "plan" / "plan.json"))
+
+    assert said[0].plans == said[1].plans
+    assert not said[1].notes
+    (note,) = said[0].notes
+    assert "fully loaded machine, 52.6 % of the throughput of its ordinals alone (stress)" in note
+    assert note in capsys.readouterr().out
+
+
+def test_a_plan_takes_no_other_stress_test(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stressed(tmp_path / "stress", "skew", None)
+    assert run_main(monkeypatch, tmp_path, "stress", "--slo", "p90=15ms", "--rate", "200") == 2
+    assert "stress is a stress test, skew: a plan takes run directories, or an interference test" in (
+        " ".join(capsys.readouterr().err.split())
+    )
