@@ -196,8 +196,9 @@ def highest_rate(pool: Pool, slo: Slo, *, requests: int = 100_000, seed: int = 1
     top = pool.saturation_rps
     sheds = pool.batching.queue_limit is not None or math.isfinite(pool.deadline_us) or bool(pool.failures)
     probes = [probe(top / 2)]
-    while probes[-1].used > 0 and len(probes) < _MOST_PROBES and probes[-1].rate > top / 2**10:
-        probes.append(probe(probes[-1].rate / 2))
+    # Down to a rate that surely meets it, then up to one that does not.
+    while probes[0].high > 0 and len(probes) < _MOST_PROBES and probes[0].rate > top / 2**10:
+        probes.insert(0, probe(probes[0].rate / 2))
     while probes[-1].used <= 0 and probes[-1].rate < (8 * top if sheds else top):
         probes.append(probe(min(2 * probes[-1].rate, math.inf if sheds else top)))
     below = max((one for one in probes if one.used <= 0), key=lambda one: one.rate, default=None)

@@ -217,12 +217,16 @@ def price(row: Row, catalogue: Catalogue) -> Row:
     if saturated is None:
         reasons["saturated"] = "needs a search that goes up to saturation (--shape steps or slo-search)"
     if passing is None:
-        looked = row.slo_rate.failing_rps is not None
-        reasons["at_slo"] = (
-            f"no rate met the SLO: {row.slo_rate.failing_rps:.4g} requests a second missed it already"
-            if looked
-            else "needs a search for the highest rate within the SLO (--shape slo-search)"
-        )
+        failing, estimate = row.slo_rate.failing_rps, row.slo_rate.estimate_rps
+        if failing is None:
+            reasons["at_slo"] = "needs a search for the highest rate within the SLO (--shape slo-search)"
+        elif estimate is None:
+            reasons["at_slo"] = f"no rate met the SLO: {failing:.4g} requests a second missed it already"
+        else:
+            reasons["at_slo"] = (
+                f"no rate surely met the SLO: {failing:.4g} requests a second missed it, some {estimate:.3g} may meet "
+                "it; a longer search would tell"
+            )
     if passing is not None and crossing is not None:
         # The rate that passed is one of those that the SLO may allow.
         crossing = min(crossing[0], passing), max(crossing[1], passing)

@@ -324,6 +324,14 @@ def test_a_pool_that_cannot_meet_the_slo_has_no_rate() -> None:
     assert found.interval[0] == 0
 
 
+@pytest.mark.parametrize("bound_ms", [55, 75])
+def test_a_slow_pool_is_followed_down_to_a_rate_that_surely_meets_the_slo(bound_ms: int) -> None:
+    """The lowest rate that was tried met it here, but not beyond chance: that is no rate to call 0."""
+    found = highest_rate(Pool((fixed(44),)), Slo.parse(f"p95={bound_ms}ms"), requests=4_000)
+    assert found.interval[0] == pytest.approx(found.passing_rps, rel=0.15)
+    assert 0 < found.interval[0] < found.passing_rps
+
+
 def test_a_pool_that_refuses_nothing_has_no_rate_above_saturation() -> None:
     found = highest_rate(Pool((fixed(10),)), Slo.parse("p90=100s"))
     assert found.passing_rps == pytest.approx(100)
