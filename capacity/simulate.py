@@ -15,7 +15,8 @@ from capacity.arrivals import arrivals, sourced
 from capacity.confidence import samples_needed
 from capacity.distribution import SIZE
 from capacity.profile import Profile
-from capacity.queueing import OK, Batching, Floats, Ints, Work, play
+from capacity.queueing.play import play
+from capacity.queueing.work import OK, Batching, Floats, Ints, Work
 from capacity.slo import Slo
 
 __all__ = ["Batching", "Outcome", "Pool", "RateWithin", "Router", "arrivals", "highest_rate", "simulate", "sourced"]

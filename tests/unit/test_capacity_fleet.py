@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from capacity.fleet import Counts, Search, Stock, Verdict
-from capacity.outstanding import Outstanding
+from capacity.queueing.outstanding import Outstanding
 from capacity.solver import Option, cheaper_fleets, cheapest, least_cost
 
 

@@ -13,7 +13,9 @@ from capacity.arrivals import sourced
 from capacity.distribution import SIZE, Distribution
 from capacity.hardware import HardwareCombination
 from capacity.profile import Profile
-from capacity.queueing import DEADLINE_EXCEEDED, OK, UNAVAILABLE, Work, by_event, by_request, lindley
+from capacity.queueing.events import by_event
+from capacity.queueing.play import by_request, lindley
+from capacity.queueing.work import DEADLINE_EXCEEDED, OK, UNAVAILABLE, Work
 from capacity.simulate import Batching, Pool, Router, arrivals, highest_rate, simulate
 from capacity.slo import Slo
 

@@ -1,0 +1,1 @@
+"""Queues of single-threaded ordinals, which `capacity.simulate` plays pools with."""
