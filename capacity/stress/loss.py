@@ -62,7 +62,10 @@ def run(bench: Bench) -> dict[str, Any]:
     offset = (down.at_unix - down.at_s) if down else measured.file.started.timestamp() + measured.measured_from_s
     harm_s = harmed_at - offset
     end_s = measured.file.duration_s
-    again_s = up.at_s if up else end_s
+    slowed = asked.how == "slow"
+    # One that is only slow need not be taken for down: then it is missed until it is let go.
+    only_slow = slowed and not down
+    again_s = up.at_s if up else min(healed_at - offset, end_s) if only_slow else end_s
     windows = {
         "before": window(measured, 0.0, harm_s),
         "while it is missed": window(measured, harm_s - 1, again_s + 1),
@@ -74,12 +77,15 @@ def run(bench: Bench) -> dict[str, Any]:
     recovered = up.at_unix - harmed_at if up else None
     missing = _one_missing(bench, saturated)
     lost = ", ".join(f"{n} {code}" for code, n in sorted(errors.items())) or "none"
-    slowed = asked.how == "slow"
-    sentences = [
-        f"{victim.accelerator or victim.address}, {_PAST[asked.how]} at {100 * at:.0f} % load: "
-        + (f"noticed after {detected:.2f} s, " if detected is not None else "not noticed as down, ")
+    course = (
+        f"not taken for down, let go after {healed_at - harmed_at:.2f} s. "
+        if only_slow
+        else (f"noticed after {detected:.2f} s, " if detected is not None else "not noticed as down, ")
         + (f"back after {recovered:.2f} s. " if recovered is not None else "not back before the end. ")
-        + f"Requests lost: {lost}."
+    )
+    sentences = [
+        f"{victim.accelerator or victim.address}, {_PAST[asked.how]} at {100 * at:.0f} % load: {course}"
+        f"Requests lost: {lost}."
     ]
     if missing:
         sentences.append(missing)

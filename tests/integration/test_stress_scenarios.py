@@ -57,6 +57,19 @@ def test_what_neighbours_cost_each_other_is_found(tmp_path: Path) -> None:
     assert left_in(tmp_path) == []
 
 
+def test_a_slowed_worker_need_not_be_down_and_goodput_comes_back(tmp_path: Path) -> None:
+    sims = ("--accelerators", "sim:0,sim:1,sim:2", "--sim", "fixed:10ms")
+    found = stress(tmp_path, "loss", *sims, "--how", "slow", "--for", "6s")
+
+    statuses = {check.name: check.status for check in found.checks}
+    assert statuses["every request accounted for"] == "PASS"
+    assert statuses["noticed"] == "PASS"
+    before, during, after = (float(row[2]) for row in found.tables[0].rows)
+    assert min(before, during, after) > 0
+    assert "not taken for down, let go after" in found.sentences[0] or found.figures["detected_s"] is not None
+    assert left_in(tmp_path) == []
+
+
 def test_a_hung_worker_is_noticed_and_every_request_accounted_for(tmp_path: Path) -> None:
     sims = ("--accelerators", "sim:0,sim:1,sim:2", "--sim", "fixed:10ms")
     found = stress(tmp_path, "loss", *sims, "--how", "hang", "--hurt", "sim:1", "--for", "5s")
