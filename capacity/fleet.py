@@ -8,7 +8,7 @@ does.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations_with_replacement
 from typing import Protocol
@@ -259,12 +259,7 @@ class Search:
             size *= 4
         if alone is not None and alone > self._survive:
             points[alone - self._survive] = max(points.get(alone - self._survive, 0.0), rate)
-        # Never less for each than a smaller pool carries: a pool can always be run as smaller ones.
-        kept: list[tuple[int, float]] = []
-        for k, carried in sorted(points.items()):
-            each = max(carried / k, kept[-1][1] / kept[-1][0] if kept else 0.0)
-            kept.append((k, each * k))
-        return tuple(kept)
+        return tuple(never_less(points))
 
     def _option(self, number: int, alone: int | None, rate: float) -> Option:
         stock = self._stock[number]
@@ -342,6 +337,15 @@ class Search:
                 return cost, counts
             failed.append(counts)
         return best
+
+
+def never_less(points: Mapping[int, float]) -> list[tuple[int, float]]:
+    """Pool sizes and what they carry, ascending: never less for each than a smaller pool, as which it can be run."""
+    kept: list[tuple[int, float]] = []
+    for k, carried in sorted(points.items()):
+        each = max(carried / k, kept[-1][1] / kept[-1][0] if kept else 0.0)
+        kept.append((k, each * k))
+    return kept
 
 
 def _unsure(size: int) -> float:

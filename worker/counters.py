@@ -94,8 +94,11 @@ class Counters:
             size.output.add(ran.output_ns)
             held.setdefault(rows, []).append(held_ns)
         for rows, values in held.items():
-            if rows in self.pass_histograms or len(self.pass_histograms) < MOST_SIZES:
-                self.pass_histograms.setdefault(rows, Histogram()).record(values)
+            histogram = self.pass_histograms.get(rows)
+            if histogram is None and len(self.pass_histograms) < MOST_SIZES:
+                histogram = self.pass_histograms[rows] = Histogram()
+            if histogram is not None:
+                histogram.record(values)
         if not requests:
             return
         for ran, queue_ns, took_ns in requests:

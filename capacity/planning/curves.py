@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from capacity.fleet import never_less
 from capacity.planning.ground import Ground
 from capacity.planning.plan import CostCurve, FleetPlan
 
@@ -62,10 +63,7 @@ def _points(ground: Ground, number: int, high: float, plans: Sequence[FleetPlan]
             if len(rows) == 1 and (rows[0].hardware, rows[0].market) == (offer.instance.name, offer.market):
                 size = max(rows[0].instances - ground.task.survive, 1)
                 points[size] = max(points.get(size, 0.0), plan.required_rps)
-    kept: list[tuple[int, float]] = []
-    for k, carried in sorted(points.items()):
-        kept.append((k, max(carried / k, kept[-1][1] / kept[-1][0] if kept else 0.0) * k))
-    return kept
+    return never_less(points)
 
 
 def _steps(low: float, high: float) -> list[float]:

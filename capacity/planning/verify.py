@@ -110,7 +110,7 @@ def verify(
         ]
         workers = [one for part in parts for one in running.enter_context(launch.fleet(part.command, Path(folder)))]
         run = _load([worker.address for worker in workers], rate, service, seconds, out / "verify")
-    return _verified(run, parts, whole, rate, planned, counts, predicted, seconds, ground, service)
+    return _verified(run, parts, whole, rate, planned, counts, predicted, seconds, ground)
 
 
 def _rate_for(ground: Ground, counts: Counts, planned: Counts, rate: float, room: Room) -> tuple[float, Verdict]:
@@ -244,7 +244,6 @@ def _verified(
     predicted: Verdict,
     seconds: float,
     ground: Ground,
-    service: Service,
 ) -> Verification:
     latency, due, answered = Histogram(), 0, 0
     for row in run.file.rows:
@@ -252,7 +251,7 @@ def _verified(
         due, answered = due + row.due, answered + row.answered
     lost = due - answered
     dependence = max((row.dependence for row in run.file.rows), default=1.0)
-    verdict = judge(service.slo, latency, lost, dependence)
+    verdict = judge(ground.task.service.slo, latency, lost, dependence)
     foretold = dict(predicted.percentiles)
     compared = []
     for percentile in (50.0, 90.0, 99.0):

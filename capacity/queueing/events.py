@@ -44,6 +44,8 @@ class _Events:
                 for ordinal, begin, end in work.down
                 if begin + work.noticed < end
                 for news in ((begin + work.noticed, ordinal, False), (end, ordinal, True))
+                # Where one failure ends within another the ordinal is not back.
+                if not (news[2] and self._is_down(ordinal, end))
             )
         )
         self._counts_outstanding = work.routes is None
@@ -66,7 +68,7 @@ class _Events:
         bounded = self._bounded
         expiring: deque[int] = deque()
         news, known_down = self._news, set[int]()
-        up: list[int] = []
+        up, up_mask = list[int](), -1
         for i, due in enumerate(self._due):
             while looks and looks[0][0] <= due:
                 self._look(*pop(looks))
@@ -75,16 +77,14 @@ class _Events:
                 (known_down.discard if is_up else known_down.add)(ordinal)
                 # Where all are down all are asked.
                 up = [one for one in range(k) if one not in known_down] if known_down else []
+                up_mask = sum(1 << one for one in up)
             if routes is None:
                 while replies and replies[0][0] <= due:
                     self._reply(pop(replies)[1])
                 # A request ends with its deadline too, where that comes before its reply.
                 while expiring and self._due[expiring[0]] + deadline <= due:
                     self._reply(expiring.popleft())
-                if up:
-                    w = outstanding.fewest(up[(i + 1) % len(up)], sum(1 << ordinal for ordinal in up))
-                else:
-                    w = outstanding.fewest((i + 1) % k)
+                w = outstanding.fewest(up[(i + 1) % len(up)], up_mask) if up else outstanding.fewest((i + 1) % k)
                 outstanding.up(w)
             else:
                 w = work.around(i, up) if up and work.around else routes[i]

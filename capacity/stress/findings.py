@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from capacity import stored
 from capacity.confidence import Check
 
 STRESS_NAME = "stress.json"
@@ -107,24 +105,10 @@ class Stress(_Frozen):
         return all(check.status != "FAIL" for check in self.checks)
 
     def save(self, directory: Path) -> Path:
-        """Writes stress.json in one step."""
-        path = directory / STRESS_NAME
-        text = json.dumps(self.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False, allow_nan=False)
-        handle, name = tempfile.mkstemp(dir=directory, prefix=".stress-", suffix=".json")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-        return path
+        """Writes stress.json into a folder; OSError where that cannot be."""
+        return stored.write(self, directory / STRESS_NAME)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads and checks a stress.json; ValueError in one sentence."""
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ValueError(f"{path}: {where}: {first['msg']}") from None
+        """Reads and checks a stress.json; ValueError in one sentence naming file and field."""
+        return stored.read(cls, path, SCHEMA)

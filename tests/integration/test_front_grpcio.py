@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import subprocess
 import threading
@@ -16,6 +17,9 @@ import grpc
 import pytest
 
 from worker.errors import UsageError
+from worker.front.calls import Call
+from worker.front.connection import Connection
+from worker.front.link import Link
 from worker.front.sending import Limits
 from worker.front.server import Server
 from worker.front.stream import Stream
@@ -177,6 +181,48 @@ def refused(act: Callable[[], object]) -> grpc.RpcError:
     with pytest.raises(grpc.RpcError) as caught:
         act()
     return caught.value
+
+
+class Answering:
+    """Answers as ModelInfer does: it knows its stream, and its stream knows it."""
+
+    def __init__(self, stream: Stream, data: bytes) -> None:
+        self._stream = stream
+        stream.gone = self.cancel
+        stream.reply(data)
+
+    def cancel(self) -> None:
+        self._stream.ended = True
+
+
+def test_calls_and_connections_are_freed_without_the_collector(running: Running) -> None:
+    """A worker's collector looks seldom, so as not to stop a measurement: what it alone would free piles up."""
+    running.server.add_unary("/test.Test/answering", Answering)
+
+    def left() -> list[str]:
+        kinds = (Link, Connection, Stream, Call, Answering)
+        return [type(one).__name__ for one in gc.get_objects() if type(one) in kinds]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert left() == []
+        for _ in range(3):
+            with grpc.insecure_channel(running.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+                for name in ("direct", "answering", "double"):
+                    call(channel, name)
+                list(channel.unary_stream(f"/{SERVICE}/count")(b"3", timeout=BOUND_S))
+                list(channel.stream_stream(f"/{SERVICE}/echo")(iter([b"a", b"b"]), timeout=BOUND_S))
+                refused(lambda channel=channel: call(channel, "fail"))
+                taken_back = channel.unary_stream(f"/{SERVICE}/watch")(b"", timeout=BOUND_S)
+                assert next(taken_back) == b"well"
+                taken_back.cancel()
+        ends = time.monotonic() + BOUND_S
+        while left() and time.monotonic() < ends:
+            time.sleep(0.05)
+        assert left() == []
+    finally:
+        gc.enable()
 
 
 def test_every_kind_of_call_is_answered(channel: grpc.Channel) -> None:

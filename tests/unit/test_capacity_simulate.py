@@ -255,6 +255,15 @@ def test_a_router_goes_around_an_ordinal_that_is_down_once_it_has_noticed(router
     assert to_it["not noticed"] >= 0.2
 
 
+def test_an_ordinal_whose_failures_overlap_is_back_when_the_last_is_over() -> None:
+    pool = Pool((fixed(1),) * 2, failures=((0, 1.0, 3.0), (0, 2.0, 5.0)), noticed_s=0.1)
+    times = np.arange(6_000) / 1_000
+    outcome = simulate(pool, times, 1)
+    assert times[outcome.code == UNAVAILABLE].max() < 1.1
+    assert 0 not in outcome.worker[(times >= 1.1) & (times < 5.0)]
+    assert 0 in outcome.worker[times >= 5.0]
+
+
 def test_where_all_are_down_all_are_asked() -> None:
     pool = Pool((fixed(1),) * 2, failures=((0, 0.0, 9.0), (1, 0.0, 9.0)), noticed_s=0.0)
     outcome = simulate(pool, np.arange(100) / 100, 1)

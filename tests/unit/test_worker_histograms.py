@@ -3,6 +3,7 @@
 import asyncio
 
 import numpy as np
+import pytest
 from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,6 +68,24 @@ def test_passes_of_any_number_of_rows_do_not_fill_the_memory() -> None:
     assert set(counters.pass_histograms) == set(range(1, MOST_SIZES + 1))
     assert counters.pass_histograms[1].count == 2
     assert counters.executions == MOST_SIZES + 10
+
+
+def test_adding_up_makes_a_histogram_for_each_number_of_rows_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One has 190 KB and only the collector frees it: made and thrown away each time, they fill the memory."""
+    made: list[Histogram] = []
+
+    class Counted(Histogram):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setattr("worker.counters.Histogram", Counted)
+    counters = Counters()
+    for _ in range(5):
+        for rows in (1, 2):
+            counters.executed(rows, Ran([], 0, 1, 0), 2)
+        counters.settle()
+    assert made == [counters.pass_histograms[1], counters.pass_histograms[2]]
 
 
 def page(counters: Counters) -> str:

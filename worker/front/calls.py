@@ -179,6 +179,9 @@ class Call:
         self._ended = True
         for callback in self._callbacks:
             callback(self)
+        # Its coroutine knows us.
+        self._task = None
+        self._callbacks.clear()
 
 
 def method(handler: Any, tasks: set[asyncio.Task[None]]) -> Method:

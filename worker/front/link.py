@@ -127,6 +127,8 @@ class Link(asyncio.Protocol):
                 timer.cancel()
         if self._connection is not None:
             self._connection.abandon()
+        # Each knows the other: freed here, and not when the collector comes to it.
+        self._connection = self._transport = None
         self._server.closed(self)
 
     # How the server ends it.

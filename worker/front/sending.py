@@ -114,7 +114,7 @@ class Sender:
                     )
                 )
             )
-            self._forget(stream)
+            self._answered(stream)
         else:
             stream.send(message)
             stream.finish()
@@ -179,7 +179,7 @@ class Sender:
             self.headers(stream.id, stream.last_block, END_STREAM)
             if not stream.half_closed:
                 self.out.append(frame(RST_STREAM, 0, stream.id, u32.pack(NO_ERROR)))  # RFC 9113, 8.1
-            self._forget(stream)
+            self._answered(stream)
             return True
         del self._sending[stream.id]
         if stream.writable is not None:
@@ -218,13 +218,20 @@ class Sender:
             self._wake()
         self.out.append(answer)
 
+    def _answered(self, stream: Stream) -> None:
+        """All of the reply is on its way. Whoever answered and the stream know each other: freed here, and not when
+        the collector comes to it."""
+        self._forget(stream)
+        stream.gone = None
+
     def _forget(self, stream: Stream) -> None:
         """The stream has ended."""
         stream.ended = True
         if stream.timer is not None:
             stream.timer.cancel()
+            stream.timer = None
         self.streams.pop(stream.id, None)
         self._sending.pop(stream.id, None)
-        stream.pending = None
+        stream.pending = stream.receiver = None
         if stream.writable is not None:
             stream.writable()
