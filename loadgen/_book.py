@@ -159,7 +159,8 @@ class Book:
     def _conditions(self, outcome: Outcome) -> dict[str, str]:
         return {
             **self._standing(),
-            "measured": f"{outcome.measured_s:.3g} s"
+            # Three digits, and no exponent where that is an hour.
+            "measured": f"{float(f'{outcome.measured_s:.3g}'):,.12g} s"
             + (" of one probe" if self._options.shape else f" after a warm-up of {self._options.warmup_ns / 1e9:g} s"),
             "generators": f"{len(outcome.generators)} on {platform.node()}, {os.cpu_count()} cores",
         }
