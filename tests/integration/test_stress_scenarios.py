@@ -59,7 +59,7 @@ def test_what_neighbours_cost_each_other_is_found(tmp_path: Path) -> None:
 
 def test_a_slowed_worker_need_not_be_down_and_goodput_comes_back(tmp_path: Path) -> None:
     sims = ("--accelerators", "sim:0,sim:1,sim:2", "--sim", "fixed:10ms")
-    found = stress(tmp_path, "loss", *sims, "--how", "slow", "--for", "6s")
+    found = stress(tmp_path, "loss", *sims, "--how", "slow", "--for", "10s")
 
     statuses = {check.name: check.status for check in found.checks}
     assert statuses["every request accounted for"] == "PASS"
