@@ -27,9 +27,9 @@ from capacity.cost import money, sequential_per_100k
 from capacity.document import Row
 from capacity.histogram import Histogram
 from capacity.hlog import LogWriter
+from capacity.reporting.view import choices, entries
 from capacity.run import Run
 from capacity.slo import Slo
-from capacity.view import choices, entries
 
 SLO = "p90=15ms"
 INFERENCES = 1000

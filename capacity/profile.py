@@ -83,7 +83,15 @@ class Profile:
         Runs that are not valid say nothing. Of a simulated accelerator any number of ordinals will do: they share
         nothing.
         """
-        said = _said_of(runs, hardware, model)
+        return cls._of(_said_of(runs, hardware, model), hardware, model)
+
+    @classmethod
+    def of_ordinal(cls, run: Run, row: Row) -> Profile:
+        """What one run says of the ordinal of `row`, one of its `ordinals`; ValueError in one sentence otherwise."""
+        return cls._of([(run, row)], HardwareCombination(row.host, row.accelerator), row.model)
+
+    @classmethod
+    def _of(cls, said: _Said, hardware: HardwareCombination, model: str) -> Profile:
         passes = _passes(said)
         if not passes:
             raise ValueError(

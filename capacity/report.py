@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from capacity import bars, pages, telemetry
-from capacity.canvas import DASHES, STYLE, Picture, stacked
-from capacity.columns import cost_columns, cost_words, latency_columns, notes
+from capacity import telemetry
 from capacity.cost import hourly, size
 from capacity.course import Lines
-from capacity.curve import curve_picture, drawn, rate_words, sentence
 from capacity.hardware import Catalogue
-from capacity.ordinals import pools
-from capacity.pareto import beaten, front
-from capacity.picture import by_percentile, cost_and_latency
-from capacity.raster import write_png
+from capacity.reporting import bars, pages
+from capacity.reporting.canvas import DASHES, STYLE, Picture, stacked
+from capacity.reporting.columns import cost_columns, cost_words, latency_columns, notes
+from capacity.reporting.curve import curve_picture, drawn, rate_words, sentence
+from capacity.reporting.ordinals import pools
+from capacity.reporting.pareto import beaten, front
+from capacity.reporting.picture import by_percentile, cost_and_latency
+from capacity.reporting.raster import write_png
+from capacity.reporting.terminal import print_table
+from capacity.reporting.timeline import Curve, Panel, over_time, run_panels
+from capacity.reporting.view import PERCENTILES, Entry, choices, entries, judged_percentile, ms, slo_of, title
 from capacity.run import HLOG_NAME, JSON_NAME, Run
 from capacity.slo import Slo
-from capacity.terminal import print_table
-from capacity.timeline import Curve, Panel, over_time, run_panels
-from capacity.view import PERCENTILES, Entry, choices, entries, judged_percentile, ms, slo_of, title
 
 __all__ = ["print_table", "write_report"]
 

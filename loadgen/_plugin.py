@@ -13,7 +13,8 @@ from locust import events
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen import _gate, _locust_stats, _options, _web
-from loadgen._keeper import Alone, Keeper, Node, finish, say
+from loadgen._alone import Alone
+from loadgen._keeper import Keeper, Node, finish, say
 from loadgen._master import Master
 from loadgen._node import Generator
 from loadgen._options import Options, WrongInput

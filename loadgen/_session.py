@@ -5,17 +5,17 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import gevent
 
 from capacity.document import TargetEvent
 from capacity.tally import Series
 from loadgen._again import Again
-from loadgen._arrivals import Arrival, constant, poisson, read_trace, trace
-from loadgen._options import Options, WrongInput
+from loadgen._arrivals import constant, poisson
+from loadgen._options import Options
 from loadgen._pacing import Pacer
+from loadgen._played import Silence, played
 from loadgen._probes import Probes, Source
 from loadgen._recorder import NEVER, Lane, Recorder
 from loadgen._reply import CANCELLED, OK, UNSENT, Reply
@@ -61,7 +61,7 @@ class Session:
         for route in self.routes:
             if route.target.down:
                 route.health.begin_down(route.target.down)
-        self._trace = _played(options, share, self.router) if options.trace is not None else None
+        self._trace = played(options, share, self.router) if options.trace is not None else None
         self._trace_over = False
         self._on_exhausted = on_exhausted
         self._deadline_s = options.deadline_ns / 1e9
@@ -138,7 +138,7 @@ class Session:
         if self._trace is not None:
             # A trace is one for all users of a generator: the first plays it.
             offsets, next_request = self._trace.offsets(self._end_trace), self._trace.next_request
-            self._trace = _Silence()
+            self._trace = Silence()
         elif options.arrivals == "constant":
             offsets = constant(options.user_rate, self._sources)
         else:
@@ -334,49 +334,3 @@ class Session:
     def request_shapes(self) -> dict[str, str]:
         """What a report must say of the load: names, types and shapes of the request's tensors, per model."""
         return {route.target.series.model: route.payload.shapes for route in self.routes}
-
-
-class _Played:
-    """A trace being played: due times for the pacer, and for each the request that its row asks for."""
-
-    def __init__(self, rows: Iterator[tuple[int, Arrival]], router: Router) -> None:
-        self._rows = rows
-        self._router = router
-        self._waiting: deque[Arrival] = deque()
-
-    def offsets(self, over: Callable[[], None]) -> Iterator[int]:
-        for due, arrival in self._rows:
-            self._waiting.append(arrival)
-            yield due
-        over()
-
-    def next_request(self) -> tuple[Route, bytes] | None:
-        arrival = self._waiting.popleft()
-        candidates = self._router.candidates("", arrival.model)
-        route = self._router.choose(self._router.pin(candidates), candidates)
-        if route is None:
-            return None
-        return route, route.payload.message if arrival.size is None else route.message_of_size(arrival.size)
-
-
-class _Silence(_Played):
-    """What is left of a trace that another user plays."""
-
-    def __init__(self) -> None:
-        self._waiting = deque()
-
-    def offsets(self, over: Callable[[], None]) -> Iterator[int]:
-        return iter(())
-
-
-def _played(options: Options, share: tuple[int, int], router: Router) -> _Played:
-    assert options.trace is not None
-    try:
-        arrivals = read_trace(options.trace)
-    except (OSError, ValueError) as error:
-        raise WrongInput(f"--arrivals trace: {error}") from None
-    for model in {arrival.model for arrival in arrivals if arrival.model}:
-        router.candidates("", model)
-    rows = trace(arrivals, scale=options.trace_scale, keep=options.trace_keep, seed=options.seed)
-    # Thinned first and dealt out then, so that any number of generators plays the same arrivals.
-    return _Played((row for number, row in enumerate(rows) if number % share[1] == share[0]), router)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from worker.accelerators import Kind
 from worker.errors import UsageError
 from worker.models import Specification
+from worker.staging import PinnedCopy, Staging, device_bytes, host_bytes
 from worker.tensors import Tensor, TensorSpec
 
 if TYPE_CHECKING:
@@ -145,12 +146,12 @@ class ExecutionContext:
         self._life.enter_context(torch.inference_mode() if self._inference_mode else torch.no_grad())
         self._life.enter_context(self._kind.context(self._ordinal))
         pinned = self._kind.device.startswith("cuda")
-        self._staging = [_Staging(torch, self._dtypes[spec.datatype], pinned) for spec in self.specification.inputs]
+        self._staging = [Staging(torch, self._dtypes[spec.datatype], pinned) for spec in self.specification.inputs]
         self._moves = self._cast is not None or self._kind.device != "cpu"
         self._synchronize = self._kind.synchronize
         self._marks = [torch.cuda.Event(enable_timing=True) for _ in range(4)] if pinned else []
         on_cpu = self._kind.device == "cpu"
-        self._copy_out = _PinnedCopy(torch) if pinned else _host_bytes if on_cpu else _device_bytes
+        self._copy_out = PinnedCopy(torch) if pinned else host_bytes if on_cpu else device_bytes
         self._forward = module.forward  # the call operator adds hooks, which a loaded module has none of
         if not self.specification.outputs:
             self.specification = self.specification.model_copy(update={"outputs": self._observed_outputs()})
@@ -243,86 +244,6 @@ class ExecutionContext:
             shape = tuple(a if a == b and a > 0 else -1 for a, b in zip(one.shape, other.shape, strict=True))
             specs.append(TensorSpec(name=f"output_{position}", datatype=names[one.dtype], shape=shape))
         return tuple(specs)
-
-
-class _Staging:
-    """Where one input's bytes are put before forward: one buffer, grown to the largest batch seen, and views of it.
-
-    Torch aligns the buffer, so that a result has the same bits wherever the request's bytes lay; on CUDA it is
-    page-locked, so that the copy to the device can run beside other work. It is written again for the next forward
-    only, after this one has been waited for.
-    """
-
-    VIEWS = 64
-
-    def __init__(self, torch: Any, dtype: "torch.dtype", pinned: bool) -> None:
-        self._torch = torch
-        self._dtype = dtype
-        self.pinned = pinned
-        self._grow(0)
-
-    def one(self, part: Tensor) -> "torch.Tensor":
-        view = self._views.get(part.shape)
-        size = len(part.data)
-        if view is None:
-            view = self._view(part.shape, size)
-        self._bytes[:size] = part.data
-        return view
-
-    def joined(self, parts: Sequence[Tensor]) -> "torch.Tensor":
-        """The parts, one after the other along the first dimension."""
-        shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-        view = self._views.get(shape)
-        if view is None:
-            view = self._view(shape, sum(len(part.data) for part in parts))
-        start = 0
-        for part in parts:
-            end = start + len(part.data)
-            self._bytes[start:end] = part.data
-            start = end
-        return view
-
-    def _view(self, shape: tuple[int, ...], size: int) -> "torch.Tensor":
-        if size > len(self._bytes):
-            self._grow(size)
-        if len(self._views) >= self.VIEWS:
-            self._views.clear()
-        view: torch.Tensor = self._buffer[:size].view(self._dtype).view(shape)
-        self._views[shape] = view
-        return view
-
-    def _grow(self, size: int) -> None:
-        self._buffer = self._torch.empty(size, dtype=self._torch.uint8, pin_memory=self.pinned)
-        self._bytes = memoryview(self._buffer.numpy())
-        self._views: dict[tuple[int, ...], torch.Tensor] = {}
-
-
-def _host_bytes(tensor: "torch.Tensor") -> bytes:
-    data: bytes = tensor.numpy().tobytes()
-    return data
-
-
-def _device_bytes(tensor: "torch.Tensor") -> bytes:
-    return _host_bytes(tensor.cpu())
-
-
-class _PinnedCopy:
-    """Copies out through page-locked memory, grown to the largest tensor seen, and waits for the copy."""
-
-    def __init__(self, torch: Any) -> None:
-        self._torch = torch
-        self._buffer = torch.empty(0, dtype=torch.uint8)
-
-    def __call__(self, tensor: "torch.Tensor") -> bytes:
-        tensor = tensor.contiguous()
-        size = tensor.numel() * tensor.element_size()
-        if self._buffer.numel() < size:
-            self._buffer = self._torch.empty(size, dtype=self._torch.uint8, pin_memory=True)
-        staged = self._buffer[:size].view(tensor.dtype).view(tensor.shape)
-        staged.copy_(tensor, non_blocking=True)
-        self._torch.cuda.current_stream().synchronize()
-        data: bytes = staged.numpy().tobytes()
-        return data
 
 
 def _dtypes(torch: Any) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 import grpc
 
 from worker import log
-from worker.batching import Batcher, Done, Job
+from worker.batching import Batcher
 from worker.counters import Counters
 from worker.errors import Refused, invalid, unavailable
+from worker.jobs import Done, Job
 from worker.requests import Plan, Reader
 from worker.served import VERSION, ServedModel
 from worker.sharedmemory import Regions

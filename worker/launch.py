@@ -103,8 +103,8 @@ def _simulated(options: ServeOptions, ordinal: int) -> "tuple[Context, Identity]
 
 
 def server_options(options: ServeOptions, port: int, metrics_port: int | None) -> "server.Options":
-    from worker.batching import Policy
     from worker.inference import Limits
+    from worker.jobs import Policy
     from worker.security import Security
     from worker.server import Options
     from worker.sim import duration_ns

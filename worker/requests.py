@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from worker.batching import Job
 from worker.errors import invalid
+from worker.jobs import Job
 from worker.served import VERSION, ServedModel
 from worker.sharedmemory import Place, Regions
 from worker.tensors import CONTENTS_FIELD, NUMPY, Tensor, TensorSpec, byte_size, fits

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.batching import Policy
+from worker.jobs import Policy
 from worker.models import Specification
 from worker.tensors import TensorSpec
 from worker.wire import open_inference_pb2 as oip

@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from worker import log, metrics
-from worker.batching import Batcher, Policy
+from worker.batching import Batcher
 from worker.contexts import Context, WarmUp
 from worker.counters import Counters
 from worker.describe import AcceleratorService, Identity, process_peak_bytes
@@ -20,6 +20,7 @@ from worker.errors import UsageError
 from worker.front import sending as front
 from worker.front.server import Server
 from worker.inference import Limits
+from worker.jobs import Policy
 from worker.security import Security
 from worker.served import ServedModel
 from worker.service import INFER, InferenceService

@@ -22,11 +22,11 @@ from capacity.planning.planner import Planner
 from capacity.planning.pools import Service
 from capacity.planning.text import print_plan, write_plan
 from capacity.planning.verify import verify as run_fleet
+from capacity.reporting.terminal import wide_console
 from capacity.run import Run
 from capacity.simulate import Batching, Router
 from capacity.slo import Slo, parse_duration_ns
 from capacity.stress.findings import STRESS_NAME, TOGETHER, Stress
-from capacity.terminal import wide_console
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 

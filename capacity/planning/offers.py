@@ -12,8 +12,8 @@ from capacity.fleet import Stock
 from capacity.hardware import MARKETS, Catalogue, HardwareCombination, Unknown
 from capacity.histogram import Histogram
 from capacity.profile import Profile
+from capacity.reporting.view import entries
 from capacity.run import Run
-from capacity.view import entries
 
 
 @dataclass(frozen=True)

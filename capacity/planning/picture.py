@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from capacity.canvas import DASHES, Picture, Scale, short, text_at
 from capacity.cost import hourly
 from capacity.planning.plan import CostCurve, FleetPlan, PlanFile, Schedule
+from capacity.reporting.canvas import DASHES, Picture, Scale, short, text_at
 from capacity.slo import Slo
 
 # The light half of canvas.STYLE: matplotlib reads no CSS.

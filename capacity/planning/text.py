@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from capacity.canvas import Picture, stacked
 from capacity.cost import hourly, money
 from capacity.planning.picture import cost_against_rate, day, write_png
 from capacity.planning.plan import Alternative, FleetPlan, Percentiles, PlanFile, Schedule, Verification
+from capacity.reporting.canvas import Picture, stacked
+from capacity.reporting.terminal import loose
+from capacity.reporting.view import ms
 from capacity.slo import Slo
-from capacity.terminal import loose
-from capacity.view import ms
 
 _WIDTH = 1000
 _NAMES = ("P50", "P90", "P95", "P99")

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from capacity.launch import LaunchFailed
+from capacity.reporting.terminal import wide_console
 from capacity.slo import Slo, parse_duration_ns
 from capacity.stress import burst, interference, loss, overload, page, skew, soak
 from capacity.stress.bench import Asked, Bench, bench
 from capacity.stress.findings import STRESS_NAME, Stress
-from capacity.terminal import wide_console
 
 SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "interference": interference.run,

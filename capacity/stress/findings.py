@@ -31,20 +31,22 @@ class Estimate(_Frozen):
 
 class Neighbour(_Frozen):
     """What one ordinal costs another while both are loaded: shares, 0.1 for a tenth. `p99` is the P99's growth, `time`
-    the growth of the time between answers of the same load, `rate` the share of its throughput that is lost."""
+    the growth of the time between answers of the same load, `rate` the share of its throughput that is lost, `slo_rate`
+    that of its highest rate within the SLO, simulated from its measured times; null without an SLO."""
 
     ordinal: str
     neighbour: str
     p99: Estimate
     time: Estimate
     rate: Estimate
+    slo_rate: Estimate | None = None
 
 
 class Loaded(_Frozen):
     """One ordinal alone and with all others loaded; rates in requests a second, latencies in µs.
 
-    `factor` is the rate with all loaded over the rate alone. `at_slo_*` are simulated from
-    the measured service times, null without an SLO.
+    `factor` is the rate with all loaded over the rate alone. `at_slo_*` are simulated from its measured service times,
+    null without an SLO; `at_slo_lost` is the share of that rate that is lost.
     """
 
     ordinal: str
@@ -55,6 +57,7 @@ class Loaded(_Frozen):
     together_p99_us: float | None
     at_slo_alone_rps: float | None = None
     at_slo_together_rps: float | None = None
+    at_slo_lost: Estimate | None = None
 
 
 class Interference(_Frozen):

@@ -7,7 +7,6 @@ from typing import Any
 
 from capacity.confidence import Check
 from capacity.cost import hourly, money, rate_per_100k
-from capacity.hardware import HardwareCombination
 from capacity.profile import Profile
 from capacity.run import Run
 from capacity.simulate import Pool, highest_rate
@@ -17,6 +16,8 @@ from capacity.stress.findings import TOGETHER, Estimate, Interference, Loaded, N
 
 #: Of each run.
 SECONDS = 5.0
+#: Requests at each rate that is tried.
+_SIMULATED = 30_000
 
 
 def run(bench: Bench) -> dict[str, Any]:
@@ -28,6 +29,9 @@ def run(bench: Bench) -> dict[str, Any]:
     bench.say(f"{len(names)} alone, all together and {len(names) * (len(names) - 1) // 2} pairs, {seconds:g} s each")
     alone = {a: bench.saturated(_named("alone", names[a]), [a], seconds) for a in bench.addresses}
     together = bench.saturated(TOGETHER, bench.addresses, seconds)
+    within = _WithinSlo(bench)
+    if bench.asked.slo:
+        bench.say(f"rates within {bench.asked.slo}, simulated from what each ordinal took")
     neighbours = []
     for first, second in combinations(bench.addresses, 2):
         pair = together
@@ -43,10 +47,10 @@ def run(bench: Bench) -> dict[str, Any]:
                     p99=p99_ratio(later.latency_us, before.latency_us),
                     time=time,
                     rate=_lost(time),
+                    slo_rate=within.lost(alone[victim], pair, victim, time),
                 )
             )
-    loaded = [_loaded(names[a], a, alone[a], together) for a in bench.addresses]
-    loaded = _within_slo(bench, loaded, alone, together)
+    loaded = [_loaded(names[a], a, alone[a], together, within) for a in bench.addresses]
     apart, loaded_rps = sum(one.alone_rps for one in loaded), sum(one.together_rps for one in loaded)
     found = Interference(ordinals=loaded, neighbours=neighbours, factor=loaded_rps / apart if apart else 0.0)
     sentences = [
@@ -104,7 +108,7 @@ def _lost(time: Estimate) -> Estimate:
     return Estimate(value=turned(time.value), low=turned(time.low), high=turned(time.high))
 
 
-def _loaded(name: str, address: str, alone: Run, together: Run) -> Loaded:
+def _loaded(name: str, address: str, alone: Run, together: Run, within: _WithinSlo) -> Loaded:
     time = time_ratio(together, alone, address)
     before, later = ordinal_row(alone, address), ordinal_row(together, address)
 
@@ -118,35 +122,73 @@ def _loaded(name: str, address: str, alone: Run, together: Run) -> Loaded:
         factor=Estimate(value=turned(time.value), low=turned(time.high), high=turned(time.low)),
         alone_p99_us=before.latency_us.p99,
         together_p99_us=later.latency_us.p99,
+        at_slo_alone_rps=within.alone(alone, address),
+        at_slo_together_rps=within.rate(together, address),
+        at_slo_lost=within.lost(alone, together, address, time),
     )
 
 
-def _within_slo(bench: Bench, loaded: list[Loaded], alone: dict[str, Run], together: Run) -> list[Loaded]:
-    """The highest rate within the SLO of each ordinal by itself, from service times alone and with all loaded."""
-    slo = bench.asked.slo
-    if slo is None:
-        return loaded
-    found = []
-    for (address, one), entry in zip(alone.items(), loaded, strict=True):
-        rates = []
-        for measured in (one, together):
-            row = ordinal_row(measured, address)
-            pool = next(r for r in measured.file.rows if (r.host, r.accelerator) == (row.host, row.accelerator))
-            hardware = HardwareCombination(pool.host, pool.accelerator, pool.count, pool.hosts)
-            try:
-                profile = Profile.from_runs([measured], hardware, row.model)
-                rates.append(highest_rate(Pool((profile,)), slo, requests=30_000).passing_rps)
-            except ValueError as error:
-                bench.say(f"no rate within {slo}: {error}")
-                return loaded
-        found.append(entry.model_copy(update={"at_slo_alone_rps": rates[0], "at_slo_together_rps": rates[1]}))
-    return found
+class _WithinSlo:
+    """The highest rate within the SLO of an ordinal by itself, simulated from what it took in a run; None without an
+    SLO, and where a run does not tell its times."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._slo, self._say = bench.asked.slo, bench.say
+        self._alone: dict[str, float | None] = {}
+
+    def alone(self, run: Run, address: str) -> float | None:
+        """In requests a second."""
+        if address not in self._alone:
+            self._alone[address] = self.rate(run, address)
+        return self._alone[address]
+
+    def rate(self, run: Run, address: str, slower: float = 1.0) -> float | None:
+        """In requests a second, were its passes so many times as long."""
+        if self._slo is None:
+            return None
+        try:
+            profile = Profile.of_ordinal(run, ordinal_row(run, address))
+            return highest_rate(Pool((profile.slower(slower),)), self._slo, requests=_SIMULATED).passing_rps
+        except ValueError as error:
+            self._say(f"no rate within {self._slo}: {error}")
+            self._slo = None
+            return None
+
+    def lost(self, alone: Run, later: Run, address: str, time: Estimate) -> Estimate | None:
+        """The share of the rate alone that is lost; its interval is what `time`'s comes to, at the same arrivals."""
+        before, value = self.alone(alone, address), self.rate(later, address)
+        if not before or value is None:
+            return None
+
+        def at(end: float | None) -> float | None:
+            if end is None or time.value is None:
+                return None
+            rate = self.rate(later, address, (1 + end) / (1 + time.value))
+            return None if rate is None else 1 - rate / before
+
+        return Estimate(value=1 - value / before, low=at(time.low), high=at(time.high))
 
 
 def _less(factor: Estimate) -> Estimate:
     """A factor as a share more or less than 1."""
     ends = [None if end is None else end - 1 for end in (factor.value, factor.low, factor.high)]
     return Estimate(value=ends[0], low=ends[1], high=ends[2])
+
+
+def _negative(lost: Estimate | None) -> Estimate | None:
+    """What is lost as a difference."""
+    if lost is None:
+        return None
+    ends = [None if end is None else -end for end in (lost.value, lost.high, lost.low)]
+    return Estimate(value=ends[0], low=ends[1], high=ends[2])
+
+
+def _share(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else share(estimate)
+
+
+def _rate(rps: float | None) -> str:
+    return "–" if rps is None else f"{rps:.4g}"
 
 
 def _answered(runs: list[Run]) -> Check:
@@ -157,12 +199,12 @@ def _answered(runs: list[Run]) -> Check:
 def _tables(found: Interference, names: list[str]) -> list[Table]:
     by_pair = {(one.ordinal, one.neighbour): one for one in found.neighbours}
 
-    def matrix(title: str, of: str) -> Table:
+    def matrix(title: str, of: str, note: str = "") -> Table:
         rows = [
-            [victim, *("" if victim == other else share(getattr(by_pair[victim, other], of)) for other in names)]
+            [victim, *("" if victim == other else _share(getattr(by_pair[victim, other], of)) for other in names)]
             for victim in names
         ]
-        return Table(title=title, columns=["beside", *names], rows=rows)
+        return Table(title=title, columns=["beside", *names], rows=rows, note=note)
 
     at_slo = any(one.at_slo_alone_rps is not None for one in found.ordinals)
     rows = [
@@ -173,19 +215,29 @@ def _tables(found: Interference, names: list[str]) -> list[Table]:
             share(_less(one.factor)),
             ms(one.alone_p99_us),
             ms(one.together_p99_us),
-            *([f"{one.at_slo_alone_rps or 0:.4g}", f"{one.at_slo_together_rps or 0:.4g}"] if at_slo else []),
+            *(
+                [_rate(one.at_slo_alone_rps), _rate(one.at_slo_together_rps), _share(_negative(one.at_slo_lost))]
+                if at_slo
+                else []
+            ),
         ]
         for one in found.ordinals
     ]
+    simulated = "Rates within the SLO are simulated from the measured service times of the ordinal."
     columns = ["ordinal", "alone /s", "all loaded /s", "difference", "P99 alone, ms", "P99 all loaded, ms"]
     return [
         Table(
             title="Alone and with all loaded",
-            columns=columns + (["within SLO alone /s", "within SLO all loaded /s"] if at_slo else []),
+            columns=columns + (["within SLO alone /s", "within SLO all loaded /s", "difference"] if at_slo else []),
             rows=rows,
-            note="Rates within the SLO are simulated from the measured service times." if at_slo else "",
+            note=simulated if at_slo else "",
         ),
         matrix("What a neighbour adds to the time between answers (95 % interval)", "time"),
         matrix("What a neighbour adds to P99 (95 % interval)", "p99"),
         matrix("What a neighbour takes of the throughput (95 % interval)", "rate"),
+        *(
+            [matrix("What it takes of the rate within the SLO (95 % interval)", "slo_rate", simulated)]
+            if at_slo
+            else []
+        ),
     ]

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from capacity import pages
-from capacity.canvas import DASHES, STYLE
+from capacity.reporting import pages
+from capacity.reporting.canvas import DASHES, STYLE
+from capacity.reporting.timeline import Curve, Panel, over_time
 from capacity.stress.findings import Drawn, Stress
-from capacity.timeline import Curve, Panel, over_time
 
 PAGE_NAME = "stress.html"
 _WIDTHS = (("wide", 1176), ("middle", 720), ("narrow", 364))

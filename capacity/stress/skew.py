@@ -8,13 +8,13 @@ from typing import Any
 import psutil
 
 from capacity.confidence import Check
-from capacity.ordinals import pools
+from capacity.reporting.ordinals import pools
+from capacity.reporting.view import entries
 from capacity.run import Run
 from capacity.skew import Sibling
 from capacity.stress.bench import Bench, Watch
 from capacity.stress.figures import course_panels, ms, ordinal_row, valid
 from capacity.stress.findings import Table
-from capacity.view import entries
 
 SECONDS = 40.0
 

@@ -46,7 +46,7 @@ def test_what_neighbours_cost_each_other_is_found(tmp_path: Path) -> None:
     # So much that a busy machine cannot hide it: what sim:1 does to sim:0 takes three times its own time.
     (tmp_path / "coupling.json").write_text(json.dumps({"sim:0": {"sim:1": 3.0}}))
     sims = ("--accelerators", "sim:0,sim:1", "--sim", "fixed:10ms", "--sim-coupling", "coupling.json")
-    found = stress(tmp_path, "interference", *sims, "--for", "1s").interference
+    found = stress(tmp_path, "interference", *sims, "--for", "1s", "--slo", "p90=100ms").interference
 
     assert found is not None
     cost = {(one.ordinal, one.neighbour): one.time.value or 0.0 for one in found.neighbours}
@@ -54,6 +54,11 @@ def test_what_neighbours_cost_each_other_is_found(tmp_path: Path) -> None:
     assert cost["sim:0", "sim:1"] > 1.0
     assert cost["sim:0", "sim:1"] > 3 * cost["sim:1", "sim:0"]
     assert [one.ordinal for one in found.ordinals] == ["sim:0", "sim:1"]
+    # And what it takes of the rate within the SLO, of each ordinal from its own times.
+    lost = {one.ordinal: one.slo_rate.value or 0.0 for one in found.neighbours if one.slo_rate}
+    assert lost["sim:0"] > 0.5
+    assert lost["sim:0"] > lost["sim:1"]
+    assert (found.ordinals[0].at_slo_together_rps or 0.0) < 0.5 * (found.ordinals[0].at_slo_alone_rps or 0.0)
     assert left_in(tmp_path) == []
 
 

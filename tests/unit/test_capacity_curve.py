@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from capacity.curve import curve_picture, sentence
 from capacity.document import CapacityCurve, Probe, Saturation, SloRate
 from capacity.hardware import Catalogue, HardwareCombination
 from capacity.hlog import LogWriter, tag_of
 from capacity.merge import merge
 from capacity.report import print_table, write_report
+from capacity.reporting.curve import curve_picture, sentence
+from capacity.reporting.view import entries
 from capacity.run import Run, build
 from capacity.slo import Slo
 from capacity.summary import measure
 from capacity.tally import Series, Tally
-from capacity.view import entries
 
 POOL = HardwareCombination("c5.large", "eia2.medium", 2)
 MEMBERS = [Series(POOL, "m", f"sim:{number} @ a:{number}", True) for number in range(2)]

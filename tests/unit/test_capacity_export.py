@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from test_capacity_report import ARTICLE, FAILED, PASSED, make, run_main
 
-from capacity.export import write_parquet
+from capacity.reporting.export import write_parquet
+from capacity.reporting.view import entries
 from capacity.slo import Slo
-from capacity.view import entries
 
 
 @pytest.fixture(autouse=True)

@@ -17,10 +17,10 @@ from capacity.confidence import Check
 from capacity.hardware import Catalogue, HardwareCombination
 from capacity.hlog import LogWriter, tag_of
 from capacity.report import print_table, write_report
+from capacity.reporting.view import choices, entries, slo_of
 from capacity.run import Run, WorkerInfo, build
 from capacity.slo import Slo
 from capacity.tally import Series, Tally
-from capacity.view import choices, entries, slo_of
 
 PASSED = Check(name="lateness", value="0.1 ms", threshold="under 1 ms", status="PASS")
 FAILED = Check(name="lateness", value="12 ms", threshold="under 1 ms", status="FAIL", detail="it fell behind")

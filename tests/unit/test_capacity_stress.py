@@ -20,8 +20,9 @@ from capacity.skew import siblings
 from capacity.stress import page
 from capacity.stress.bench import Sample
 from capacity.stress.burst import drained_s
-from capacity.stress.figures import accounted, flat, mean_ratio, p99_ratio, window
+from capacity.stress.figures import Window, accounted, flat, mean_ratio, p99_ratio, window
 from capacity.stress.findings import Drawn, Stress, Table
+from capacity.stress.loss import made_good
 from capacity.tally import LATENCY_ERROR, Series, Tally
 
 SERIES = Series(HardwareCombination("host", "sim"), "m", "sim:0 @ a:1", True)
@@ -69,6 +70,19 @@ def test_a_window_has_what_its_seconds_have_and_failures_count_as_beyond(tmp_pat
     assert during.p50_us == pytest.approx(50_000, rel=2e-3)
     assert during.p99_us is None
     assert accounted(run).status == "PASS"
+
+
+def test_goodput_after_a_loss_is_claimed_only_where_it_was_measured() -> None:
+    before, after = Window(0, 5, 5.0, 500, 0, None, None), Window(9, 14, 5.0, 480, 20, None, None)
+    assert (made_good(before, after, back=True).value, made_good(before, after, back=True).status) == ("96.0 %", "PASS")
+    poor = made_good(before, Window(9, 14, 5.0, 470, 30, None, None), back=True)
+    assert (poor.value, poor.status) == ("94.0 %", "FAIL")
+    none_left = made_good(before, Window(14.2, 15, 0.0, 0, 0, None, None), back=True)
+    assert none_left.status == "FAIL"
+    assert "not measured" in str(none_left.value)
+    assert "--for" in str(none_left.value)
+    gone = made_good(before, after, back=False)
+    assert (gone.value, gone.status) == ("it was not back before the end", "FAIL")
 
 
 def test_a_backlog_is_drained_when_a_second_is_as_it_was_before(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import grpc
 import pytest
 
 from worker import batching
-from worker.batching import Batcher, Done, Job, Policy
+from worker.batching import Batcher
 from worker.contexts import Ran, WarmUp
 from worker.errors import Refused
+from worker.jobs import Done, Job, Policy
 from worker.sim import DEFAULT_SPECIFICATION
 from worker.tensors import Tensor
 

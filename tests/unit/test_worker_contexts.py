@@ -16,9 +16,10 @@ import torch
 
 from worker import models
 from worker.accelerators import Cpu, Eia
-from worker.batching import Batcher, Job, Policy
+from worker.batching import Batcher
 from worker.contexts import ExecutionContext, warm_up
 from worker.errors import UsageError
+from worker.jobs import Job, Policy
 from worker.models import Specification
 from worker.tensors import Tensor, TensorSpec, parse_spec
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.batching import Policy
 from worker.errors import Refused
+from worker.jobs import Policy
 from worker.models import Specification
 from worker.requests import Reader
 from worker.served import ServedModel, config, metadata

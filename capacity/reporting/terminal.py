@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from capacity.choice import Choice
-from capacity.columns import Column, cost_columns, latency_columns, notes
-from capacity.curve import sentence
 from capacity.hardware import Catalogue
-from capacity.ordinals import slower
+from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
+from capacity.reporting.curve import sentence
+from capacity.reporting.ordinals import slower
+from capacity.reporting.view import Entry, choices, entries, slo_of, title
 from capacity.run import Run
 from capacity.slo import Slo
-from capacity.view import Entry, choices, entries, slo_of, title
 
 # A terminal narrower than this gets the table in two halves.
 _ONE_TABLE = 150

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capacity.canvas import DASHES, Picture, Scale, text_at
 from capacity.course import Lines
+from capacity.reporting.canvas import DASHES, Picture, Scale, text_at
 from capacity.slo import Slo, format_duration
 
 _PANEL, _GAP, _LEFT, _RIGHT = 118, 40, 52, 16

@@ -10,11 +10,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from capacity.columns import Column, cost_columns, latency_columns, notes
-from capacity.ordinals import slower
+from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
+from capacity.reporting.ordinals import slower
+from capacity.reporting.view import Entry, choices, title
 from capacity.run import Run
 from capacity.slo import Slo
-from capacity.view import Entry, choices, title
 
 FORMATS = ("csv", "json", "markdown", "parquet")
 _SUFFIXES = {"markdown": "md"}

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from capacity.cost import money
+from capacity.reporting.view import PERCENTILES, Entry, judged_percentile, ms
 from capacity.slo import Slo, format_duration
-from capacity.view import PERCENTILES, Entry, judged_percentile, ms
 
 # The light half of picture.STYLE: matplotlib reads no CSS.
 _COLOURS = {"cpu": "#0072b2", "cuda": "#00875f", "eia": "#4b535d"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from capacity.canvas import DASHES, Picture, Scale, text_at, ticks_across
 from capacity.document import CapacityCurve, Probe
+from capacity.reporting.canvas import DASHES, Picture, Scale, text_at, ticks_across
+from capacity.reporting.view import PERCENTILES, judged_percentile
 from capacity.slo import Slo, format_duration
-from capacity.view import PERCENTILES, judged_percentile
 
 _LINES = (50.0, 90.0, 99.0)
 _MARK = 4.5

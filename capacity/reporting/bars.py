@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capacity.canvas import Picture, Scale, short, text_at, ticks_across
 from capacity.cost import round_money
-from capacity.pareto import front, point
-from capacity.view import Entry, ms
+from capacity.reporting.canvas import Picture, Scale, short, text_at, ticks_across
+from capacity.reporting.pareto import front, point
+from capacity.reporting.view import Entry, ms
 
 
 @dataclass(frozen=True)

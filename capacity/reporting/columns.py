@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from capacity.cost import hourly, money, size
 from capacity.document import Row
+from capacity.reporting.view import Entry, ms, percentile, verdict
 from capacity.slo import Slo
-from capacity.view import Entry, ms, percentile, verdict
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from capacity.canvas import DASHES, Picture, Scale, short, text_at, ticks_across
 from capacity.cost import money, round_money
 from capacity.histogram import Histogram
+from capacity.reporting.canvas import DASHES, Picture, Scale, short, text_at, ticks_across
+from capacity.reporting.view import PERCENTILES, Entry, judged_percentile, ms
 from capacity.slo import Slo, format_duration
-from capacity.view import PERCENTILES, Entry, judged_percentile, ms
 
 _COLOURS = ("cpu", "cuda", "eia")
 
