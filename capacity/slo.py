@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Self
 
-_UNITS_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s|m)")
+_UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s|m|h)")
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 
 
 def parse_duration_ns(text: str) -> int:
-    """`15ms`, `1s`, `250us`, `2m` to ns; ValueError otherwise, and for zero."""
+    """`15ms`, `1s`, `250us`, `2m`, `1h` to ns; ValueError otherwise, and for zero."""
     match = _DURATION.fullmatch(text.strip())
     # Decimal, because 0.3 s is 300,000,000 ns and not 299,999,999.
     duration = int(Decimal(match[1]) * _UNITS_NS[match[2]]) if match else 0

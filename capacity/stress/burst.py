@@ -12,12 +12,14 @@ import numpy as np
 from capacity.confidence import Check
 from capacity.run import Run
 from capacity.stress.bench import Bench, throughput
-from capacity.stress.figures import accounted, course_panels, ms, window
+from capacity.stress.figures import accounted, course_panels, ms, valid, window
 from capacity.stress.findings import Table
 
-#: Shares of capacity between bursts and in them, their lengths, and how many.
+#: Shares of capacity between bursts and in them, their lengths, and how many unless --for says it.
 BASE, PEAK = 0.4, 1.5
 QUIET_S, BURST_S, BURSTS = 8.0, 3.0, 3
+#: The last quiet part is longer by so much: the backlog of the last burst drains in it.
+_LONGER_S = 2.0
 CAPACITY_S = 6.0
 #: Drained: the P90 of a second is within this many times that before the first burst.
 DRAINED = 2.0
@@ -34,19 +36,19 @@ def run(bench: Bench) -> dict[str, Any]:
         bench.say(f"the trace {asked.trace}, {seconds:.0f} s")
         measured = bench.run("burst", bench.addresses, how, seconds, warmup_s=0)
         return _said(measured, [], f"{asked.trace.name}")
+    number = bursts_within(asked.for_s)
     bench.say(f"capacity, {CAPACITY_S:g} s")
     capacity = throughput(bench.saturated("capacity", bench.addresses, CAPACITY_S))
     if capacity <= 0:
         raise ValueError("nothing was answered: there is no capacity to take a share of")
     peak = asked.at or PEAK
-    # The last quiet part is longer: the backlog of the last burst drains in it.
     edges, rates, at = [0.0], [], 0.0
-    for _ in range(BURSTS):
+    for _ in range(number):
         for length, share in ((QUIET_S, BASE), (BURST_S, peak)):
             at += length
             edges.append(at)
             rates.append(share * capacity)
-    edges.append(at + QUIET_S + 2)
+    edges.append(at + QUIET_S + _LONGER_S)
     rates.append(BASE * capacity)
     path = asked.out / "square-wave.csv"
     with path.open("w", newline="") as file:
@@ -55,20 +57,32 @@ def run(bench: Bench) -> dict[str, Any]:
         for (begin, end), rate in zip(pairwise(edges), rates, strict=True):
             times = np.sort(generator.uniform(begin, end, generator.poisson(rate * (end - begin))))
             file.writelines(f"{one:.6f}\n" for one in times)
-    bench.say(
-        f"{BURSTS} bursts of {BURST_S:g} s at {100 * peak:.0f} % of {capacity:.4g}, {100 * BASE:.0f} % between them"
-    )
+    wave = f"{BURST_S:g} s at {100 * peak:.0f} % of {capacity:.4g}"
+    bench.say(f"{number} burst{'s' if number > 1 else ''} of {wave}, {100 * BASE:.0f} % between them")
     how = ["--arrivals", f"trace:{path}", "-u", "1", "--router", "least-outstanding", *deadline]
     measured = bench.run("burst", bench.addresses, how, edges[-1], warmup_s=0)
-    ends = [edges[2 * n + 2] for n in range(BURSTS)]
-    return _said(measured, ends, f"{BURST_S:g} s at {100 * peak:.0f} % of {capacity:.4g}", capacity)
+    ends = [edges[2 * n + 2] for n in range(number)]
+    return _said(measured, ends, wave, capacity)
+
+
+def bursts_within(for_s: float | None) -> int:
+    """How many have room in so many seconds."""
+    if for_s is None:
+        return BURSTS
+    number = int((for_s - QUIET_S - _LONGER_S) // (QUIET_S + BURST_S))
+    if number < 1:
+        raise ValueError(
+            f"--for {for_s:g}s has no room for a burst: {QUIET_S:g} s before it, {BURST_S:g} s of it and "
+            f"{QUIET_S + _LONGER_S:g} s to drain are {2 * QUIET_S + BURST_S + _LONGER_S:g}s"
+        )
+    return number
 
 
 def _said(measured: Run, ends: list[float], what: str, capacity: float | None = None) -> dict[str, Any]:
     drains = [drained_s(measured, end, ends) for end in ends]
     known = [drain for drain in drains if drain is not None]
     sentences = [f"Bursts: {what}."]
-    checks = [accounted(measured)]
+    checks = [valid([measured], meant="backlog"), accounted(measured)]
     if ends:
         worst = (
             f"{max(known):.0f} to {max(known) + 1:.0f} s" if len(known) == len(ends) else "not before the next burst"
@@ -119,6 +133,9 @@ def drained_s(measured: Run, end: float, ends: list[float]) -> float | None:
 def _length_s(path: Any) -> float:
     try:
         with path.open(newline="") as file:
-            return max(float(row["arrival_s"]) for row in csv.DictReader(file))
+            length = max(float(row["arrival_s"]) for row in csv.DictReader(file))
+        if not 0 <= length < math.inf:
+            raise ValueError
+        return length
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(f"--trace {path}: a CSV with a column arrival_s is needed") from None

@@ -26,8 +26,20 @@ SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "overload": overload.run,
 }
 
+#: Options that only some scenarios have a use for.
+_OF = {
+    "at": ("soak", "loss", "burst", "overload"),
+    "how": ("loss",),
+    "hurt": ("loss",),
+    "trace": ("burst",),
+    "max_queue_size": ("overload",),
+}
+#: Options that workers are started with.
+_OF_A_FLEET = ("model", "sim", "sim_coupling", "worker")
+
 
 def stress(
+    context: typer.Context,
     scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help=", ".join(SCENARIOS), show_default=False)],
     accelerators: Annotated[str, typer.Option(help="start workers on these ordinals, as in cpu:0,cpu:1")] = "",
     model: Annotated[Path | None, typer.Option(help="the TorchScript file that they serve")] = None,
@@ -58,6 +70,17 @@ def stress(
     """Puts a whole machine under stress, in one of six scenarios; exit code 1 where it does not stand it."""
     if scenario not in SCENARIOS:
         raise ValueError(f"no scenario is called {scenario}: choose one of {', '.join(SCENARIOS)}")
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+    for name in sorted(given & set(_OF)):
+        if scenario not in _OF[name]:
+            raise ValueError(f"--{name.replace('_', '-')} is for {', '.join(_OF[name])}, not for {scenario}")
+    if targets and (idle := sorted(given & set(_OF_A_FLEET))):
+        raise ValueError(
+            f"--{idle[0].replace('_', '-')} is for workers that are started, by --accelerators; --targets are there"
+        )
+    if trace is not None and given & {"for_", "at"}:
+        raise ValueError("--for and --at are for the square wave: a trace says by itself how long and how much")
     if how not in loss.HOWS:
         raise ValueError(f"--how {how}: choose one of {', '.join(loss.HOWS)}")
     started = datetime.now(UTC)
@@ -73,7 +96,7 @@ def stress(
         worker_arguments=_worker_arguments(model, sim, sim_coupling, worker),
         load_arguments=load or [],
         slo=Slo.parse(slo) if slo else None,
-        for_s=_seconds(for_),
+        for_s=parse_duration_ns(for_) / 1e9 if for_ else None,
         at=_share(at),
         in_flight=in_flight,
         deadline=deadline,
@@ -125,14 +148,6 @@ def _worker_arguments(model: Path | None, sim: str, coupling: str, more: list[st
     arguments += ["--sim", sim] if sim else []
     arguments += ["--sim-coupling", coupling] if coupling else []
     return [*arguments, *(more or [])]
-
-
-def _seconds(text: str) -> float | None:
-    if not text:
-        return None
-    if text.endswith("h"):
-        return 3600 * float(text[:-1])
-    return parse_duration_ns(text) / 1e9
 
 
 def _share(text: str) -> float | None:

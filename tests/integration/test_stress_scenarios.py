@@ -86,3 +86,58 @@ def test_a_hung_worker_is_noticed_and_every_request_accounted_for(tmp_path: Path
     assert found.figures["detected_s"] < found.figures["recovered_s"]
     assert any("sim:1" in cell for table in found.tables for row in table.rows for cell in row)
     assert left_in(tmp_path) == []
+
+
+def test_the_slower_of_three_is_named(tmp_path: Path) -> None:
+    (tmp_path / "slow.json").write_text(json.dumps({"sim:1": {"sim:1": 1.0}}))
+    sims = ("--accelerators", "sim:0,sim:1,sim:2", "--sim", "fixed:10ms", "--sim-coupling", "slow.json")
+    found = stress(tmp_path, "skew", *sims, "--for", "8s")
+
+    odd = next(check for check in found.checks if check.name == "slower ordinals")
+    assert odd.status == "FAIL"
+    assert str(odd.value).startswith("sim:1 @ ")
+    assert found.sentences[0].endswith("It is simulated (fixed:10ms, coupled slow.json).")
+    assert left_in(tmp_path) == []
+
+
+def test_a_soak_says_its_course_and_counts_every_request(tmp_path: Path) -> None:
+    sims = ("--accelerators", "sim:0,sim:1", "--sim", "fixed:10ms")
+    found = stress(tmp_path, "soak", *sims, "--for", "9s", "--at", "50%")
+
+    statuses = {check.name: check.status for check in found.checks}
+    assert statuses["every request accounted for"] == "PASS"
+    assert {"memory of generator", "file descriptors of sim:0", "threads of sim:1"} <= set(statuses)
+    cold, settled = found.figures["cold_rps"], found.figures["settled_rps"]
+    assert cold is not None
+    assert settled is not None
+    assert min(cold, settled) > 0
+    assert found.figures["offered_rps"] == 0.5 * cold
+    assert len(found.tables[0].rows) == 8
+    assert left_in(tmp_path) == []
+
+
+def test_more_than_can_be_done_is_refused_and_counted(tmp_path: Path) -> None:
+    sims = ("--accelerators", "sim:0,sim:1", "--sim", "fixed:10ms", "--max-queue-size", "4")
+    found = stress(tmp_path, "overload", *sims, "--for", "4s", "--at", "200%")
+
+    statuses = {check.name: check.status for check in found.checks}
+    assert statuses["every request accounted for"] == "PASS"
+    assert {"goodput against saturated throughput", "P99 of rejections", "longest wait in a queue"} <= set(statuses)
+    answered, rejected = (int(row[1]) for row in found.tables[0].rows)
+    assert answered > 0
+    assert f"rejected: {rejected} UNAVAILABLE." in found.sentences[0]
+    assert left_in(tmp_path) == []
+
+
+def test_a_trace_of_bursts_is_played_whole(tmp_path: Path) -> None:
+    arrivals = [at / 20 for at in range(40)] + [1.0 + at / 500 for at in range(100)]
+    (tmp_path / "trace.csv").write_text("arrival_s\n" + "".join(f"{at}\n" for at in sorted(arrivals)))
+    sims = ("--accelerators", "sim:0,sim:1", "--sim", "fixed:10ms")
+    found = stress(tmp_path, "burst", *sims, "--trace", "trace.csv")
+
+    [accounted] = [check for check in found.checks if check.name == "every request accounted for"]
+    # The first request to each target is a warm-up.
+    assert (accounted.status, accounted.threshold) == ("PASS", f"{len(arrivals) - 2} due")
+    assert str(accounted.value) == f"{len(arrivals) - 2} answered, 0 failed, 0 unsent"
+    assert found.sentences == ["Bursts: trace.csv."]
+    assert left_in(tmp_path) == []

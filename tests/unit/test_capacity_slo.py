@@ -21,7 +21,7 @@ def test_durations_are_exact(text: str, ns: int) -> None:
     assert parse_duration_ns(format_duration(ns)) == ns
 
 
-@pytest.mark.parametrize("text", ["", "15", "ms", "-1ms", "0ms", "1h", "1e3ms", "15 msec"])
+@pytest.mark.parametrize("text", ["", "15", "ms", "-1ms", "0ms", "1d", "1e3ms", "15 msec"])
 def test_what_is_not_a_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration_ns(text)

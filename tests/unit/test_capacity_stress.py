@@ -19,7 +19,7 @@ from capacity.run import Run, build
 from capacity.skew import siblings
 from capacity.stress import page
 from capacity.stress.bench import Sample
-from capacity.stress.burst import drained_s
+from capacity.stress.burst import bursts_within, drained_s
 from capacity.stress.figures import Window, accounted, flat, mean_ratio, p99_ratio, window
 from capacity.stress.findings import Drawn, Stress, Table
 from capacity.stress.loss import made_good
@@ -95,6 +95,12 @@ def test_a_backlog_is_drained_when_a_second_is_as_it_was_before(tmp_path: Path) 
 
 def samples(rss: list[float], descriptors: int = 20, threads: int = 9) -> list[Sample]:
     return [Sample(float(at), round(mib * MIB), descriptors, threads) for at, mib in enumerate(rss)]
+
+
+def test_a_square_wave_has_as_many_bursts_as_there_is_time_for() -> None:
+    assert [bursts_within(seconds) for seconds in (None, 21, 31, 32, 43, 120)] == [3, 1, 1, 2, 3, 10]
+    with pytest.raises(ValueError, match="no room"):
+        bursts_within(20.9)
 
 
 def test_what_fills_up_at_first_is_flat_and_what_goes_on_growing_is_not() -> None:
@@ -184,6 +190,12 @@ def test_findings_are_a_file_for_programs_and_one_page_that_needs_no_network(tmp
         (["loss", "--targets", "a:1,b:2"], "no process of this host"),
         (["soak", "--targets", "a:1", "--at", "lots"], "--at lots"),
         (["soak", "--targets", "a:1", "--for", "long"], "is not a duration"),
+        (["soak", "--targets", "a:1", "--for", "xh"], "is not a duration"),
+        (["skew", "--targets", "a:1,b:2", "--at", "50%"], "--at is for soak, loss, burst, overload, not for skew"),
+        (["soak", "--targets", "a:1", "--how", "kill"], "--how is for loss, not for soak"),
+        (["skew", "--targets", "a:1,b:2", "--sim", "fixed:1ms"], "--sim is for workers that are started"),
+        (["burst", "--targets", "a:1", "--for", "20s"], "has no room for a burst"),
+        (["burst", "--targets", "a:1", "--trace", "t.csv", "--for", "60s"], "--for and --at are for the square wave"),
         (["skew", "--targets", "@none.json"], "targets file none.json"),
         (["burst", "--targets", "a:1", "--trace", "none.csv"], "--trace none.csv"),
     ],
