@@ -26,17 +26,19 @@ def run(bench: Bench) -> dict[str, Any]:
     names = {worker.address: worker.accelerator or worker.address for worker in bench.workers}
     if len(names) < 2:
         raise ValueError("interference needs two ordinals at least")
-    bench.say(f"{len(names)} alone, all together and {len(names) * (len(names) - 1) // 2} pairs, {seconds:g} s each")
+    pairs = f", {len(names) * (len(names) - 1) // 2} pairs" if len(names) > 2 else ""
+    bench.say(f"{len(names)} alone{pairs}, all together: {seconds:g} s each")
     alone = {a: bench.saturated(_named("alone", names[a]), [a], seconds) for a in bench.addresses}
     together = bench.saturated(TOGETHER, bench.addresses, seconds)
+    beside = {
+        (a, b): bench.saturated(_named("pair", names[a], names[b]), [a, b], seconds) if pairs else together
+        for a, b in combinations(bench.addresses, 2)
+    }
     within = _WithinSlo(bench)
     if bench.asked.slo:
         bench.say(f"rates within {bench.asked.slo}, simulated from what each ordinal took")
     neighbours = []
-    for first, second in combinations(bench.addresses, 2):
-        pair = together
-        if len(names) > 2:
-            pair = bench.saturated(_named("pair", names[first], names[second]), [first, second], seconds)
+    for (first, second), pair in beside.items():
         for victim, other in ((first, second), (second, first)):
             before, later = ordinal_row(alone[victim], victim), ordinal_row(pair, victim)
             time = time_ratio(pair, alone[victim], victim)
