@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from loadgen._h2_socket import Security
+from loadgen._h2._socket import Security
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A gRPC channel made for load: unary calls of one method, multiplexed on a few connections of one gevent hub.
 
-Calls and their deadlines live here, connections in `_h2_pool.py`. A failed request is a Reply with a gRPC status
+Calls and their deadlines live here, connections in `_h2/`. A failed request is a Reply with a gRPC status
 code, never an exception. What it is not: no streaming, no retries, no proxies, no service config, no name-based
 balancing; a channel belongs to the thread, and after a fork to the process, that first used it.
 """
@@ -16,10 +16,10 @@ from typing import Any
 import gevent
 from gevent.hub import Waiter
 
-from loadgen._h2_frames import request_block
-from loadgen._h2_pool import Destination, Pool, Statistics
-from loadgen._h2_send import Call, Prepared
-from loadgen._h2_socket import Link, Security, split_address
+from loadgen._h2._frames import request_block
+from loadgen._h2._pool import Destination, Pool, Statistics
+from loadgen._h2._send import Call, Prepared
+from loadgen._h2._socket import Link, Security, split_address
 from loadgen._reply import CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, Reply, Unsettled
 from worker.wire.frames import (
     LARGEST_WINDOW,

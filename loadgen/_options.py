@@ -11,7 +11,7 @@ from typing import Any
 from capacity.hardware import HardwareCombination
 from capacity.slo import Slo, parse_duration_ns
 from loadgen._access import Access
-from loadgen._h2_socket import Security
+from loadgen._h2._socket import Security
 from loadgen._seal import TOKEN_VARIABLE, take_token, take_token_file
 
 ARRIVALS = ("closed", "constant", "poisson")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from loadgen._channel import Channel, Prepared, Security
-from loadgen._h2_socket import split_address
+from loadgen._h2._socket import split_address
 
 METHOD = "/a.B/C"
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen._h2 import Connection
-from loadgen._h2_frames import PREFACE, request_block, timeout_value
-from loadgen._h2_send import Call, Prepared
+from loadgen._h2._connection import Connection
+from loadgen._h2._frames import PREFACE, request_block, timeout_value
+from loadgen._h2._send import Call, Prepared
 from loadgen._reply import Reply
 from worker.wire.frames import (
     CONTINUATION,

@@ -2,7 +2,7 @@
 
 import math
 
-from loadgen._h2_reply import MAX_HEADER_LIST
+from loadgen._h2._reply import MAX_HEADER_LIST
 from worker.wire.frames import (
     ACCEPTED_ENCODINGS,
     DEFAULT_WINDOW,

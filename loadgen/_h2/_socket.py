@@ -16,7 +16,7 @@ import gevent
 import gevent.socket
 from gevent.monkey import get_original
 
-from loadgen._h2 import Connection
+from loadgen._h2._connection import Connection
 from worker.wire.frames import (
     ProtocolError,
 )

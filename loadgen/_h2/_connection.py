@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from hpack import HPACKError
 
-from loadgen._h2_control import Control
-from loadgen._h2_reply import MAX_HEADER_LIST, Head, decode_head, final_reply, reset_reply
-from loadgen._h2_send import Call
+from loadgen._h2._control import Control
+from loadgen._h2._reply import MAX_HEADER_LIST, Head, decode_head, final_reply, reset_reply
+from loadgen._h2._send import Call
 from loadgen._reply import INTERNAL, OK, RESOURCE_EXHAUSTED, Reply
 from worker.wire.frames import (
     ACK,

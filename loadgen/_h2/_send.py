@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from loadgen._h2_frames import PREFACE
+from loadgen._h2._frames import PREFACE
 from worker.wire.frames import (
     CANCEL,
     CONTINUATION,
@@ -32,7 +32,7 @@ from worker.wire.frames import (
 )
 
 if TYPE_CHECKING:
-    from loadgen._h2_reply import Head
+    from loadgen._h2._reply import Head
     from loadgen._reply import Reply
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from loadgen._h2 import Connection
-from loadgen._h2_reply import Head
-from loadgen._h2_socket import Link
+from loadgen._h2._connection import Connection
+from loadgen._h2._reply import Head
+from loadgen._h2._socket import Link
 from loadgen._reply import UNAVAILABLE, Lost, Reply
 from worker.wire.frames import (
     GOAWAY,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from loadgen._h2_send import Sender
+from loadgen._h2._send import Sender
 from loadgen._reply import INTERNAL, UNAVAILABLE, Reply
 from worker.wire.frames import (
     ACK,
