@@ -26,13 +26,15 @@ def run(bench: Bench) -> dict[str, Any]:
     names = {worker.address: worker.accelerator or worker.address for worker in bench.workers}
     if len(names) < 2:
         raise ValueError("interference needs two ordinals at least")
-    pairs = f", {len(names) * (len(names) - 1) // 2} pairs" if len(names) > 2 else ""
-    bench.say(f"{len(names)} alone{pairs}, all together: {seconds:g} s each")
+    pairs = list(combinations(bench.addresses, 2))
+    several = len(pairs) > 1
+    said = f", {len(pairs)} pairs" if several else ""
+    bench.say(f"{len(names)} alone{said}, all together: {seconds:g} s each")
     alone = {a: bench.saturated(_named("alone", names[a]), [a], seconds) for a in bench.addresses}
     together = bench.saturated(TOGETHER, bench.addresses, seconds)
     beside = {
-        (a, b): bench.saturated(_named("pair", names[a], names[b]), [a, b], seconds) if pairs else together
-        for a, b in combinations(bench.addresses, 2)
+        (a, b): bench.saturated(_named("pair", names[a], names[b]), [a, b], seconds) if several else together
+        for a, b in pairs
     }
     within = _WithinSlo(bench)
     if bench.asked.slo:

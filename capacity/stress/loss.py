@@ -140,7 +140,7 @@ _PAST = {"kill": "killed", "hang": "hung", "slow": "slowed"}
 def made_good(before: Window, after: Window, *, back: bool) -> Check:
     """Goodput after it against before; what was not measured is not claimed."""
     if not back:
-        said, passed = "it was not back before the end", False
+        said, passed = "its return was not seen before the end", False
     elif not before.goodput_rps or not after.covered_s:
         said, passed = "not measured: no whole second is left after it was back, choose a longer --for", False
     else:

@@ -82,7 +82,7 @@ def test_goodput_after_a_loss_is_claimed_only_where_it_was_measured() -> None:
     assert "not measured" in str(none_left.value)
     assert "--for" in str(none_left.value)
     gone = made_good(before, after, back=False)
-    assert (gone.value, gone.status) == ("it was not back before the end", "FAIL")
+    assert (gone.value, gone.status) == ("its return was not seen before the end", "FAIL")
 
 
 def test_a_backlog_is_drained_when_a_second_is_as_it_was_before(tmp_path: Path) -> None:
