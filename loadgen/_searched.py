@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from capacity.confidence import Check
@@ -10,6 +11,8 @@ from capacity.search import Seen, cliffs, conclude
 from loadgen._book import Outcome
 from loadgen._options import Options
 from loadgen._probes import Pool
+
+_OF_THE_RUN = ("measured requests", "generators that reported their end", "refused reports")
 
 
 @dataclass
@@ -49,6 +52,15 @@ class Searched:
             status="FAIL" if not usable else "PASS" if whole else "WARN",
             detail="" if whole else self.ended,
         )
+
+    def named(self, checks: Sequence[Check], alone: bool) -> list[Check]:
+        """Those of `checks` that are of a probe rather than of the run as a whole, under this pool's name unless it is
+        alone."""
+        mine = [check for check in checks if check.name not in _OF_THE_RUN]
+        if alone:
+            return mine
+        name = f"{self.pool.hardware.name}, {self.pool.model}"
+        return [check.model_copy(update={"name": f"{name}: {check.name}"}) for check in mine]
 
     def curve(self, options: Options, chosen: int | None) -> CapacityCurve:
         """As run.json has it; `chosen` is the index of the probe that the row shows."""

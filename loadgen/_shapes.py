@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import gevent
 
-from capacity.confidence import Check
 from capacity.cost import duration
 from capacity.document import Probe, RunFile, SloRate
 from capacity.hardware import HardwareCombination
@@ -327,6 +326,7 @@ class Shape:
         durations: dict[tuple[HardwareCombination, str, bool], float] = {}
         dependence: dict[Series, float] = {}
         checks = whole_checks(replace(outcome, totals=self._all()))
+        alone = len(self._searches) == 1
         for search in self._searches:
             number = chosen[search.pool]
             if number is not None:
@@ -334,8 +334,8 @@ class Shape:
                 totals |= found.totals
                 durations[search.pool] = found.measured_s
                 dependence.update(found.vitals.dependence)
-                checks += self._named(search, probe_checks(found, self._options))
-            checks += self._named(search, [search.check(self._options)])
+                checks += search.named(probe_checks(found, self._options), alone)
+            checks += search.named([search.check(self._options)], alone)
         curves = [search.curve(self._options, chosen[search.pool]) for search in self._searches]
         vitals = Vitals()
         vitals.dependence = dependence
@@ -350,14 +350,3 @@ class Shape:
                 for series, tally in outcome.totals.items():
                     found[series].add(tally)
         return found
-
-    def _named(self, search: Searched, checks: Sequence[Check]) -> list[Check]:
-        if len(self._searches) == 1:
-            return [check for check in checks if not _whole(check)]
-        name = f"{search.pool.hardware.name}, {search.pool.model}"
-        return [check.model_copy(update={"name": f"{name}: {check.name}"}) for check in checks if not _whole(check)]
-
-
-def _whole(check: Check) -> bool:
-    """Whether a check is of the run as a whole rather than of a probe."""
-    return check.name in ("measured requests", "generators that reported their end", "refused reports")

@@ -70,17 +70,7 @@ def stress(
     """Puts a whole machine under stress, in one of six scenarios; exit code 1 where it does not stand it."""
     if scenario not in SCENARIOS:
         raise ValueError(f"no scenario is called {scenario}: choose one of {', '.join(SCENARIOS)}")
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
-    for name in sorted(given & set(_OF)):
-        if scenario not in _OF[name]:
-            raise ValueError(f"--{name.replace('_', '-')} is for {', '.join(_OF[name])}, not for {scenario}")
-    if targets and (idle := sorted(given & set(_OF_A_FLEET))):
-        raise ValueError(
-            f"--{idle[0].replace('_', '-')} is for workers that are started, by --accelerators; --targets are there"
-        )
-    if trace is not None and given & {"for_", "at"}:
-        raise ValueError("--for and --at are for the square wave: a trace says by itself how long and how much")
+    _refuse_idle(context, scenario)
     if how not in loss.HOWS:
         raise ValueError(f"--how {how}: choose one of {', '.join(loss.HOWS)}")
     started = datetime.now(UTC)
@@ -113,6 +103,21 @@ def stress(
     console.print(f"\nreport: {written}", soft_wrap=True, highlight=False)
     if not found.passed:
         raise typer.Exit(1)
+
+
+def _refuse_idle(context: typer.Context, scenario: str) -> None:
+    """ValueError for an option that was given and would change nothing."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+    for name in sorted(given & set(_OF)):
+        if scenario not in _OF[name]:
+            raise ValueError(f"--{name.replace('_', '-')} is for {', '.join(_OF[name])}, not for {scenario}")
+    if "targets" in given and (idle := sorted(given & set(_OF_A_FLEET))):
+        raise ValueError(
+            f"--{idle[0].replace('_', '-')} is for workers that are started, by --accelerators; --targets are there"
+        )
+    if "trace" in given and given & {"for_", "at"}:
+        raise ValueError("--for and --at are for the square wave: a trace says by itself how long and how much")
 
 
 def _run(asked: Asked, started: datetime) -> Stress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -27,6 +28,11 @@ class Estimate(_Frozen):
     value: float | None
     low: float | None = None
     high: float | None = None
+
+    def by(self, of: Callable[[float], float], *, falling: bool = False) -> Estimate:
+        """A function of it, rising or falling; what is null stays so."""
+        value, low, high = (None if one is None else of(one) for one in (self.value, self.low, self.high))
+        return Estimate(value=value, low=high, high=low) if falling else Estimate(value=value, low=low, high=high)
 
 
 class Neighbour(_Frozen):

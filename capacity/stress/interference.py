@@ -50,7 +50,8 @@ def run(bench: Bench) -> dict[str, Any]:
                     neighbour=names[other],
                     p99=p99_ratio(later.latency_us, before.latency_us),
                     time=time,
-                    rate=_lost(time),
+                    # Of a load that waits for its answers: what takes twice as long comes half as often.
+                    rate=time.by(lambda longer: 1 - 1 / (1 + longer)),
                     slo_rate=within.lost(alone[victim], pair, victim, time),
                 )
             )
@@ -103,30 +104,18 @@ def _named(kind: str, *ordinals: str) -> str:
     return "-".join([kind, *(ordinal.replace(":", "") for ordinal in ordinals)])
 
 
-def _lost(time: Estimate) -> Estimate:
-    """A load that waits for its answers: what takes 1 + x times as long comes 1 / (1 + x) times as often."""
-
-    def turned(value: float | None) -> float | None:
-        return None if value is None else 1 - 1 / (1 + value)
-
-    return Estimate(value=turned(time.value), low=turned(time.low), high=turned(time.high))
-
-
 def _loaded(name: str, address: str, alone: Run, together: Run, within: _WithinSlo) -> Loaded:
     time = time_ratio(together, alone, address)
     before, later = ordinal_row(alone, address), ordinal_row(together, address)
-
-    def turned(value: float | None) -> float | None:
-        return None if value is None else 1 / (1 + value)
 
     return Loaded(
         ordinal=name,
         alone_rps=before.throughput_rps,
         together_rps=later.throughput_rps,
-        factor=Estimate(value=turned(time.value), low=turned(time.high), high=turned(time.low)),
+        factor=time.by(lambda longer: 1 / (1 + longer), falling=True),
         alone_p99_us=before.latency_us.p99,
         together_p99_us=later.latency_us.p99,
-        at_slo_alone_rps=within.alone(alone, address),
+        at_slo_alone_rps=within.rate(alone, address),
         at_slo_together_rps=within.rate(together, address),
         at_slo_lost=within.lost(alone, together, address, time),
     )
@@ -138,53 +127,30 @@ class _WithinSlo:
 
     def __init__(self, bench: Bench) -> None:
         self._slo, self._say = bench.asked.slo, bench.say
-        self._alone: dict[str, float | None] = {}
-
-    def alone(self, run: Run, address: str) -> float | None:
-        """In requests a second."""
-        if address not in self._alone:
-            self._alone[address] = self.rate(run, address)
-        return self._alone[address]
+        self._known: dict[tuple[str, str, float], float] = {}
 
     def rate(self, run: Run, address: str, slower: float = 1.0) -> float | None:
         """In requests a second, were its passes so many times as long."""
         if self._slo is None:
             return None
-        try:
-            profile = Profile.of_ordinal(run, ordinal_row(run, address))
-            return highest_rate(Pool((profile.slower(slower),)), self._slo, requests=_SIMULATED).passing_rps
-        except ValueError as error:
-            self._say(f"no rate within {self._slo}: {error}")
-            self._slo = None
-            return None
+        key = (run.name, address, slower)
+        if key not in self._known:
+            try:
+                profile = Profile.of_ordinal(run, ordinal_row(run, address)).slower(slower)
+                self._known[key] = highest_rate(Pool((profile,)), self._slo, requests=_SIMULATED).passing_rps
+            except ValueError as error:
+                self._say(f"no rate within {self._slo}: {error}")
+                self._slo = None
+                return None
+        return self._known[key]
 
     def lost(self, alone: Run, later: Run, address: str, time: Estimate) -> Estimate | None:
         """The share of the rate alone that is lost; its interval is what `time`'s comes to, at the same arrivals."""
-        before, value = self.alone(alone, address), self.rate(later, address)
-        if not before or value is None:
+        before = self.rate(alone, address)
+        if not before or self.rate(later, address) is None or time.value is None:
             return None
-
-        def at(end: float | None) -> float | None:
-            if end is None or time.value is None:
-                return None
-            rate = self.rate(later, address, (1 + end) / (1 + time.value))
-            return None if rate is None else 1 - rate / before
-
-        return Estimate(value=1 - value / before, low=at(time.low), high=at(time.high))
-
-
-def _less(factor: Estimate) -> Estimate:
-    """A factor as a share more or less than 1."""
-    ends = [None if end is None else end - 1 for end in (factor.value, factor.low, factor.high)]
-    return Estimate(value=ends[0], low=ends[1], high=ends[2])
-
-
-def _negative(lost: Estimate | None) -> Estimate | None:
-    """What is lost as a difference."""
-    if lost is None:
-        return None
-    ends = [None if end is None else -end for end in (lost.value, lost.high, lost.low)]
-    return Estimate(value=ends[0], low=ends[1], high=ends[2])
+        measured = 1 + time.value
+        return time.by(lambda longer: 1 - (self.rate(later, address, (1 + longer) / measured) or 0.0) / before)
 
 
 def _share(estimate: Estimate | None) -> str:
@@ -203,45 +169,44 @@ def _answered(runs: list[Run]) -> Check:
 def _tables(found: Interference, names: list[str]) -> list[Table]:
     by_pair = {(one.ordinal, one.neighbour): one for one in found.neighbours}
 
-    def matrix(title: str, of: str, note: str = "") -> Table:
+    def matrix(title: str, of: str) -> Table:
         rows = [
             [victim, *("" if victim == other else _share(getattr(by_pair[victim, other], of)) for other in names)]
             for victim in names
         ]
-        return Table(title=title, columns=["beside", *names], rows=rows, note=note)
+        return Table(title=title, columns=["beside", *names], rows=rows)
 
-    at_slo = any(one.at_slo_alone_rps is not None for one in found.ordinals)
     rows = [
         [
             one.ordinal,
             f"{one.alone_rps:.4g}",
             f"{one.together_rps:.4g}",
-            share(_less(one.factor)),
+            share(one.factor.by(lambda factor: factor - 1)),
             ms(one.alone_p99_us),
             ms(one.together_p99_us),
-            *(
-                [_rate(one.at_slo_alone_rps), _rate(one.at_slo_together_rps), _share(_negative(one.at_slo_lost))]
-                if at_slo
-                else []
-            ),
         ]
         for one in found.ordinals
     ]
-    simulated = "Rates within the SLO are simulated from the measured service times of the ordinal."
     columns = ["ordinal", "alone /s", "all loaded /s", "difference", "P99 alone, ms", "P99 all loaded, ms"]
-    return [
-        Table(
-            title="Alone and with all loaded",
-            columns=columns + (["within SLO alone /s", "within SLO all loaded /s", "difference"] if at_slo else []),
-            rows=rows,
-            note=simulated if at_slo else "",
-        ),
+    tables = [
+        Table(title="Alone and with all loaded", columns=columns, rows=rows),
         matrix("What a neighbour adds to the time between answers (95 % interval)", "time"),
         matrix("What a neighbour adds to P99 (95 % interval)", "p99"),
         matrix("What a neighbour takes of the throughput (95 % interval)", "rate"),
-        *(
-            [matrix("What it takes of the rate within the SLO (95 % interval)", "slo_rate", simulated)]
-            if at_slo
-            else []
+    ]
+    if all(one.at_slo_alone_rps is None for one in found.ordinals):
+        return tables
+    rates = [
+        [one.ordinal, _rate(one.at_slo_alone_rps), _rate(one.at_slo_together_rps), _share(one.at_slo_lost)]
+        for one in found.ordinals
+    ]
+    return [
+        *tables,
+        Table(
+            title="The rate within the SLO, alone and with all loaded",
+            columns=["ordinal", "alone /s", "all loaded /s", "lost"],
+            rows=rates,
+            note="Simulated from the measured service times of each ordinal.",
         ),
+        matrix("What a neighbour takes of the rate within the SLO (95 % interval)", "slo_rate"),
     ]

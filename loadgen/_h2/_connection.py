@@ -18,14 +18,12 @@ from loadgen._h2._reply import MAX_HEADER_LIST, Head, decode_head, final_reply, 
 from loadgen._h2._send import Call
 from loadgen._reply import INTERNAL, OK, RESOURCE_EXHAUSTED, Reply
 from worker.wire.frames import (
-    ACK,
     CANCEL,
     COMPRESSION_ERROR,
     CONTINUATION,
     DATA,
     END_HEADERS,
     END_STREAM,
-    ENHANCE_YOUR_CALM,
     FRAME_SIZE_ERROR,
     GOAWAY,
     HEADERS,
@@ -33,7 +31,6 @@ from worker.wire.frames import (
     KEPT_BLOCKS,
     LARGEST_WINDOW,
     LAST_STREAM_ID,
-    MOST_CONTINUATIONS,
     OUR_FRAME,
     PING,
     PRIORITY,
@@ -42,11 +39,14 @@ from worker.wire.frames import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
+    Partial,
     ProtocolError,
+    continued,
     exactly,
     frame,
     frame_head,
     header_fragment,
+    in_order,
     prefix_head,
     u32,
     unpadded,
@@ -74,7 +74,7 @@ class Connection(Control):
         self._clock = clock
         self._tail = bytearray()  # a frame that is not whole yet, and the bytes it needs
         self._need = 0
-        self._partial: tuple[int, int, list[bytes]] | None = None  # HEADERS without END_HEADERS: id, flags, pieces
+        self._partial: Partial | None = None
         self._receive_window = LARGEST_WINDOW
 
     def feed(self, data: bytes) -> None:
@@ -185,13 +185,7 @@ class Connection(Control):
         return head
 
     def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if not self.settled and (kind != SETTINGS or flags & ACK):
-            raise ProtocolError(PROTOCOL_ERROR, _NOT_HTTP2)
-        if self._partial is not None and (kind != CONTINUATION or stream_id != self._partial[0]):
-            raise ProtocolError(PROTOCOL_ERROR, "another frame inside a header block")
-        on_connection = kind in (SETTINGS, PING, GOAWAY)
-        if kind <= CONTINUATION and kind != WINDOW_UPDATE and (stream_id == 0) != on_connection:
-            raise ProtocolError(PROTOCOL_ERROR, f"frame type {kind} on stream {stream_id}")
+        in_order(kind, flags, stream_id, settled=self.settled, partial=self._partial, not_http2=_NOT_HTTP2)
         handler = self._HANDLERS.get(kind)
         if handler is not None:  # types that nobody knows are ignored (RFC 9113, 4.1)
             handler(self, flags, stream_id, payload)
@@ -250,12 +244,7 @@ class Connection(Control):
             self._partial = (stream_id, flags, [payload])
 
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._partial is None:
-            raise ProtocolError(PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        _, first_flags, pieces = self._partial
-        pieces.append(payload)
-        if len(pieces) > MOST_CONTINUATIONS or sum(map(len, pieces)) > 2 * MAX_HEADER_LIST:
-            raise ProtocolError(ENHANCE_YOUR_CALM, "a header block without end")
+        first_flags, pieces = continued(self._partial, payload, 2 * MAX_HEADER_LIST)
         if flags & END_HEADERS:
             self._partial = None
             self._on_head(stream_id, first_flags, self._decode(b"".join(pieces)))

@@ -8,13 +8,13 @@ import gc
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from tools.processes import wait_for
 
 from worker.errors import UsageError
 from worker.front.calls import Call
@@ -217,10 +217,7 @@ def test_calls_and_connections_are_freed_without_the_collector(running: Running)
                 taken_back = channel.unary_stream(f"/{SERVICE}/watch")(b"", timeout=BOUND_S)
                 assert next(taken_back) == b"well"
                 taken_back.cancel()
-        ends = time.monotonic() + BOUND_S
-        while left() and time.monotonic() < ends:
-            time.sleep(0.05)
-        assert left() == []
+        wait_for(lambda: left() == [])
     finally:
         gc.enable()
 
@@ -339,9 +336,7 @@ def test_a_drain_ends_what_runs_and_takes_nothing_more(running: Running, channel
     assert next(talking) == b"first"
     watching = channel.unary_stream(f"/{SERVICE}/watch")(b"", timeout=BOUND_S)
     assert next(watching) == b"well"
-    until = time.monotonic() + BOUND_S
-    while not running.held:
-        assert time.monotonic() < until
+    wait_for(lambda: bool(running.held))
     drained = asyncio.run_coroutine_threadsafe(running.server.drain(), running.loop)
     assert list(talking) == []
     assert talking.code() is grpc.StatusCode.OK

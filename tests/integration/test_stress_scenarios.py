@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
 from capacity.stress.findings import Stress
 
@@ -42,6 +44,12 @@ def left_in(folder: Path) -> list[str]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    yield
+    assert left_in(tmp_path) == []
+
+
 def test_what_neighbours_cost_each_other_is_found(tmp_path: Path) -> None:
     # So much that a busy machine cannot hide it: what sim:1 does to sim:0 takes three times its own time.
     (tmp_path / "coupling.json").write_text(json.dumps({"sim:0": {"sim:1": 3.0}}))
@@ -59,7 +67,6 @@ def test_what_neighbours_cost_each_other_is_found(tmp_path: Path) -> None:
     assert lost["sim:0"] > 0.5
     assert lost["sim:0"] > lost["sim:1"]
     assert (found.ordinals[0].at_slo_together_rps or 0.0) < 0.5 * (found.ordinals[0].at_slo_alone_rps or 0.0)
-    assert left_in(tmp_path) == []
 
 
 def test_a_slowed_worker_need_not_be_down_and_goodput_comes_back(tmp_path: Path) -> None:
@@ -72,7 +79,6 @@ def test_a_slowed_worker_need_not_be_down_and_goodput_comes_back(tmp_path: Path)
     before, during, after = (float(row[2]) for row in found.tables[0].rows)
     assert min(before, during, after) > 0
     assert "not taken for down, let go after" in found.sentences[0] or found.figures["detected_s"] is not None
-    assert left_in(tmp_path) == []
 
 
 def test_a_hung_worker_is_noticed_and_every_request_accounted_for(tmp_path: Path) -> None:
@@ -85,7 +91,6 @@ def test_a_hung_worker_is_noticed_and_every_request_accounted_for(tmp_path: Path
     assert found.figures["recovered_s"] is not None
     assert found.figures["detected_s"] < found.figures["recovered_s"]
     assert any("sim:1" in cell for table in found.tables for row in table.rows for cell in row)
-    assert left_in(tmp_path) == []
 
 
 def test_the_slower_of_three_is_named(tmp_path: Path) -> None:
@@ -97,7 +102,6 @@ def test_the_slower_of_three_is_named(tmp_path: Path) -> None:
     assert odd.status == "FAIL"
     assert str(odd.value).startswith("sim:1 @ ")
     assert found.sentences[0].endswith("It is simulated (fixed:10ms, coupled slow.json).")
-    assert left_in(tmp_path) == []
 
 
 def test_a_soak_says_its_course_and_counts_every_request(tmp_path: Path) -> None:
@@ -113,7 +117,6 @@ def test_a_soak_says_its_course_and_counts_every_request(tmp_path: Path) -> None
     assert min(cold, settled) > 0
     assert found.figures["offered_rps"] == 0.5 * cold
     assert len(found.tables[0].rows) == 8
-    assert left_in(tmp_path) == []
 
 
 def test_more_than_can_be_done_is_refused_and_counted(tmp_path: Path) -> None:
@@ -126,7 +129,6 @@ def test_more_than_can_be_done_is_refused_and_counted(tmp_path: Path) -> None:
     answered, rejected = (int(row[1]) for row in found.tables[0].rows)
     assert answered > 0
     assert f"rejected: {rejected} UNAVAILABLE." in found.sentences[0]
-    assert left_in(tmp_path) == []
 
 
 def test_a_trace_of_bursts_is_played_whole(tmp_path: Path) -> None:
@@ -140,4 +142,3 @@ def test_a_trace_of_bursts_is_played_whole(tmp_path: Path) -> None:
     assert (accounted.status, accounted.threshold) == ("PASS", f"{len(arrivals) - 2} due")
     assert str(accounted.value) == f"{len(arrivals) - 2} answered, 0 failed, 0 unsent"
     assert found.sentences == ["Bursts: trace.csv."]
-    assert left_in(tmp_path) == []

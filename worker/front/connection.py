@@ -15,13 +15,11 @@ from worker.front.receiving import Calls
 from worker.front.sending import Clock, Held, Limits
 from worker.front.stream import WINDOW, Stream
 from worker.wire.frames import (
-    ACK,
     CONTINUATION,
     DATA,
     DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
-    ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     GOAWAY,
@@ -32,7 +30,6 @@ from worker.wire.frames import (
     MAX_CONCURRENT_STREAMS,
     MAX_FRAME_SIZE,
     MAX_HEADER_LIST_SIZE,
-    MOST_CONTINUATIONS,
     OUR_FRAME,
     PING,
     PRELUDE,
@@ -42,11 +39,14 @@ from worker.wire.frames import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
+    Partial,
     ProtocolError,
+    continued,
     exactly,
     frame,
     frame_head,
     header_fragment,
+    in_order,
     prefix_head,
     settings_frame,
     u32,
@@ -54,6 +54,7 @@ from worker.wire.frames import (
 
 # What all streams of a connection may send together before it is read.
 CONNECTION_WINDOW = 4 * WINDOW
+_NOT_HTTP2 = "the peer does not begin with SETTINGS"
 
 
 class Connection(Calls):
@@ -69,7 +70,7 @@ class Connection(Calls):
         self._tail = bytearray()  # a frame that is not whole yet, and the bytes it needs
         self._need = len(PRELUDE)
         self._greeted = False
-        self._partial: tuple[int, int, list[bytes]] | None = None  # HEADERS without END_HEADERS: id, flags, pieces
+        self._partial: Partial | None = None
         self._receive_window = CONNECTION_WINDOW
 
     def open(self) -> None:
@@ -197,13 +198,7 @@ class Connection(Calls):
             self.fill()
 
     def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if not self.settled and (kind != SETTINGS or flags & ACK):
-            raise ProtocolError(PROTOCOL_ERROR, "the peer does not begin with SETTINGS")
-        if self._partial is not None and (kind != CONTINUATION or stream_id != self._partial[0]):
-            raise ProtocolError(PROTOCOL_ERROR, "another frame inside a header block")
-        on_connection = kind in (SETTINGS, PING, GOAWAY)
-        if kind <= CONTINUATION and kind != WINDOW_UPDATE and (stream_id == 0) != on_connection:
-            raise ProtocolError(PROTOCOL_ERROR, f"frame type {kind} on stream {stream_id}")
+        in_order(kind, flags, stream_id, settled=self.settled, partial=self._partial, not_http2=_NOT_HTTP2)
         handler = self._HANDLERS.get(kind)
         if handler is not None:
             handler(self, flags, stream_id, payload)
@@ -220,12 +215,7 @@ class Connection(Calls):
             self._partial = (stream_id, flags, [fragment])
 
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._partial is None:
-            raise ProtocolError(PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        _, first_flags, pieces = self._partial
-        pieces.append(payload)
-        if len(pieces) > MOST_CONTINUATIONS or sum(map(len, pieces)) > 2 * MAX_HEADER_LIST:
-            raise ProtocolError(ENHANCE_YOUR_CALM, "a header block without end")
+        first_flags, pieces = continued(self._partial, payload, 2 * MAX_HEADER_LIST)
         if flags & END_HEADERS:
             self._partial = None
             self._on_block(stream_id, first_flags, b"".join(pieces))

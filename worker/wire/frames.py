@@ -104,6 +104,35 @@ def header_fragment(flags: int, payload: bytes) -> bytes:
     return payload
 
 
+Partial = tuple[int, int, list[bytes]]  # a HEADERS frame without END_HEADERS: stream id, flags, pieces so far
+
+
+def in_order(kind: int, flags: int, stream_id: int, *, settled: bool, partial: Partial | None, not_http2: str) -> None:
+    """Raises ProtocolError for a frame that may not come now, or not on this stream; `not_http2` says of a peer that it
+    did not begin with SETTINGS."""
+    if not settled and (kind != SETTINGS or flags & ACK):
+        raise ProtocolError(PROTOCOL_ERROR, not_http2)
+    if partial is not None and (kind != CONTINUATION or stream_id != partial[0]):
+        raise ProtocolError(PROTOCOL_ERROR, "another frame inside a header block")
+    on_connection = kind in (SETTINGS, PING, GOAWAY)
+    if kind <= CONTINUATION and kind != WINDOW_UPDATE and (stream_id == 0) != on_connection:
+        raise ProtocolError(PROTOCOL_ERROR, f"frame type {kind} on stream {stream_id}")
+
+
+def continued(partial: Partial | None, payload: bytes, most: int) -> tuple[int, list[bytes]]:
+    """The flags that a header block began with, and its pieces with the next one.
+
+    Raises ProtocolError for a piece of none, and for a block without end: of too many pieces, or over `most` bytes.
+    """
+    if partial is None:
+        raise ProtocolError(PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+    _, flags, pieces = partial
+    pieces.append(payload)
+    if len(pieces) > MOST_CONTINUATIONS or sum(map(len, pieces)) > most:
+        raise ProtocolError(ENHANCE_YOUR_CALM, "a header block without end")
+    return flags, pieces
+
+
 def literal_block(fields: Iterable[tuple[str, str]]) -> bytes:
     """A header block without any state: literals go in "never indexed", so that it is the same every time."""
     encoder = Encoder()
