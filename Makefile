@@ -94,7 +94,7 @@ check: setup
 	$(PY) tests/tools/audit.py
 	@rm -rf build/stubs && mkdir -p build/stubs
 	@$(PY) -m grpc_tools.protoc $(subst _out=.,_out=build/stubs,$(STUBS))
-	diff -r -x __init__.py -x frames.py -x __pycache__ worker/wire build/stubs/worker/wire
+	diff -r -x __init__.py -x http2 -x __pycache__ worker/wire build/stubs/worker/wire
 
 # Each script holds one promise on speed against a named peer, and fails where it is missed. Quiet machines only.
 bench: setup .models/gpt.pt .models/resnet18.pt

@@ -21,7 +21,7 @@ import gevent.event
 from rich.console import Console
 from rich.table import Table
 
-from loadgen._channel import Channel, Prepared, Reply
+from loadgen.transport._channel import Channel, Prepared, Reply
 from worker.wire import open_inference_pb2 as oip
 
 CLIENT_CORE, SERVER_CORE = 0, 1

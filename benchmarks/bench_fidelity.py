@@ -36,8 +36,8 @@ from null_server import null_server
 from rich.console import Console
 from rich.table import Table
 
-from capacity import hlog
-from capacity.histogram import Histogram
+from capacity.rundir import interval_log as hlog
+from capacity.statistics.histogram import Histogram
 
 RATE, LONG_RATE = 5000, 2000
 USERS = 10

@@ -23,16 +23,16 @@ import zmq
 from _bench import SERVER_CORE, Promise, judge, pin_client
 from hdrh.histogram import HdrHistogram
 
-from capacity.hardware import HardwareCombination
-from capacity.histogram import MEASURES, Histogram
-from capacity.hlog import LogWriter, tag_of
-from capacity.payload import DIGITS, HIGHEST_US, LOWEST_US
-from capacity.tally import Series, Tally
-from loadgen._door import CAP, Door
-from loadgen._gate import Gate
-from loadgen._recorder import difference
-from loadgen._seal import seal
-from loadgen._snapshot import Snapshot, added, pack
+from capacity.measures.combination import HardwareCombination
+from capacity.measures.tally import Series, Tally
+from capacity.rundir.interval_log import LogWriter, tag_of
+from capacity.statistics.encoding import DIGITS, HIGHEST_US, LOWEST_US
+from capacity.statistics.histogram import MEASURES, Histogram
+from loadgen.distributed._signing import seal
+from loadgen.distributed._snapshot import Snapshot, added, pack
+from loadgen.distributed._sockets import Gate
+from loadgen.distributed._validator import CAP, Door
+from loadgen.measure._recorder import difference
 
 VALUE_NS = 150
 ENCODE_MS = 20

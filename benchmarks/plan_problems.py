@@ -22,16 +22,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from tools.measured import Measured, measured_run  # noqa: E402
 
-from capacity.fleet import Counts  # noqa: E402
-from capacity.hardware import Catalogue  # noqa: E402
+from capacity.experiments.verification import verify  # noqa: E402
 from capacity.planning.demand import Demand  # noqa: E402
-from capacity.planning.ground import Ground, Task  # noqa: E402
+from capacity.planning.fleet_search import Counts  # noqa: E402
 from capacity.planning.offers import Offers, gather  # noqa: E402
 from capacity.planning.planner import Planner  # noqa: E402
 from capacity.planning.pools import Pools, Service  # noqa: E402
-from capacity.planning.verify import verify  # noqa: E402
-from capacity.run import Run  # noqa: E402
-from capacity.slo import Slo  # noqa: E402
+from capacity.planning.problem import Ground, Task  # noqa: E402
+from capacity.pricing.catalogue import Catalogue  # noqa: E402
+from capacity.rundir.run import Run  # noqa: E402
+from capacity.statistics.slo import Slo  # noqa: E402
 
 # More ordinals than this machine runs beside the load are not planned with.
 MOST_ORDINALS = 14

@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import brentq
 
-from capacity.cost import money, sequential_per_100k
-from capacity.document import Row
-from capacity.histogram import Histogram
-from capacity.hlog import LogWriter
-from capacity.reporting.view import choices, entries
-from capacity.run import Run
-from capacity.slo import Slo
+from capacity.pricing.cost import money, sequential_per_100k
+from capacity.reporting.entries import choices, entries
+from capacity.rundir.document import Row
+from capacity.rundir.interval_log import LogWriter
+from capacity.rundir.run import Run
+from capacity.statistics.histogram import Histogram
+from capacity.statistics.slo import Slo
 
 SLO = "p90=15ms"
 INFERENCES = 1000

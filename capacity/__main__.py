@@ -10,18 +10,18 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from capacity.compare import Limit, compare, conditions_that_differ
-from capacity.gather import gather, local_logs
-from capacity.hardware import Catalogue
-from capacity.merge import merge
-from capacity.planning.command import plan
-from capacity.report import write_report
+from capacity.commands.plan import plan
+from capacity.commands.stress import stress
+from capacity.comparison.compare import Limit, compare, conditions_that_differ
+from capacity.pricing.catalogue import Catalogue
+from capacity.reporting.entries import entries, slo_of
 from capacity.reporting.export import FORMATS, name_of, text, write_parquet
+from capacity.reporting.html import write_report
 from capacity.reporting.terminal import print_table, wide_console
-from capacity.reporting.view import entries, slo_of
-from capacity.run import Run
-from capacity.slo import Slo
-from capacity.stress.command import stress
+from capacity.rundir.merge import merge
+from capacity.rundir.recovery import gather, local_logs
+from capacity.rundir.run import Run
+from capacity.statistics.slo import Slo
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 

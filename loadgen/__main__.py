@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _convert(arguments: list[str]) -> int:
-    from loadgen._arrivals import convert_azure
+    from loadgen.schedule._arrivals import convert_azure
 
     if len(arguments) != 2:
         print("error: python -m loadgen convert-azure IN.csv OUT.csv", file=sys.stderr)

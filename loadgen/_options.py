@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from capacity.hardware import HardwareCombination
-from capacity.slo import Slo, parse_duration_ns
-from loadgen._access import Access
-from loadgen._h2._socket import Security
-from loadgen._seal import TOKEN_VARIABLE, take_token, take_token_file
+from capacity.measures.combination import HardwareCombination
+from capacity.statistics.slo import Slo, parse_duration_ns
+from loadgen.distributed._signing import TOKEN_VARIABLE, take_token, take_token_file
+from loadgen.transport._access import Access
+from loadgen.transport.http2._socket import Security
 
 ARRIVALS = ("closed", "constant", "poisson")
 #: --arrivals trace:FILE

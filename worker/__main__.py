@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from worker import accelerators as hardware
-from worker import launch
+from worker.accelerators import kinds as hardware
+from worker.commands import launch
+from worker.commands.options import Cores, EiTool, ServeOptions, takes_serve_options
 from worker.errors import UsageError
-from worker.options import Cores, EiTool, ServeOptions, takes_serve_options
 
 app = typer.Typer(
     help="Hosts one TorchScript model on one accelerator ordinal behind gRPC.",
@@ -44,7 +44,7 @@ def accelerators(
     ei_tool: EiTool = hardware.EI_TOOL,
 ) -> None:
     """Prints the accelerators of this host, by ordinal."""
-    from worker.describe import own_version
+    from worker.serving.accelerator_service import own_version
 
     found = hardware.discover(cores_per_ordinal=cores_per_ordinal, ei_tool=ei_tool)
     if as_json:
@@ -81,7 +81,7 @@ def export(
     weights: Annotated[str, typer.Option(help="random, or pretrained (gpt; needs the network).")] = "random",
 ) -> None:
     """Writes a reference model as TorchScript, with what it takes and gives inside the file."""
-    from worker import models
+    from worker.runtime import model_file as models
 
     path = out or Path(f"{model}.pt")
     with _one_line():
@@ -116,7 +116,7 @@ def serve(
     with _one_line():
         context, identity = launch.prepare(options, accelerator)
         settings = launch.server_options(options, port, metrics_port)
-        from worker.server import serve as run
+        from worker.commands.serve import serve as run
 
         def on_ready(address: str, name: str) -> None:
             print(f"ready {address} {accelerator} {name}", flush=True)
@@ -142,9 +142,9 @@ def fleet(
     With `-- COMMAND…` at the end: once all are ready, COMMAND is run with INFERLOAD_TARGETS in its environment; when it
     ends, the fleet ends, with its exit code.
     """
-    from worker import coupling
     from worker.fleet import Fleet
-    from worker.sim import duration_ns
+    from worker.runtime import coupling
+    from worker.runtime.simulation import duration_ns
 
     with _one_line(), coupling.table(bool(options.sim_coupling)):
         names = _ordinals(accelerators, options)
@@ -187,7 +187,7 @@ def statistics(
     token_file: Annotated[Path | None, typer.Option(help="The bearer token that the workers ask for.")] = None,
 ) -> None:
     """What each worker served by its own count."""
-    from worker.statistics import Access, collect
+    from worker.commands.statistics import Access, collect
 
     with _one_line():
         found = collect(targets, Access(tls_ca, token_file))

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker import host
+from worker.accelerators import host
 from worker.errors import UsageError
 
 # How long a worker may take to end beyond its own drain, before it is killed.

@@ -6,14 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from capacity.choice import Candidate, Loser, Step, memory_step
-from capacity.document import Row
-from capacity.fleet import Stock
-from capacity.hardware import MARKETS, Catalogue, HardwareCombination, Unknown
-from capacity.histogram import Histogram
-from capacity.profile import Profile
-from capacity.reporting.view import entries
-from capacity.run import Run
+from capacity.measures.combination import HardwareCombination
+from capacity.planning.fleet_search import Stock
+from capacity.pricing.catalogue import MARKETS, Catalogue, Unknown
+from capacity.pricing.choice import Candidate, Loser, Step, memory_step
+from capacity.reporting.entries import entries
+from capacity.rundir.document import Row
+from capacity.rundir.run import Run
+from capacity.simulation.profile import Profile
+from capacity.statistics.histogram import Histogram
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from capacity.cost import hourly
-from capacity.fleet import Found
 from capacity.planning.demand import Demand
-from capacity.planning.ground import Ground, percentiles_of, prediction_of
-from capacity.planning.plan import FleetPlan, Schedule, SlotPlan
-from capacity.planning.reasons import Reasons
+from capacity.planning.explanations import Reasons
+from capacity.planning.fleet_search import Found
+from capacity.planning.plan_file import FleetPlan, Schedule, SlotPlan
+from capacity.planning.problem import Ground, percentiles_of, prediction_of
+from capacity.pricing.cost import hourly
 
 
 class Planner:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from capacity.confidence import samples_needed
-from capacity.fleet import Counts, Verdict
+from capacity.planning.fleet_search import Counts, Verdict
 from capacity.planning.offers import Offer
-from capacity.profile import Profile
-from capacity.simulate import Batching, Outcome, Pool, Router, arrivals, highest_rate, simulate
-from capacity.slo import Slo
+from capacity.simulation.pool import Batching, Outcome, Pool, Router, arrivals, highest_rate, simulate
+from capacity.simulation.profile import Profile
+from capacity.statistics.intervals import samples_needed
+from capacity.statistics.slo import Slo
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 # Consecutive requests depend on one another; blocks of this many of them together, much less.

@@ -1,1 +1,1 @@
-"""What `capacity.report`, the terminal and the exports show of runs: rows in words, tables, and pictures."""
+"""What `capacity.reporting.html`, the terminal and the exports show of runs: rows in words, tables, and pictures."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from capacity.cost import hourly, money, size
-from capacity.document import Row
-from capacity.reporting.view import Entry, ms, percentile, verdict
-from capacity.slo import Slo
+from capacity.pricing.cost import hourly, money, size
+from capacity.reporting.entries import Entry, ms, percentile, verdict
+from capacity.rundir.document import Row
+from capacity.statistics.slo import Slo
 
 
 @dataclass(frozen=True)

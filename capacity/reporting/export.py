@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
+from capacity.reporting.entries import Entry, choices, title
 from capacity.reporting.ordinals import slower
-from capacity.reporting.view import Entry, choices, title
-from capacity.run import Run
-from capacity.slo import Slo
+from capacity.rundir.run import Run
+from capacity.statistics.slo import Slo
 
 FORMATS = ("csv", "json", "markdown", "parquet")
 _SUFFIXES = {"markdown": "md"}

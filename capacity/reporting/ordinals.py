@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capacity.reporting.bars import Bar, bars
-from capacity.reporting.canvas import Picture
-from capacity.reporting.view import Entry
-from capacity.skew import Sibling, siblings
+from capacity.comparison.skew import Sibling, siblings
+from capacity.reporting.charts.bars import Bar, bars
+from capacity.reporting.charts.canvas import Picture
+from capacity.reporting.entries import Entry
 
 
 @dataclass(frozen=True)

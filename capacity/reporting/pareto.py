@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capacity.reporting.view import Entry
+from capacity.reporting.entries import Entry
 
 
 def point(entry: Entry) -> tuple[float, float] | None:

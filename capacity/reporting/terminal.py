@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from capacity.choice import Choice
-from capacity.hardware import Catalogue
+from capacity.pricing.catalogue import Catalogue
+from capacity.pricing.choice import Choice
+from capacity.reporting.charts.curve import sentence
 from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
-from capacity.reporting.curve import sentence
+from capacity.reporting.entries import Entry, choices, entries, slo_of, title
 from capacity.reporting.ordinals import slower
-from capacity.reporting.view import Entry, choices, entries, slo_of, title
-from capacity.run import Run
-from capacity.slo import Slo
+from capacity.rundir.run import Run
+from capacity.statistics.slo import Slo
 
 # A terminal narrower than this gets the table in two halves.
 _ONE_TABLE = 150

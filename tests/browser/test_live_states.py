@@ -16,12 +16,13 @@ import locust
 import gevent
 from locust.argument_parser import get_empty_argument_parser, setup_parser_arguments
 from locust.env import Environment
-from capacity.confidence import Check
-from capacity.hardware import Catalogue, HardwareCombination
-from capacity.slo import Slo
-from capacity.tally import Series, Tally
-from loadgen import _options, _web
-from loadgen._live import Live
+from capacity.statistics.intervals import Check
+from capacity.pricing.catalogue import Catalogue, HardwareCombination
+from capacity.statistics.slo import Slo
+from capacity.measures.tally import Series, Tally
+from loadgen import _options
+from loadgen.web import _pages as _web
+from loadgen.web._live import Live
 
 parser = get_empty_argument_parser()
 setup_parser_arguments(parser)

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capacity.confidence import Check
-from capacity.hardware import Catalogue, HardwareCombination
-from capacity.hlog import LogWriter, tag_of
-from capacity.report import write_report
-from capacity.run import Run, WorkerInfo, build
-from capacity.slo import Slo
-from capacity.tally import Series, Tally
-from capacity.telemetry import Reading, TelemetryWriter
+from capacity.measures.combination import HardwareCombination
+from capacity.measures.tally import Series, Tally
+from capacity.pricing.catalogue import Catalogue
+from capacity.reporting.html import write_report
+from capacity.rundir.interval_log import LogWriter, tag_of
+from capacity.rundir.run import Run, WorkerInfo, build
+from capacity.rundir.telemetry import Reading, TelemetryWriter
+from capacity.statistics.intervals import Check
+from capacity.statistics.slo import Slo
 
 SECONDS = 12
 ROWS = (("c5.large + 2 × eia2.medium", 10.0), ("c5.large + eia2.large", 8.8), ("c5.xlarge", 31.0))

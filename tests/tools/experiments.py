@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from capacity.document import RunFile
-from capacity.hardware import Catalogue, HardwareCombination
-from capacity.hlog import LogWriter, tag_of
-from capacity.run import HLOG_NAME, Run
-from capacity.search import Seen, SloSearch, Step, saturated, shares
-from capacity.slo import Slo
-from capacity.summary import build
-from capacity.tally import Series, Tally
-from capacity.verdict import judge
-from loadgen._vitals import Watch
+from capacity.measures.combination import HardwareCombination
+from capacity.measures.tally import Series, Tally
+from capacity.pricing.catalogue import Catalogue
+from capacity.rundir.document import RunFile
+from capacity.rundir.interval_log import LogWriter, tag_of
+from capacity.rundir.rows import build
+from capacity.rundir.run import HLOG_NAME, Run
+from capacity.search.slo_search import Seen, SloSearch, Step, saturated, shares
+from capacity.statistics.slo import Slo
+from capacity.statistics.verdict import judge
+from loadgen.measure._generator_health import Watch
 
 PRICE = 0.36
 CATALOGUE = Catalogue.parse(f"[hosts.box]\nprice = {PRICE}\n", "a study")

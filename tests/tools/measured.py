@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from capacity.confidence import Check
-from capacity.hardware import Catalogue, HardwareCombination
-from capacity.hlog import LogWriter, tag_of
-from capacity.run import Run, WorkerInfo, build
-from capacity.tally import Series, Tally
+from capacity.measures.combination import HardwareCombination
+from capacity.measures.tally import Series, Tally
+from capacity.pricing.catalogue import Catalogue
+from capacity.rundir.interval_log import LogWriter, tag_of
+from capacity.rundir.run import Run, WorkerInfo, build
+from capacity.statistics.intervals import Check
 
 N = 5_000
 

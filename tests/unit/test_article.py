@@ -8,8 +8,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from capacity.cost import sequential_per_100k
-from capacity.hardware import Catalogue, HardwareCombination, Unknown
+from capacity.measures.combination import HardwareCombination
+from capacity.pricing.catalogue import Catalogue, Unknown
+from capacity.pricing.cost import sequential_per_100k
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "reproduce_article.py"
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-COMPOSE = ROOT / "compose.yaml"
-MANIFESTS = sorted((ROOT / "kubernetes").glob("*.yaml"))
+COMPOSE = ROOT / "deploy/compose.yaml"
+MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
 TOOLS = Path(sys.executable).parent
 
 
@@ -49,7 +49,9 @@ def test_compose_is_valid_by_its_specification(tmp_path: Path) -> None:
 
 def test_manifests_are_valid_by_kubernetes_schemas(tmp_path: Path) -> None:
     spoiled = tmp_path / "master.yaml"
-    spoiled.write_text((ROOT / "kubernetes" / "master.yaml").read_text().replace("containerPort", "containersPort"))
+    spoiled.write_text(
+        (ROOT / "deploy/kubernetes" / "master.yaml").read_text().replace("containerPort", "containersPort")
+    )
     done = check_kubernetes(*MANIFESTS)
 
     assert done.returncode == 0, done.stdout + done.stderr

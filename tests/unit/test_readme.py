@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from capacity.hardware import Catalogue
+from capacity.pricing.catalogue import Catalogue
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -72,7 +72,7 @@ def test_a_command_of_the_readme_exists_with_its_options(command: str) -> None:
             name, equals, _ = word.partition("=")
             assert name in (variables if equals else targets)
     elif words[:2] == ["python", "-m"]:
-        assert words[2] in ("worker", "capacity", "loadgen", "loadgen._login")
+        assert words[2] in ("worker", "capacity", "loadgen", "loadgen.web._login")
         if words[2:4] == ["loadgen", "convert-azure"]:
             assert " ".join(words) in help_of("loadgen").replace("\n", " ")
             return

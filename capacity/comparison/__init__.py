@@ -1,0 +1,1 @@
+"""Two runs compared, and ordinals compared with their siblings."""

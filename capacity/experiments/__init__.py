@@ -1,0 +1,1 @@
+"""Everything that starts processes: fleets, Locust, plan verification, stress tests."""

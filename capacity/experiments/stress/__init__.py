@@ -1,0 +1,1 @@
+"""Stress tests of whole machines, one scenario per file."""

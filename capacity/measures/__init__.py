@@ -1,0 +1,1 @@
+"""What is counted: series, tallies, and their encoding."""

@@ -1,0 +1,167 @@
+"""What was counted: a Series says of what, a Tally how many and how long. Tallies of one series add up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from capacity.measures.combination import HardwareCombination
+from capacity.statistics.histogram import MEASURES, Histogram
+
+LATENCY_ERROR = "latency-error"
+#: How many requests became due in an interval, whenever they end, and how many of them were never sent. Their
+#: histograms hold as many zeros: what counts is the count.
+OFFERED, UNSENT = "offered", "unsent"
+HISTOGRAMS = (*MEASURES, LATENCY_ERROR, OFFERED, UNSENT)
+#: What workers measure of themselves, told once for the whole run; and how long forward passes held them, by rows.
+OWN = ("queue", "compute")
+_PASS = re.compile(r"pass-([1-9]\d{0,9})")
+
+
+def pass_of(rows: int) -> str:
+    """The measure of forward passes of so many rows."""
+    return f"pass-{rows}"
+
+
+def rows_of(measure: str) -> int | None:
+    """Of how many rows the passes of this measure are; None where it is another measure."""
+    match = _PASS.fullmatch(measure)
+    return int(match[1]) if match else None
+
+
+def is_measure(name: str) -> bool:
+    """Whether a histogram may be called so."""
+    return name in HISTOGRAMS or rows_of(name) is not None
+
+
+def is_own(name: str) -> bool:
+    """Whether workers measure this of themselves."""
+    return name in OWN or rows_of(name) is not None
+
+
+@dataclass(frozen=True)
+class Series:
+    """One worker serving one model, in the pool that `hardware` names; `worker` reads `cpu:0 @ 127.0.0.1:9001`."""
+
+    hardware: HardwareCombination
+    model: str
+    worker: str
+    simulated: bool
+
+
+def _empty() -> dict[str, Histogram]:
+    return {name: Histogram() for name in HISTOGRAMS}
+
+
+@dataclass
+class Tally:
+    """Requests of one series: due = requests + unsent, and requests = answered + the sum of errors (by gRPC code).
+
+    `histograms` has one for each measure, of answered requests, `latency-error`, the latency of failed ones, and the
+    counts `offered` and `unsent`. `offered` also holds what is in flight, so at the end of a run it is `due`.
+    `bytes_out` left the generator, `bytes_in` came back. `retries` is how often a request was sent once more: it stays
+    one request.
+    """
+
+    due: int = 0
+    answered: int = 0
+    unsent: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    histograms: dict[str, Histogram] = field(default_factory=_empty)
+    bytes_in: int = 0
+    bytes_out: int = 0
+    retries: int = 0
+
+    @property
+    def failed(self) -> int:
+        """Requests that were sent and not answered with OK."""
+        return sum(self.errors.values())
+
+    @property
+    def requests(self) -> int:
+        """Requests that were sent."""
+        return self.answered + self.failed
+
+    def add(self, other: Tally) -> None:
+        """Adds another's counts and samples to these."""
+        self.due += other.due
+        self.answered += other.answered
+        self.unsent += other.unsent
+        self.bytes_in += other.bytes_in
+        self.bytes_out += other.bytes_out
+        self.retries += other.retries
+        for code, count in other.errors.items():
+            self.errors[code] = self.errors.get(code, 0) + count
+        for name, histogram in other.histograms.items():
+            mine = self.histograms.setdefault(name, Histogram())
+            # Most of an interval's are empty, and adding 23,552 buckets is not free.
+            if histogram.count:
+                mine.add(histogram)
+
+    def copy(self) -> Tally:
+        """An independent tally of the same counts."""
+        twin = Tally()
+        twin.add(self)
+        return twin
+
+    def to_wire(self) -> dict[str, Any]:
+        """Plain msgpack types; histograms that are empty stay at home."""
+        return {
+            "due": self.due,
+            "answered": self.answered,
+            "unsent": self.unsent,
+            "errors": dict(self.errors),
+            "bytes": [self.bytes_in, self.bytes_out],
+            "retries": self.retries,
+            "histograms": {
+                name: [histogram.encode(), *histogram.exact]
+                for name, histogram in self.histograms.items()
+                if histogram.count
+            },
+        }
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """The tally that `to_wire` sent; ValueError on anything else."""
+        try:
+            tally = cls(
+                due=count_of(wire["due"]),
+                answered=count_of(wire["answered"]),
+                unsent=count_of(wire["unsent"]),
+                errors={_name(code): count_of(count) for code, count in wire["errors"].items()},
+                bytes_in=count_of(wire["bytes"][0]),
+                bytes_out=count_of(wire["bytes"][1]),
+                retries=count_of(wire.get("retries", 0)),
+            )
+            for name, parts in wire["histograms"].items():
+                if not is_measure(name):
+                    raise ValueError(f"no histogram is called {name!r}")
+                payload, count, sum_ns, min_ns, max_ns, above = parts
+                if not isinstance(payload, bytes):
+                    raise ValueError("a histogram's payload is bytes")
+                tally.histograms[name] = Histogram.decode(
+                    payload,
+                    count=count_of(count),
+                    sum_ns=count_of(sum_ns),
+                    min_ns=count_of(min_ns),
+                    max_ns=count_of(max_ns),
+                    above=count_of(above),
+                )
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"a tally came malformed: {error}") from None
+        return tally
+
+
+def count_of(value: object) -> int:
+    """A count that came from outside; ValueError for anything that is none."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a code")
+    return value

@@ -1,0 +1,1 @@
+"""Price catalogue, cost per 100,000 inferences, and the choice of hardware."""

@@ -1,0 +1,242 @@
+"""The price catalogue: what hardware costs and holds, the packaged one overlaid by the user's own."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from capacity.measures.combination import HardwareCombination
+
+#: What a price may be for; the first is `price` itself.
+MARKETS = ("on-demand", "spot", "reserved")
+
+_GIB = 2**30
+# A slice of the host's own cores, as `cpu:N` names its type: it costs nothing beside the host.
+_CORES = re.compile(r"cpu-\d+c")
+
+
+@dataclass(frozen=True)
+class Price:
+    """Of a whole combination, an hour; `note` says what it is made of and as of when."""
+
+    per_hour: float
+    currency: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Why there is no price."""
+
+    reason: str
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    spot: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    reserved: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    currency: str = ""
+    date: str = ""
+    note: str = ""
+    purchase: str = ""
+
+    def asked(self, market: str) -> float | None:
+        """The price an hour in one of MARKETS."""
+        return {"spot": self.spot, "reserved": self.reserved}.get(market, self.price)
+
+
+class Host(_Entry):
+    """A host type: its price an hour, its memory, and the accelerators that are part of it at that price."""
+
+    memory_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    accelerator: str = ""
+    accelerators: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if bool(self.accelerator) != bool(self.accelerators):
+            raise ValueError("accelerator and accelerators belong together")
+        return self
+
+
+class Accelerator(_Entry):
+    """An accelerator type: its memory, and its price an hour where it is bought apart from a host."""
+
+    memory_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
+class Combination(_Entry):
+    """A combined price, which overrides the sum of its parts."""
+
+    # Narrowed: an entry for no price at all would say nothing.
+    price: float = Field(ge=0, allow_inf_nan=False)
+
+
+class Catalogue(BaseModel):
+    """Prices an hour and memory by name, in one currency and region, as of a date; see the packaged hardware.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    currency: str = "USD"
+    region: str = ""
+    date: str = ""
+    note: str = ""
+    purchase: str = "on-demand"
+    hosts: dict[str, Host] = {}
+    accelerators: dict[str, Accelerator] = {}
+    combinations: dict[str, Combination] = {}
+    targets: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        for name in (*self.combinations, *self.targets.values()):
+            HardwareCombination.parse(name)
+        return self
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Catalogue:
+        """The packaged examples overlaid, entry by entry, by `path`, or by ./hardware.toml where there is one.
+
+        ValueError naming the file, the line where it can be found, and the field.
+        """
+        packaged = _packaged()
+        own = path or Path("hardware.toml")
+        if path is None and not own.is_file():
+            return packaged
+        try:
+            text = own.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"the catalogue {own} cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from None
+        return packaged.overlaid(cls.parse(text, str(own)))
+
+    @classmethod
+    def parse(cls, text: str, name: str) -> Catalogue:
+        """A catalogue from TOML; `name` is the file's, for messages. ValueError as `load`."""
+        try:
+            data = tomllib.loads(text)
+            catalogue = cls.model_validate(data)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{name}: {error}") from None
+        except ValidationError as error:
+            raise ValueError(_first(error, text, name)) from None
+        return catalogue._stamped()
+
+    def _stamped(self) -> Catalogue:
+        """Currency, date and purchase written into each entry, so that entries of two files can stand side by side."""
+
+        def stamp(entry: Any) -> Any:
+            own = {key: getattr(entry, key) or getattr(self, key) for key in ("currency", "date", "purchase")}
+            return entry.model_copy(update=own)
+
+        return self.model_copy(
+            update={
+                kind: {name: stamp(entry) for name, entry in getattr(self, kind).items()}
+                for kind in ("hosts", "accelerators", "combinations")
+            }
+        )
+
+    def overlaid(self, own: Catalogue) -> Catalogue:
+        """This catalogue with another's entries in place of, and beside, its own."""
+        update: dict[str, Any] = {key: getattr(own, key) for key in own.model_fields_set}
+        for kind in ("hosts", "accelerators", "combinations", "targets"):
+            update[kind] = getattr(self, kind) | getattr(own, kind)
+        return self.model_copy(update=update)
+
+    def price(self, combination: HardwareCombination, market: str = MARKETS[0]) -> Price | Unknown:
+        """The price an hour of the whole combination in one of MARKETS, or why it is not known.
+
+        An accelerator that is bought apart costs its own price in that market, else its ordinary one.
+        """
+        kind = "price" if market == MARKETS[0] else f"{market} price"
+        whole = self.combinations.get(combination.name)
+        if whole and (combined := whole.asked(market)) is not None:
+            return Price(combined, whole.currency, _note("combined price", whole, market))
+        host = self.hosts.get(combination.host)
+        asked = None if host is None else host.asked(market)
+        if host is None or asked is None:
+            return Unknown(f"no {kind} for the host '{combination.host}' in the catalogue")
+        parts, total = [_note("host", host, market)], asked * combination.hosts
+        if combination.accelerator and not _CORES.fullmatch(combination.accelerator):
+            if combination.accelerator == host.accelerator:
+                if combination.count > host.accelerators * combination.hosts:
+                    return Unknown(
+                        f"{combination.name} has more accelerators than the {host.accelerators} of each "
+                        f"{combination.host} in the catalogue"
+                    )
+                if combination.count < host.accelerators * combination.hosts:
+                    parts.append(f"whole host: {combination.count} of {host.accelerators * combination.hosts} in use")
+            else:
+                extra = self.accelerators.get(combination.accelerator)
+                if extra is None or extra.price is None:
+                    return Unknown(f"no price for '{combination.accelerator}' beside '{combination.host}'")
+                if extra.currency != host.currency:
+                    return Unknown(f"host and accelerator are priced in {host.currency} and {extra.currency}")
+                own = extra.asked(market)
+                total += (extra.price if own is None else own) * combination.count
+                parts.append(_note("accelerator", extra, market if own is not None else MARKETS[0]))
+        return Price(round(total, 6), host.currency, "; ".join(parts))
+
+    def memory(self, combination: HardwareCombination) -> tuple[int | None, int | None]:
+        """Bytes of one host, and of one accelerator; None where the catalogue does not say."""
+        host = self.hosts.get(combination.host)
+        accelerator = self.accelerators.get(combination.accelerator)
+        return _bytes(host.memory_gib if host else None), _bytes(accelerator.memory_gib if accelerator else None)
+
+
+def _bytes(gib: float | None) -> int | None:
+    return None if gib is None else round(gib * _GIB)
+
+
+def _note(what: str, entry: _Entry, market: str = MARKETS[0]) -> str:
+    purchase = entry.purchase if market == MARKETS[0] else market
+    said = ", ".join(part for part in (purchase, entry.date, entry.note) if part)
+    return f"{what}: {said}" if said else what
+
+
+@cache
+def _packaged() -> Catalogue:
+    text = resources.files("capacity.pricing").joinpath("hardware.toml").read_text(encoding="utf-8")
+    return Catalogue.parse(text, "the packaged hardware.toml")
+
+
+def _first(error: ValidationError, text: str, name: str) -> str:
+    """One sentence for the first of pydantic's complaints: file, line, field, what is wrong."""
+    complaint = error.errors(include_url=False, include_context=False)[0]
+    path = [str(part) for part in complaint["loc"]]
+    message = complaint["msg"].removeprefix("Value error, ")
+    if complaint["type"] == "extra_forbidden":
+        message = "no such field"
+        if len(path) == 3 and path[0] in ("hosts", "accelerators") and isinstance(complaint["input"], dict):
+            message = f'no such field; a name with a dot needs quotes, [{path[0]}."{path[1]}.{path[2]}"]'
+    line = _line_of(path, text)
+    return f"{name}{f', line {line}' if line else ''}: {'.'.join(path) or 'the file'}: {message}"
+
+
+def _line_of(path: list[str], text: str) -> int | None:
+    """The line that sets the deepest part of `path` that stands in the text under a header of its own."""
+    headers: list[str] = []
+    best: tuple[int, int] | None = None
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
+        key = re.match(r"""\s*(["']?)([^"'=#]+?)\1\s*=""", line)
+        if header:
+            headers = [quoted or plain for quoted, plain in re.findall(r"""["']([^"']*)["']|([^."'\s]+)""", header[1])]
+            keys = headers
+        elif key:
+            keys = [*headers, key[2]]
+        else:
+            continue
+        if keys == path[: len(keys)] and (best is None or len(keys) > best[0]):
+            best = (len(keys), number)
+    return best[1] if best else None

@@ -1,1 +1,0 @@
-"""Queues of single-threaded ordinals, which `capacity.simulate` plays pools with."""

@@ -1,0 +1,258 @@
+"""report.html with its pictures, one file: what was measured, if it counts, what to buy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from capacity.pricing.catalogue import Catalogue
+from capacity.pricing.cost import hourly, size
+from capacity.reporting import templates as pages
+from capacity.reporting.charts import bars
+from capacity.reporting.charts.canvas import DASHES, STYLE, Picture, stacked
+from capacity.reporting.charts.curve import curve_picture, drawn, rate_words, sentence
+from capacity.reporting.charts.over_time import Curve, Panel, over_time, run_panels
+from capacity.reporting.charts.png import write_png
+from capacity.reporting.charts.price_latency import by_percentile, cost_and_latency
+from capacity.reporting.columns import cost_columns, cost_words, latency_columns, notes
+from capacity.reporting.entries import PERCENTILES, Entry, choices, entries, judged_percentile, ms, slo_of, title
+from capacity.reporting.ordinals import pools
+from capacity.reporting.pareto import beaten, front
+from capacity.reporting.terminal import print_table
+from capacity.rundir import telemetry
+from capacity.rundir.run import HLOG_NAME, JSON_NAME, Run
+from capacity.rundir.timeline import Lines
+from capacity.statistics.slo import Slo
+
+__all__ = ["print_table", "write_report"]
+
+# A page shows the widest of these that fits it, and paper the middle one.
+_WIDE, _MIDDLE, _NARROW = 1176, 720, 364
+# More lines than there are dashes and colours to tell them apart would be a tangle.
+_MOST_CURVES = len(DASHES)
+# What is sampled beside accelerators.
+_PROCESSES = ("cpu", "generator", "worker")
+
+
+def write_report(
+    runs: Run | Sequence[Run],
+    out_dir: Path,
+    slo: Slo | None = None,
+    catalogue: Catalogue | None = None,
+) -> Path:
+    """Writes report.html, one file that needs no network, with chart.svg and chart.png beside it; returns its path."""
+    runs = [runs] if isinstance(runs, Run) else list(runs)
+    slo = slo_of(runs, slo)
+    found = entries(runs, "combination", slo, catalogue)
+    valid = [entry for entry in found if not entry.invalid]
+    models = list(dict.fromkeys(entry.row.model for entry in valid))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    charts = []
+    for model in models:
+        rows = [entry for entry in valid if entry.row.model == model]
+        charts.append(
+            {
+                "model": model,
+                "cost": _both(
+                    f"Cost and latency of {model}", lambda width, rows=rows: cost_and_latency(rows, slo, width)
+                ),
+                "priced": any(entry.row.cost_per_100k.sequential is not None for entry in rows),
+                "reasons": list(dict.fromkeys(entry.row.cost_per_100k.reasons.get("sequential", "") for entry in rows)),
+                "kinds": list(dict.fromkeys((entry.row.kind, entry.kind) for entry in rows)),
+                "simulated": any(entry.row.simulated for entry in rows),
+                **_curves(model, rows, slo),
+                **_more_pictures(model, rows, slo),
+            }
+        )
+    if models:
+        pictures = [
+            (model, cost_and_latency([entry for entry in valid if entry.row.model == model], slo, _WIDE))
+            for model in models
+        ]
+        label = "Cost per 100,000 inferences and latency"
+        (out_dir / "chart.svg").write_text(stacked(pictures).svg(label, style=True), encoding="utf-8")
+        write_png(out_dir / "chart.png", valid, slo)
+    text = _template().render(
+        runs=runs,
+        title=title(runs),
+        events=[(run.name if len(runs) > 1 else "", event) for run in runs for event in run.file.events],
+        unsure=any(not run.file.valid or any(c.status != "PASS" for c in run.file.checks) for run in runs),
+        slo=slo,
+        entries=found,
+        ordinals=entries(runs, "ordinal", slo, catalogue),
+        choices=choices(found, slo),
+        charts=charts,
+        notes=notes(found),
+        pools=[
+            (pool, _both(f"Throughput of each ordinal of {pool.entry.label}", pool.picture)) for pool in pools(found)
+        ],
+        files=_files(runs, out_dir),
+        conditions=_conditions(runs),
+        prices=list(
+            dict.fromkeys(
+                (
+                    entry.label,
+                    f"{hourly(entry.row.price_per_hour, entry.row.currency)} an hour ({entry.row.price_note})",
+                )
+                for entry in found
+                if entry.row.price_per_hour is not None
+            )
+        ),
+        curves=_capacity(runs),
+        judged=PERCENTILES[judged_percentile(slo)[0]],
+        judged_name=f"P{judged_percentile(slo)[0]:g}",
+        columns=latency_columns() + cost_columns(slo, found),
+        style=STYLE,
+    )
+    path = out_dir / "report.html"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _both(label: str, draw: Any) -> str:
+    """A picture at three widths; the style sheet shows one of them."""
+    pictures: list[tuple[str, Picture | None]] = [
+        ("wide", draw(_WIDE)),
+        ("middle", draw(_MIDDLE)),
+        ("narrow", draw(_NARROW)),
+    ]
+    return "".join(picture.svg(label, variant) for variant, picture in pictures if picture)
+
+
+def _capacity(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The capacity curves of all runs: picture, sentence and probes."""
+    return [
+        {
+            "curve": curve,
+            "name": f"{curve.hardware}, {curve.model}{f' ({run.name})' if len(runs) > 1 else ''}",
+            "picture": _both(
+                f"Rate and latency of {curve.hardware}, {curve.model}",
+                lambda width, curve=curve: curve_picture(curve, width),
+            ),
+            "sentence": sentence(curve),
+            "left_out": len(curve.probes) - len(drawn(curve)),
+            "judged": f"P{judged_percentile(Slo.parse(curve.slo) if curve.slo else None)[0]:g}",
+        }
+        for run in runs
+        for curve in run.file.curve
+    ]
+
+
+def _curves(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[str, Any]:
+    curves = []
+    parts = len(rows) == 1 and rows[0].run.file.arrivals != "closed"
+    for entry in rows:
+        histogram = entry.run.histogram(entry.row, "latency")
+        if histogram is not None:
+            curves.append((entry.label, histogram, entry.row.due - entry.row.answered))
+        # One row has room for what its latency is made of; in a closed loop there is nothing to show.
+        for measure, beyond in (("service", sum(entry.row.errors.values())), ("lateness", 0)) if parts else ():
+            if (part := entry.run.histogram(entry.row, measure)) is not None:
+                curves.append((measure, part, beyond))
+    shown = curves[:_MOST_CURVES]
+    svg = _both(f"Latency by percentile of {model}", lambda width: by_percentile(shown, slo, width))
+    return {
+        "percentiles": svg,
+        "parts": parts,
+        "curves": [(index, name) for index, (name, _histogram, _beyond) in enumerate(shown)],
+        "left_out": len(curves) - len(shown),
+        "dashes": DASHES,
+    }
+
+
+def _more_pictures(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[str, Any]:
+    """Latency and rates over time with the telemetry under them, the shares of the mean, and the Pareto front."""
+    drawn: list[Entry] = []
+    lines: list[Lines] = []
+    offered: list[float | None] = []
+    panels: list[Panel] = []
+    for entry in rows:
+        course = entry.run.course
+        members = entry.run.members(entry.row)
+        if course is not None and members and len(drawn) < _MOST_CURVES:
+            drawn.append(entry)
+            lines.append(course.lines(members))
+            offered.append(None if entry.run.file.arrivals == "closed" else entry.row.offered_rps)
+    marks = [(event.at_s, event.state == "down") for entry in drawn for event in entry.run.file.events]
+    if lines:
+        panels = [*run_panels(lines, slo, offered), *_telemetry_panels(drawn)]
+    return {
+        "over_time": _both(f"{model} over time", lambda width: over_time(panels, width, marks)),
+        "marks": marks,
+        "timed": [(index, entry.label) for index, entry in enumerate(drawn)],
+        "shares": _both(f"Where the mean latency of {model} goes", lambda width: bars.shares(rows, width)),
+        "rates": _both(f"Offered and answered requests of {model}", lambda width: bars.rates(rows, width)),
+        "pareto": _both(f"Price and P90 of {model}", lambda width: bars.pareto(rows, width)),
+        "front": [entry.label for entry in front(rows)],
+        "beaten": [(entry.label, by.label) for entry, by in beaten(rows)],
+    }
+
+
+def _telemetry_panels(drawn: Sequence[Entry]) -> list[Panel]:
+    """A panel for each measure that any of the runs sampled; the devices of a run share its line's colour."""
+    panels = []
+    for measure, heading in telemetry.MEASURES.items():
+        found: list[tuple[int, str, list[tuple[float, float]]]] = []
+        for number, entry in enumerate(drawn):
+            start, end = entry.run.measured_from_s, entry.run.measured_from_s + entry.run.file.duration_s
+            sampled: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+            for sample in entry.run.telemetry:
+                if sample.reading.measure == measure and start <= sample.seconds <= end:
+                    value = sample.reading.value / (2**30 if measure.endswith("bytes") else 1)
+                    key = (sample.host, sample.reading.device, sample.reading.id)
+                    sampled.setdefault(key, []).append((sample.seconds - start, value))
+            found += [(number, device, points) for (_host, device, _id), points in sampled.items()]
+        # Accelerators stand out where any are sampled, else the processes that compute.
+        devices = {device for _number, device, _points in found}
+        thick = devices.difference(_PROCESSES) or devices & {"worker"} or devices
+        curves = [Curve(number, points, device not in thick) for number, device, points in found]
+        if curves:
+            name = "workers" if thick == {"worker"} else "accelerators"
+            thin = f": {name}, and (thin) what is beside them" if any(curve.thin for curve in curves) else ""
+            panels.append(Panel(f"{heading}{thin}", curves))
+    return panels
+
+
+def _files(runs: Sequence[Run], out_dir: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Each run's raw data that is there: its name and its way from the report."""
+    found = []
+    for run in runs:
+        names = [name for name in (JSON_NAME, HLOG_NAME, telemetry.TELEMETRY_NAME) if (run.directory / name).is_file()]
+        way = Path(os.path.relpath(run.directory.resolve(), out_dir.resolve()))
+        found.append((run.name, [(name, quote((way / name).as_posix())) for name in names]))
+    return found
+
+
+def _conditions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Each condition with what it was: once where all runs share it, else beside each run's name."""
+    found: dict[str, dict[str, str]] = {}
+    for run in runs:
+        file = run.file
+        said = {
+            "started": f"{file.started:%Y-%m-%d %H:%M:%S %Z}".strip(),
+            "measured": f"{file.duration_s:.4g} s",
+            "arrivals": file.arrivals,
+            **file.conditions,
+        }
+        for name, value in said.items():
+            found.setdefault(name, {})[run.name] = value
+    rows = []
+    for name, values in found.items():
+        shared = len(set(values.values())) == 1 and len(values) == len(runs)
+        rows.append((name, [("", next(iter(values.values())))] if shared else list(values.items())))
+    return rows
+
+
+@cache
+def _template() -> Any:
+    environment = pages.environment()
+    environment.filters["ms"] = ms
+    environment.filters["rate"] = rate_words
+    environment.filters["hourly"] = lambda row: hourly(row.price_per_hour, row.currency)
+    environment.filters["cost"] = cost_words
+    environment.filters["size"] = lambda count: size(count) if count else "–"
+    return environment.get_template("report.html")

@@ -1,0 +1,243 @@
+"""A plan in words: the tables in the terminal, plan.md, and the files beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from capacity.planning.plan_file import Alternative, FleetPlan, Percentiles, PlanFile, Schedule, Verification
+from capacity.pricing.cost import hourly, money
+from capacity.reporting.charts.canvas import Picture, stacked
+from capacity.reporting.charts.plan import cost_against_rate, day, write_png
+from capacity.reporting.entries import ms
+from capacity.reporting.terminal import loose
+from capacity.statistics.slo import Slo
+
+_WIDTH = 1000
+_NAMES = ("P50", "P90", "P95", "P99")
+
+
+def write_plan(file: PlanFile, out: Path) -> list[Path]:
+    """Writes plan.json, plan.md, plan.svg and plan.png into a folder; the pictures only where there is a curve."""
+    written = [file.save(out)]
+    pictures: list[tuple[str, Picture]] = []
+    curves = cost_against_rate(file.curves, file.plans, Slo.parse(file.slo), file.currency, _WIDTH)
+    if curves is not None:
+        pictures.append((_title(file), curves))
+    if file.schedule is not None:
+        pictures.append((f"A day of {file.schedule.demand}", day(file.schedule, file.currency, _WIDTH)))
+    if pictures:
+        path = out / "plan.svg"
+        path.write_text(stacked(pictures).svg("Cost of fleets against rate", style=True), encoding="utf-8")
+        written.append(path)
+    if curves is not None:
+        write_png(out / "plan.png", file)
+        written.append(out / "plan.png")
+    path = out / "plan.md"
+    path.write_text(markdown(file, bool(pictures)), encoding="utf-8")
+    return [*written, path]
+
+
+def _title(file: PlanFile) -> str:
+    return f"{file.model}{' (simulated)' if file.simulated else ''}"
+
+
+def asked(file: PlanFile) -> str:
+    """What the plan was asked for, in a sentence."""
+    more = [f"router {file.router}"]
+    more += [f"batching {file.batching}"] if file.batching else []
+    more += [f"{100 * file.headroom:g} % headroom"] if file.headroom else []
+    more += [f"any {file.survive} instance{'s' * (file.survive > 1)} may be lost"] if file.survive else []
+    more += [f"markets {', '.join(file.markets)}"] if file.markets != ["on-demand"] else []
+    more += [f"limits {', '.join(file.limits)}"] if file.limits else []
+    return f"{file.model} within {file.slo}, Poisson arrivals; {'; '.join(more)}"
+
+
+def headline(plan: FleetPlan, currency: str) -> str:
+    """The answer in a line."""
+    if not plan.rows:
+        return f"{plan.rps:,g} requests/s: no fleet, because {plan.why_not}"
+    assert plan.cost_per_hour is not None
+    cost = hourly(plan.cost_per_hour, currency)
+    between = ""
+    if plan.cost_interval and plan.cost_interval[0] != plan.cost_interval[1]:
+        low, high = (hourly(end, currency) for end in plan.cost_interval)
+        between = f" ({low} to {high} as exactly as service times are known)"
+    each = f"; {money(plan.cost_per_100k, currency)} per 100,000" if plan.cost_per_100k else ""
+    return f"{plan.rps:,g} requests/s: {plan.fleet}, {cost} an hour{between}{each}"
+
+
+def _facts(plan: FleetPlan, file: PlanFile) -> list[tuple[str, str]]:
+    """What is to be said of one fleet, as (name, sentence)."""
+    if not plan.rows:
+        return [(f"out, {lost.step}", f"{lost.hardware}: {lost.reason}") for lost in plan.losers]
+    facts = []
+    if plan.prediction:
+        said = f"{_latencies(plan.prediction.latency_us)} ms at {plan.prediction.rps:,g} requests/s"
+        said += f"; ordinals compute {100 * plan.prediction.busy:.0f} % of the time"
+        facts.append(("predicted", said))
+    if plan.after_losses:
+        facts.append((f"{file.survive} lost", f"{_latencies(plan.after_losses.latency_us)} ms, at worst"))
+    if plan.least_cost is not None and plan.cost_per_hour:
+        said = f"no fleet can cost under {hourly(plan.least_cost, file.currency)} an hour, by capacity alone"
+        gap = f"{100 * (plan.solver_gap or 0):.2g} %"
+        facts.append(("bound", f"{said}; solver's gap {gap}; fleets simulated: {plan.simulated_fleets}"))
+    facts += [("binds", said) for said in plan.binds]
+    facts += [("next", _runner_up(other, file.currency)) for other in plan.runner_ups]
+    if plan.sensitivity:
+        worse = f"{100 * (plan.sensitivity.factor - 1):.0f} %"
+        cost = plan.sensitivity.cost_per_hour
+        if plan.sensitivity.holds:
+            said = f"the fleet still holds, {_latencies(plan.sensitivity.latency_us)} ms"
+        else:
+            said = "the fleet would miss the SLO; "
+            said += "no fleet would hold" if cost is None else f"one that holds costs {hourly(cost, file.currency)}"
+        facts.append((f"{worse} slower", said))
+    facts += [(f"out, {lost.step}", f"{lost.hardware}: {lost.reason}") for lost in plan.losers]
+    return facts
+
+
+def _latencies(percentiles: Percentiles) -> str:
+    return ", ".join(f"{name} {ms(getattr(percentiles, name.lower()))}" for name in _NAMES)
+
+
+def _runner_up(other: Alternative, currency: str) -> str:
+    rows = " and ".join(row.words for row in other.rows)
+    return f"{rows}, {hourly(other.cost_per_hour, currency)} an hour, {100 * other.more:+.0f} %"
+
+
+def print_plan(file: PlanFile, console: Console) -> None:
+    """The answer first, then the fleet, then why."""
+    console.print(f"[bold]{escape(asked(file))}[/bold]", soft_wrap=loose(console), highlight=False)
+    if file.simulated:
+        console.print("[yellow]simulated[/yellow]: measured on simulated accelerators, not on hardware")
+    for plan in file.plans:
+        style = "green" if plan.rows else "red"
+        console.print()
+        console.print(
+            f"[bold {style}]{escape(headline(plan, file.currency))}[/bold {style}]",
+            soft_wrap=loose(console),
+            highlight=False,
+        )
+        if plan.rows:
+            console.print(_rows_table(plan, file.currency))
+        for name, said in _facts(plan, file):
+            console.print(f"  {escape(name)}: {escape(said)}", soft_wrap=loose(console), highlight=False)
+    if file.schedule is not None:
+        _print_schedule(file.schedule, file.currency, console)
+    if file.verification is not None:
+        _print_verification(file.verification, console)
+    for note in file.notes:
+        console.print(f"[dim]{escape(note)}[/dim]", soft_wrap=loose(console))
+
+
+def _rows_table(plan: FleetPlan, currency: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("instances", "hardware", "market", "ordinals", "each/h", "all/h"):
+        table.add_column(name, justify="left" if name in ("hardware", "market") else "right")
+    for row in plan.rows:
+        table.add_row(
+            f"{row.instances:,}",
+            escape(row.hardware) + (" [yellow]simulated[/yellow]" if row.simulated else ""),
+            row.market,
+            f"{row.instances * row.ordinals:,}",
+            hourly(row.price_each, currency),
+            hourly(row.price_each * row.instances, currency),
+        )
+    return table
+
+
+def _print_schedule(schedule: Schedule, currency: str, console: Console) -> None:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("from", "requests/s", "fleet", "P90 ms", "P99 ms", "cost"):
+        table.add_column(name, justify="left" if name == "fleet" else "right", overflow="fold")
+    for slot in schedule.slots:
+        table.add_row(
+            slot.start,
+            f"{slot.rps:,g}",
+            escape(slot.fleet),
+            ms(slot.latency_us.p90),
+            ms(slot.latency_us.p99),
+            hourly(slot.cost, currency),
+        )
+    console.print()
+    console.print(table)
+    console.print(_schedule_sentence(schedule, currency), soft_wrap=loose(console), highlight=False)
+
+
+def _schedule_sentence(schedule: Schedule, currency: str) -> str:
+    saved = f"{100 * (1 - schedule.cost_per_day / schedule.peak_cost):.0f} %" if schedule.peak_cost else "nothing"
+    return (
+        f"{schedule.demand}: {money(schedule.cost_per_day, currency)} a day, {saved} less than the busiest slot's "
+        f"fleet all day ({money(schedule.peak_cost, currency)}); no schedule can cost under "
+        f"{money(schedule.least_cost, currency)}, by capacity alone; solver's gap {100 * schedule.solver_gap:.2g} %"
+    )
+
+
+def verdict_words(check: Verification) -> str:
+    """Whether the run met the SLO, as far as it could tell."""
+    measured = {True: "meets the SLO", False: "misses the SLO", None: "too few samples to tell the SLO's verdict"}
+    validity = "" if check.valid else "; NOT VALID: " + "; ".join(check.failures)
+    predicted = "met" if check.predicted_meets else "missed"
+    return f"{measured[check.meets_slo]} (predicted: {predicted}){validity}"
+
+
+def _print_verification(check: Verification, console: Console) -> None:
+    colour = "green" if check.meets_slo and check.valid else "red"
+    console.print(f"\n[bold]verified[/bold]: {escape(check.said)}", soft_wrap=loose(console), highlight=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("", "predicted ms", "measured ms", "error"):
+        table.add_column(name, justify="right")
+    for row in check.compared:
+        table.add_row(row.name, ms(row.predicted), ms(row.measured), _percent(row.error))
+    console.print(table)
+    console.print(f"[{colour}]{escape(verdict_words(check))}[/{colour}]", soft_wrap=loose(console), highlight=False)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:+.1f} %"
+
+
+def markdown(file: PlanFile, pictured: bool) -> str:
+    """plan.md: the same as the terminal, for a document; `pictured` where plan.svg stands beside it."""
+    lines = [f"# Capacity plan: {_title(file)}", "", f"{asked(file)}."]
+    if file.simulated:
+        lines += ["", "**Simulated**: measured on simulated accelerators, not on hardware."]
+    if pictured:
+        lines += ["", "![Price an hour against requests a second](plan.svg)"]
+    for plan in file.plans:
+        lines += ["", f"## {plan.rps:,g} requests a second", "", f"{headline(plan, file.currency)}.", ""]
+        if plan.rows:
+            lines += ["| instances | hardware | market | ordinals | each an hour | all an hour |"]
+            lines += ["|---:|---|---|---:|---:|---:|"]
+        for row in plan.rows:
+            name = f"{row.hardware} (simulated)" if row.simulated else row.hardware
+            each, whole = hourly(row.price_each, file.currency), hourly(row.price_each * row.instances, file.currency)
+            total = row.instances * row.ordinals
+            lines.append(f"| {row.instances:,} | {name} | {row.market} | {total:,} | {each} | {whole} |")
+        lines += ["", *(f"- **{name}**: {said}" for name, said in _facts(plan, file))]
+    if file.schedule is not None:
+        lines += ["", "## The day", "", "| from | requests a second | fleet | P90, ms | P99, ms | cost |"]
+        lines += ["|---|---:|---|---:|---:|---:|"]
+        for slot in file.schedule.slots:
+            p90, p99 = ms(slot.latency_us.p90), ms(slot.latency_us.p99)
+            cost = hourly(slot.cost, file.currency)
+            lines.append(f"| {slot.start} | {slot.rps:,g} | {slot.fleet} | {p90} | {p99} | {cost} |")
+        lines += ["", f"{_schedule_sentence(file.schedule, file.currency)}."]
+    if file.verification is not None:
+        check = file.verification
+        lines += ["", "## Verified", "", f"{check.said}.", "", "| | predicted, ms | measured, ms | error |"]
+        lines += ["|---|---:|---:|---:|"]
+        lines += [
+            f"| {row.name} | {ms(row.predicted)} | {ms(row.measured)} | {_percent(row.error)} |"
+            for row in check.compared
+        ]
+        lines += ["", f"{verdict_words(check)}.", *(f"- {reason}" for reason in check.slo_reasons)]
+    lines += ["", "## Conditions", ""]
+    lines += [f"- runs: {', '.join(file.runs)}", f"- made: {file.made:%Y-%m-%d %H:%M:%S %Z}", f"- seed: {file.seed}"]
+    lines += [f"- prices: {note}" for note in file.price_notes]
+    lines += [f"- {note}" for note in file.notes]
+    return "\n".join(lines) + "\n"

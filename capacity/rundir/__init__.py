@@ -1,0 +1,1 @@
+"""Run directories: run.json, run.hlog, generators' logs, telemetry, merge and recovery."""

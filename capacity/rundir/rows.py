@@ -1,0 +1,331 @@
+"""From tallies to the rows of run.json: one for each combination and model, one for each worker beneath."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from capacity.measures.combination import HardwareCombination
+from capacity.measures.tally import Series, Tally
+from capacity.pricing.catalogue import Catalogue, Unknown
+from capacity.pricing.cost import rate_per_100k, rates_per_100k, sequential_per_100k
+from capacity.rundir.document import (
+    CapacityCurve,
+    CostPer100k,
+    Measure,
+    Memory,
+    Row,
+    RunFile,
+    Saturation,
+    SloRate,
+    TargetEvent,
+    Warmup,
+    WorkerInfo,
+)
+from capacity.statistics.histogram import Histogram
+from capacity.statistics.intervals import Check, interval_us, mean_interval_us, samples_needed
+from capacity.statistics.slo import Slo
+from capacity.statistics.verdict import judge
+
+_KIND_OF_CORES = "cpu-"
+# Little's law: more than this many requests in flight on each accelerator, and some of them were waiting.
+_ALONE = 1.1
+
+
+def build(
+    *,
+    started: datetime,
+    options: dict[str, Any],
+    conditions: dict[str, str],
+    workers: list[WorkerInfo],
+    tallies: Mapping[Series, Tally],
+    warmups: Mapping[Series, Tally],
+    first_requests_ns: Mapping[Series, int],
+    duration_s: float,
+    slo: Slo | None,
+    catalogue: Catalogue,
+    checks: list[Check],
+    generators: list[dict[str, Any]],
+    dependence: Mapping[Series, float] | None = None,
+    curve: Sequence[CapacityCurve] = (),
+    durations_s: Mapping[tuple[HardwareCombination, str, bool], float] | None = None,
+    events: Sequence[TargetEvent] = (),
+) -> RunFile:
+    """The run.json of a run of `duration_s` seconds; `dependence` is each series' autocorrelation time in samples.
+
+    After a search `curve` is what it found, and `durations_s` has each pool's own time.
+
+    A Series' hardware is the whole pool that its worker is part of, so the workers of a pool share it. ValueError
+    where a tally's counts contradict each other.
+    """
+    told = {worker.label: worker for worker in workers}
+    searched = {(found.hardware, found.model, found.simulated): found for found in curve}
+    pools: dict[tuple[HardwareCombination, str, bool], list[Series]] = defaultdict(list)
+    for series in tallies:
+        pools[series.hardware, series.model, series.simulated].append(series)
+
+    def row(members: list[Series], hardware: HardwareCombination, ordinal: bool) -> Row:
+        pool = members[0].hardware, members[0].model, members[0].simulated
+        return _row(
+            hardware,
+            members,
+            worker=members[0].worker if ordinal else None,
+            told=[told[series.worker] for series in members if series.worker in told],
+            tally=_sum(tallies[series] for series in members),
+            warmup=_sum(warmups[series] for series in members if series in warmups),
+            first_ns=max(
+                (first_requests_ns[series] for series in members if series in first_requests_ns), default=None
+            ),
+            duration_s=(durations_s or {}).get(pool, duration_s),
+            slo=slo,
+            catalogue=catalogue,
+            dependence=pooled_dependence(members, tallies, dependence or {}),
+            found=None if ordinal else searched.get((pool[0].name, *pool[1:])),
+        )
+
+    rows, ordinals = [], []
+    for (hardware, _model, _simulated), members in pools.items():
+        members.sort(key=lambda series: series.worker)
+        rows.append(row(members, hardware, ordinal=False))
+        one = replace(hardware, count=1, hosts=1) if len(members) > 1 else hardware
+        ordinals += [row([series], one, ordinal=True) for series in members]
+    rows.sort(key=lambda entry: (entry.model, entry.hardware))
+    ordinals.sort(key=lambda entry: (entry.model, entry.hardware, entry.worker or ""))
+    return RunFile(
+        started=started,
+        duration_s=round(duration_s, 6),
+        options=options,
+        conditions=conditions,
+        slo=str(slo) if slo else None,
+        region=catalogue.region,
+        prices_as_of=catalogue.date,
+        valid=all(check.status != "FAIL" for check in checks),
+        checks=checks,
+        generators=generators,
+        workers=workers,
+        rows=rows,
+        ordinals=ordinals,
+        curve=list(curve),
+        events=sorted(events, key=lambda event: event.at_s),
+    )
+
+
+def _sum(tallies: Iterable[Tally]) -> Tally:
+    total = Tally()
+    for tally in tallies:
+        total.add(tally)
+    return total
+
+
+def _row(
+    hardware: HardwareCombination,
+    members: list[Series],
+    *,
+    worker: str | None,
+    told: list[WorkerInfo],
+    tally: Tally,
+    warmup: Tally,
+    first_ns: int | None,
+    duration_s: float,
+    slo: Slo | None,
+    catalogue: Catalogue,
+    dependence: float,
+    found: CapacityCurve | None,
+) -> Row:
+    latency = tally.histograms["latency"]
+    lost = tally.failed + tally.unsent
+    kind = _kind(hardware, told)
+    memory = _memory(hardware, kind, told, tally, catalogue)
+    peaks = (memory.host_peak_bytes, memory.accelerator_peak_bytes)
+    row = Row(
+        hardware=hardware.name,
+        host=hardware.host,
+        accelerator=hardware.accelerator,
+        count=hardware.count,
+        hosts=hardware.hosts,
+        kind=kind,
+        model=members[0].model,
+        worker=worker,
+        simulated=members[0].simulated,
+        due=tally.due,
+        requests=tally.requests,
+        answered=tally.answered,
+        errors=dict(sorted(tally.errors.items())),
+        unsent=tally.unsent,
+        retries=tally.retries,
+        offered_rps=_per_second(tally.due, duration_s),
+        throughput_rps=_per_second(tally.answered, duration_s),
+        latency_us=measure(latency, lost, dependence),
+        service_us=measure(tally.histograms["service"], tally.failed, dependence),
+        lateness_us=measure(tally.histograms["lateness"]),
+        queue_us=measure(tally.histograms["queue"]),
+        compute_us=measure(tally.histograms["compute"]),
+        first_inference_us=max((info.first_inference_us for info in told if info.first_inference_us), default=None),
+        first_request_us=None if first_ns is None else first_ns / 1000,
+        warmup=Warmup(requests=warmup.requests, errors=warmup.failed, mean_us=warmup.histograms["latency"].mean_us),
+        memory_bytes=sum(peak or 0 for peak in peaks) or None,
+        memory=memory,
+        dependence=round(dependence, 3),
+        slo_rate=found.slo_rate if found else SloRate(),
+        saturation=found.saturation if found else Saturation(),
+    )
+    if slo:
+        row = judged(row, slo, latency)
+    priced = price(row, catalogue) if worker is None else _unpriced(row, "its pool is priced as one")
+    return priced.model_copy(update={"notes": _notes(priced, duration_s)})
+
+
+def measure(histogram: Histogram, beyond: int = 0, dependence: float = 1.0) -> Measure:
+    """A measure's figures, without the percentiles that the sample cannot support; `beyond` lie above all recorded."""
+    total = histogram.count + beyond
+
+    def percentile(p: float) -> float | None:
+        return histogram.percentile_us(p, beyond) if total >= samples_needed(p) else None
+
+    return Measure(
+        samples=total,
+        beyond=beyond,
+        mean=histogram.mean_us,
+        mean_interval=mean_interval_us(histogram, dependence),
+        min=histogram.min_us,
+        p50=percentile(50),
+        p90=percentile(90),
+        p95=percentile(95),
+        p99=percentile(99),
+        p999=percentile(99.9),
+        max=histogram.max_us,
+        p90_interval=interval_us(histogram, 90, beyond, dependence),
+        p99_interval=interval_us(histogram, 99, beyond, dependence),
+    )
+
+
+def price(row: Row, catalogue: Catalogue) -> Row:
+    """The row with the prices of this catalogue."""
+    found = catalogue.price(HardwareCombination(row.host, row.accelerator, row.count, row.hosts))
+    if isinstance(found, Unknown):
+        return _unpriced(row, found.reason)
+    mean = row.latency_us.mean
+    reasons = {}
+    if mean is None:
+        reasons["sequential"] = "no request was answered"
+    sequential = None if mean is None else sequential_per_100k(found.per_hour, mean, row.count)
+    ends = row.latency_us.mean_interval
+    low, high = (sequential_per_100k(found.per_hour, end, row.count) for end in ends or (0.0, 0.0))
+    saturated, passing, crossing = row.saturation.rps, row.slo_rate.passing_rps, row.slo_rate.interval
+    if saturated is None:
+        reasons["saturated"] = "needs a search that goes up to saturation (--shape steps or slo-search)"
+    if passing is None:
+        failing, estimate = row.slo_rate.failing_rps, row.slo_rate.estimate_rps
+        if failing is None:
+            reasons["at_slo"] = "needs a search for the highest rate within the SLO (--shape slo-search)"
+        elif estimate is None:
+            reasons["at_slo"] = f"no rate met the SLO: {failing:.4g} requests a second missed it already"
+        else:
+            reasons["at_slo"] = (
+                f"no rate surely met the SLO: {failing:.4g} requests a second missed it, some {estimate:.3g} may meet "
+                "it; a longer search would tell"
+            )
+    if passing is not None and crossing is not None:
+        # The rate that passed is one of those that the SLO may allow.
+        crossing = min(crossing[0], passing), max(crossing[1], passing)
+    return row.model_copy(
+        update={
+            "price_per_hour": found.per_hour,
+            "currency": found.currency,
+            "price_note": found.note,
+            "cost_per_100k": CostPer100k(
+                sequential=sequential,
+                sequential_interval=(low, high) if ends else None,
+                saturated=None if saturated is None else rate_per_100k(found.per_hour, saturated),
+                saturated_interval=rates_per_100k(found.per_hour, row.saturation.interval),
+                at_slo=None if passing is None else rate_per_100k(found.per_hour, passing),
+                at_slo_interval=None if passing is None else rates_per_100k(found.per_hour, crossing),
+                reasons=reasons,
+            ),
+        }
+    )
+
+
+def judged(row: Row, slo: Slo, latency: Histogram) -> Row:
+    """The row with the verdict of an SLO on its answered requests' latencies."""
+    verdict = judge(slo, latency, row.due - row.answered, row.dependence)
+    more = verdict.more_samples
+    return row.model_copy(
+        update={
+            "meets_slo": verdict.meets,
+            "slo_reasons": list(verdict.reasons),
+            "more_samples": more,
+            "more_seconds": round(more / row.offered_rps, 1) if more is not None and row.offered_rps > 0 else None,
+        }
+    )
+
+
+def pooled_dependence(members: list[Series], tallies: Mapping[Series, Tally], times: Mapping[Series, float]) -> float:
+    """Autocorrelation time of pooled samples: their number over the independent ones' of all members together."""
+    counts = {series: tallies[series].answered for series in members}
+    effective = sum(count / times.get(series, 1.0) for series, count in counts.items())
+    return max(sum(counts.values()) / effective, 1.0) if effective else 1.0
+
+
+def _unpriced(row: Row, reason: str) -> Row:
+    unknown = CostPer100k(reasons=dict.fromkeys(("sequential", "saturated", "at_slo"), reason))
+    return row.model_copy(
+        update={"price_per_hour": None, "currency": "", "price_note": reason, "cost_per_100k": unknown}
+    )
+
+
+def _per_second(count: int, duration_s: float) -> float:
+    return round(count / duration_s, 3) if duration_s > 0 else 0.0
+
+
+def _kind(hardware: HardwareCombination, told: list[WorkerInfo]) -> str:
+    """The accelerator's kind as its worker says it; what a simulated or unknown one stands for, by its name."""
+    kinds = {info.kind for info in told if info.kind and info.kind != "sim"}
+    if len(kinds) == 1:
+        return kinds.pop()
+    if hardware.accelerator.startswith("eia"):
+        return "eia"
+    return "cpu" if not hardware.accelerator or hardware.accelerator.startswith(_KIND_OF_CORES) else "cuda"
+
+
+def _memory(
+    hardware: HardwareCombination, kind: str, told: list[WorkerInfo], tally: Tally, catalogue: Catalogue
+) -> Memory:
+    """What one host and one accelerator have, and what was seen or is known to be needed of them."""
+    host_bytes, accelerator_bytes = catalogue.memory(hardware)
+    real = [info for info in told if not info.simulated]
+
+    def most(values: Iterable[int | None]) -> int | None:
+        return max((value for value in values if value), default=None)
+
+    process = most(info.process_peak_bytes for info in real)
+    per_host = -(-hardware.count // hardware.hosts)
+    return Memory(
+        model_bytes=most(info.model_parameter_bytes or info.model_file_bytes for info in told),
+        input_bytes=round(tally.bytes_out / tally.requests) if tally.requests and tally.bytes_out else None,
+        host_bytes=most(info.host_memory_bytes for info in real) or host_bytes,
+        host_peak_bytes=process * per_host if process else None,
+        accelerator_bytes=None
+        if kind == "cpu"
+        else most(i.accelerator_memory_bytes for i in real) or accelerator_bytes,
+        accelerator_peak_bytes=most(info.accelerator_peak_bytes for info in real),
+    )
+
+
+def _notes(row: Row, duration_s: float) -> list[str]:
+    notes = []
+    in_flight = row.throughput_rps * (row.latency_us.mean or 0) / 1e6 / row.count
+    if row.cost_per_100k.sequential is not None and in_flight > _ALONE:
+        notes.append(
+            f"about {in_flight:.2g} requests were in flight on each accelerator: the sequential price includes waiting"
+        )
+    if row.errors:
+        notes.append("errors: " + ", ".join(f"{count} {code}" for code, count in row.errors.items()))
+    if row.retries:
+        notes.append(f"sent once more after a refusal: {row.retries}")
+    if row.unsent:
+        notes.append(f"due and never sent: {row.unsent}")
+    return notes

@@ -1,0 +1,114 @@
+"""telemetry.csv beside a run's log: what processors and accelerators did each second, and the energy it makes."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from capacity.rundir.document import Row, RunFile
+
+TELEMETRY_NAME = "telemetry.csv"
+#: Measure -> its name and unit in a picture, in the order of the panels.
+MEASURES = {
+    "utilisation_percent": "Utilisation, %",
+    "power_w": "Power, W",
+    "temperature_c": "Temperature, °C",
+    "memory_bytes": "Memory in use, GiB",
+    "clock_mhz": "Clock, MHz",
+}
+
+
+class Reading(NamedTuple):
+    """One value of one device: `device` is `generator`, `worker`, `cpu` (the host's) or `cuda:N`; `id` tells which."""
+
+    device: str
+    id: str
+    measure: str
+    value: float
+
+
+class Sample(NamedTuple):
+    """A reading, its host, and when it came in: seconds after the log's start."""
+
+    seconds: float
+    host: str
+    reading: Reading
+
+
+_HEADER = ("seconds", "host", "device", "id", "measure", "value")
+
+
+class TelemetryWriter:
+    """Writes one telemetry.csv; flushed each time, so that a killed run keeps what it had."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = (directory / TELEMETRY_NAME).open("w", encoding="utf-8", newline="")
+        self._rows = csv.writer(self._file, lineterminator="\n")
+        self._rows.writerow(_HEADER)
+
+    def write(self, seconds: float, host: str, readings: Iterable[Reading | Sequence[object]]) -> None:
+        """One host's readings; a value that is no number, as a worker could send it, is left out."""
+        for reading in readings:
+            device, identity, measure, value = reading
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                self._rows.writerow((f"{seconds:.3f}", host, device, identity, measure, f"{value:.10g}"))
+        self._file.flush()
+
+    def close(self) -> None:
+        """A second time does nothing."""
+        self._file.close()
+
+
+def read(directory: Path) -> list[Sample]:
+    """The samples of a run directory, in order; none without the file. ValueError naming the line that is not one."""
+    path = directory / TELEMETRY_NAME
+    if not path.is_file():
+        return []
+    samples = []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        if tuple(next(rows, ())) != _HEADER:
+            raise ValueError(f"{path}: not a {TELEMETRY_NAME}")
+        for row in rows:
+            try:
+                seconds, host, device, identity, measure, value = row
+                sample = Sample(float(seconds), host, Reading(device, identity, measure, float(value)))
+            except ValueError:
+                raise ValueError(f"{path}, line {rows.line_num}: not a line of telemetry") from None
+            samples.append(sample)
+    return samples
+
+
+def joules_per_inference(file: RunFile, row: Row, samples: Iterable[Sample], start_s: float) -> float | None:
+    """Energy of the row's accelerators over the measured part, per answered request; None where a power is not known.
+
+    Mean power of each accelerator × seconds; the host's own power is not in it. `start_s` is where measuring began.
+    """
+    ids = {bare(info.accelerator_id) for info in file.workers if _serves(info.label, row, file) and info.accelerator_id}
+    powers: dict[str, list[float]] = {identity: [] for identity in ids}
+    for sample in samples:
+        known = powers.get(bare(sample.reading.id))
+        if known is not None and sample.reading.measure == "power_w" and sample.seconds >= start_s:
+            known.append(sample.reading.value)
+    if not powers or len(powers) < row.count or not all(powers.values()) or not row.answered or row.simulated:
+        return None
+    return sum(sum(values) / len(values) for values in powers.values()) * file.duration_s / row.answered
+
+
+def _serves(label: str, row: Row, file: RunFile) -> bool:
+    """Whether the worker of this label is in the row's pool."""
+    if row.worker is not None:
+        return row.worker == label
+    return any(
+        ordinal.worker == label
+        and (ordinal.host, ordinal.accelerator, ordinal.model) == (row.host, row.accelerator, row.model)
+        for ordinal in file.ordinals
+    )
+
+
+def bare(identity: str) -> str:
+    """A GPU's UUID as torch writes it: NVML puts `GPU-` before it."""
+    return identity.removeprefix("GPU-").lower()

@@ -1,0 +1,1 @@
+"""Which rate to probe next, and what all probes say together."""

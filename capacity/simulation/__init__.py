@@ -1,0 +1,1 @@
+"""A pool of workers as a queue: profiles, arrivals, engines."""

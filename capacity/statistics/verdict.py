@@ -1,0 +1,160 @@
+"""The verdict on an SLO: met, missed, or not told yet, and by how many more samples it would be."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from capacity.statistics.histogram import Histogram
+from capacity.statistics.intervals import (
+    CONFIDENCE,
+    FEWEST_OF_DEPENDENT,
+    independent,
+    interval_ranks,
+    interval_us,
+    lowest_rank,
+    remembers,
+    samples_needed,
+)
+from capacity.statistics.slo import Slo, format_duration
+
+# No advice asks for more: an SLO this close to the truth is not told apart from it by waiting.
+_MOST_SAMPLES = 10**9
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On an SLO. UNRESOLVED: the sample cannot tell; about `more_samples` more would (None: no number would).
+
+    `reasons` has one sentence for each bound that was not passed.
+    """
+
+    status: Literal["PASS", "FAIL", "UNRESOLVED"]
+    reasons: tuple[str, ...] = ()
+    more_samples: int | None = None
+
+    @property
+    def meets(self) -> bool | None:
+        """True, False, or None where unresolved."""
+        return {"PASS": True, "FAIL": False, "UNRESOLVED": None}[self.status]
+
+
+def judge(slo: Slo, latency: Histogram, lost: int, dependence: float = 1.0) -> Verdict:
+    """The verdict on answered requests' latencies and `lost` ones (errors and unsent), which are beyond every bound.
+
+    PASS where the whole interval of each percentile is within its bound, FAIL where one is wholly outside.
+    """
+    total = latency.count + lost
+    verdicts = [
+        _judge_share(
+            f"P{percentile:g}",
+            f"{format_duration(bound)}",
+            percentile,
+            latency,
+            latency.count,
+            total,
+            bound,
+            dependence,
+        )
+        for percentile, bound in slo.bounds
+    ]
+    if slo.max_error_rate is not None:
+        verdicts.append(_judge_errors(slo.max_error_rate, lost, total))
+    for status in ("FAIL", "UNRESOLVED"):
+        found = [verdict for verdict in verdicts if verdict.status == status]
+        if found:
+            more = [verdict.more_samples for verdict in found]
+            most = None if None in more else max(number or 0 for number in more)
+            reasons = tuple(reason for verdict in found for reason in verdict.reasons)
+            return Verdict(status, reasons, most if status == "UNRESOLVED" else None)
+    return Verdict("PASS")
+
+
+def _judge_share(
+    name: str,
+    bound_text: str,
+    p: float,
+    latency: Histogram,
+    answered: int,
+    total: int,
+    bound_ns: int,
+    dependence: float,
+) -> Verdict:
+    within = answered - latency.count_above_us(bound_ns / 1000)
+    needed = math.ceil(max(samples_needed(p), FEWEST_OF_DEPENDENT if remembers(total, dependence) else 0) * dependence)
+    status = _share_status(within, total, p, dependence) if total else "UNRESOLVED"
+    if total < needed:
+        if status == "FAIL":
+            return Verdict("FAIL", (f"{name} > {bound_text}: {within} of {total} requests within it",))
+        return Verdict("UNRESOLVED", (f"{name}: not enough samples ({total} < {needed})",), needed - total)
+    seen = latency.percentile_us(p, total - answered)
+    measured = "beyond all answered requests" if seen is None else f"{seen / 1000:.4g} ms"
+    if status == "PASS":
+        return Verdict("PASS")
+    if status == "FAIL":
+        return Verdict("FAIL", (f"{name} {measured} > {bound_text}",))
+    ends = interval_us(latency, p, total - answered, dependence)
+    return Verdict(
+        "UNRESOLVED",
+        (f"{name} {measured}: its 95 % interval {_reach(ends, bound_ns / 1000, seen)} {bound_text}",),
+        _more(within, total, p, dependence),
+    )
+
+
+def _reach(ends: tuple[float, float | None] | None, bound_us: float, seen_us: float | None) -> str:
+    """How an interval lies over its bound: where it ends on the other side of it than the percentile itself."""
+    low, high = ends or (0.0, None)
+    if seen_us is None or seen_us > bound_us:
+        return f"begins at {low / 1000:.4g} ms, within"
+    if high is None:
+        return "has no upper end, so it reaches past"
+    return f"reaches {high / 1000:.4g} ms, {'past' if high > bound_us else 'the very edge of'}"
+
+
+def _judge_errors(rate: float, lost: int, total: int) -> Verdict:
+    said = f"errors {lost} of {total}"
+    if rate in (0.0, 1.0) and total:
+        kept = lost == 0 or rate == 1.0
+        return Verdict("PASS") if kept else Verdict("FAIL", (f"{said} > {rate:.4g}",))
+    p = 100 * (1 - rate)
+    status = _share_status(total - lost, total, p, 1.0) if total else "UNRESOLVED"
+    if status == "PASS":
+        return Verdict("PASS")
+    if status == "FAIL":
+        return Verdict("FAIL", (f"{said} > {100 * rate:.4g} %",))
+    more = _more(total - lost, total, p, 1.0) if total else samples_needed(p)
+    return Verdict("UNRESOLVED", (f"{said}: too few requests to tell it from {100 * rate:.4g} %",), more)
+
+
+def _share_status(within: float, total: float, p: float, dependence: float) -> Literal["PASS", "FAIL", "UNRESOLVED"]:
+    """Is the share of samples within a bound surely at least p %? The same ranks as `interval_ranks`, as counts.
+
+    Samples too few for an interval, which has two ends, may still have the lower one: seven slow requests miss a P90.
+    """
+    worth = independent(total, dependence)
+    size = math.floor(worth)
+    seen = within * size / total
+    ranks = interval_ranks(p, worth)
+    if ranks is None:
+        return "FAIL" if seen < lowest_rank(size, p / 100, (1 - CONFIDENCE) / 2) else "UNRESOLVED"
+    if seen >= ranks[1]:
+        return "PASS"
+    return "FAIL" if seen < ranks[0] else "UNRESOLVED"
+
+
+def _more(within: int, total: int, p: float, dependence: float) -> int | None:
+    """How many more samples would resolve it if the share within the bound stays what it is; None if none would."""
+    share, high = within / total, 2 * total
+    while _share_status(share * high, high, p, dependence) == "UNRESOLVED":
+        high *= 2
+        if high > _MOST_SAMPLES:
+            return None
+    low = high // 2
+    while high - low > max(low // 100, 1):
+        middle = (low + high) // 2
+        if _share_status(share * middle, middle, p, dependence) == "UNRESOLVED":
+            low = middle
+        else:
+            high = middle
+    return high - total

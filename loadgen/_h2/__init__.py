@@ -1,1 +1,0 @@
-"""gRPC over HTTP/2 as a client under load speaks it: connections, their frames, the sockets beneath."""

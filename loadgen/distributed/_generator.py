@@ -1,0 +1,269 @@
+"""Locust's worker: it generates load, and what it measured goes to the master in snapshots and into a log of its own.
+
+Snapshots are cumulative and numbered, and only the last of each generator counts, so one lost on the way costs nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gevent
+from gevent.lock import RLock
+from locust.exception import RPCError
+
+from capacity.measures.tally import Series, Tally
+from capacity.rundir.generator_log import End, Header, JournalWriter, Plan
+from capacity.rundir.interval_log import tag_of
+from loadgen._options import Options
+from loadgen.distributed._clock_sync import MastersClock
+from loadgen.distributed._snapshot import pack
+from loadgen.measure._generator_health import Vitals
+from loadgen.measure._telemetry import Sampler
+from loadgen.run._coordinator import Node, feed_all, say
+from loadgen.run._observer import LIGHTS_EVERY
+from loadgen.run._session import Session
+from loadgen.run._validity import checks_of
+from loadgen.run._writer import Outcome
+from loadgen.search._probes import Order
+from loadgen.targets._discovery import Target
+
+#: Snapshots between two looks at how far latencies depend on one another.
+DEPENDENCE_EVERY = 5
+
+SNAPSHOT = "inferload_snapshot"
+EXHAUSTED = "inferload_exhausted"
+DRAIN = "inferload_drain"
+START = "inferload_start"
+PROBE = "inferload_probe"
+#: Attribute of the parsed options in which the master's plan travels with Locust's spawn message.
+PLAN = "inferload_plan"
+#: Where generators write their own logs, unless --local-dir says otherwise.
+LOCAL = Path("runs/generators")
+
+
+class Generator(Node):
+    """One generator of several. `session` is its part in the run."""
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self._run = ""
+        self._sequence = 0
+        self._dependence: dict[Series, float] = {}
+        self._sampler = Sampler(self.runner.client_id)
+        self._clock = MastersClock(self.runner)
+        gevent.spawn(self._clock.measure)
+        self._diary: Diary | None = None
+        # The master, a signal and Locust's own stop may end a run at the same time.
+        self._ending = RLock()
+        self.runner.register_message(DRAIN, self._told_to_drain, concurrent=True)
+        self.runner.register_message(START, self._told_to_start)
+        self.runner.register_message(PROBE, self._told_to_probe)
+
+    def begin(self) -> None:
+        plan = getattr(self.environment.parsed_options, PLAN)
+        self._run = plan["run"]
+        self._sequence = 0
+        self._dependence = {}
+        options = Options.read(self.environment.parsed_options)
+        targets = [Target.from_wire(wire) for wire in plan["targets"]]
+        share = share_of(self.runner.client_id, plan["clients"])
+        self.session = Session(options, targets, share=share, on_exhausted=self._say_exhausted)
+        self.session.begins_ns = self._clock.here(plan["begins_ns"]) or 0
+        gevent.spawn(self._clock.measure)
+        self._diary = Diary.open(options.local_dir or LOCAL, self.runner.client_id, Plan.model_validate(plan["plan"]))
+        if self.session.probes is not None:
+            self.session.probes.on_done = self._say_rested
+        self._start_ticking()
+
+    def ramped(self) -> None:
+        """Nothing: the master says when measuring begins."""
+
+    def tick(self) -> None:
+        assert self.session is not None
+        self._take()
+        self._send(final=False)
+
+    def drain(self) -> None:
+        with self._ending:
+            if self.session is None or not self.running:
+                return
+            self.session.drain()
+            self.session.vitals.events = [
+                event.model_copy(update={"by": self.runner.client_id}) for event in self.session.vitals.events
+            ]
+            self._stop_ticking()
+            self._take()
+            if self._diary is not None:
+                self._diary.end(self.session, self._outcome(), self._clock)
+                self._diary = None
+            self._send(final=True)
+
+    def end(self) -> None:
+        with self._ending:
+            if self.session is not None:
+                self.drain()
+                self.session.close()
+                self.session = None
+
+    def _told_to_drain(self, environment: Any, msg: Any, **_: Any) -> None:
+        if msg.data == {"run": self._run}:
+            self.drain()
+
+    def _told_to_start(self, environment: Any, msg: Any, **_: Any) -> None:
+        if self.session is None or msg.data["run"] != self._run:
+            return
+        agreed = self._clock.here(msg.data["measuring_ns"])
+        # Without an answer from the master's clock, all that is known is when it spoke.
+        self.session.measure_from(agreed or time.monotonic_ns() + msg.data["ahead_ns"])
+
+    def _told_to_probe(self, environment: Any, msg: Any, **_: Any) -> None:
+        if self.session is None or self.session.probes is None or msg.data["run"] != self._run:
+            return
+        probes = self.session.probes
+        if (order := msg.data.get("order")) is None:
+            probes.stop(msg.data["stop"])
+            return
+        begins_ns = self._clock.here(order["begins_ns"]) or time.monotonic_ns() + msg.data["ahead_ns"]
+        probes.begin(Order(**{**order, "begins_ns": begins_ns}))
+
+    def _say_rested(self) -> None:
+        """A probe is over: the master hears of it at once."""
+        with self.turn:
+            if self.session is not None and self.running:
+                self.tick()
+
+    def _say_exhausted(self) -> None:
+        self.runner.send_message(EXHAUSTED, {"run": self._run})
+
+    def _take(self) -> None:
+        """What came in since the last time goes into the totals, Locust's statistics, and the log here."""
+        assert self.session is not None
+        gained = self.session.recorder.flip()
+        self._sequence += 1
+        feed_all(self.environment.stats, gained)
+        if self._diary is not None:
+            self._diary.tick(self._sequence, gained, self.session)
+
+    def _send(self, *, final: bool) -> None:
+        assert self.session is not None
+        recorder, probes = self.session.recorder, self.session.probes
+        if probes is not None or self._sequence % DEPENDENCE_EVERY == 0:
+            self._dependence = self.session.watch.dependence()
+        packed = pack(
+            totals=recorder.total,
+            warmups=recorder.warmup,
+            first_ns=recorder.first_requests_ns,
+            in_flight=self.session.in_flight,
+            vitals=self.session.vitals if final else probes.vitals if probes else self._notes(),
+            probe=probes.done if probes else 0,
+            sources=probes.sources if probes else [],
+            run=self._run,
+            sequence=self._sequence,
+            final=final,
+            host=socket.gethostname(),
+            measured_s=self.session.measured_s,
+            dependence=self._dependence,
+            readings=[list(reading) for reading in self._sampler.sample()],
+            offset_us=_us(self._clock.offset_ns),
+            round_trip_us=_us(self._clock.round_trip_ns),
+        )
+        try:
+            self.runner.send_message(SNAPSHOT, packed)
+        except RPCError as error:
+            # The next one says it all again.
+            say(f"a snapshot could not be sent: {error}")
+
+    def _notes(self) -> Vitals | None:
+        """Now and then, what the master's live page judges the run by: where there is such a page."""
+        assert self.session is not None
+        shown = getattr(self.environment.parsed_options, PLAN)["shown"] and self.session.watch.begun
+        return self.session.notes() if shown and self._sequence % LIGHTS_EVERY == 0 else None
+
+    def _outcome(self) -> Outcome:
+        assert self.session is not None
+        recorder, session = self.session.recorder, self.session
+        generators = [{"client": self.runner.client_id, "complete": True}]
+        firsts = recorder.first_requests_ns
+        return Outcome(recorder.total, recorder.warmup, firsts, session.measured_s, generators, session.vitals)
+
+
+def share_of(client: str, clients: Sequence[str]) -> tuple[int, int]:
+    """This generator's number among those that the run began with, and how many they are.
+
+    One that came later has a number beyond theirs, its own but for chance: of what is given in total nothing is left
+    for it, and its random arrivals are not those of another.
+    """
+    if client in clients:
+        return clients.index(client), len(clients)
+    return len(clients) * (1 + zlib.crc32(client.encode())), max(1, len(clients))
+
+
+class Diary:
+    """The log of this generator: where it cannot be written, that is said once and the run goes on without it."""
+
+    def __init__(self, writer: JournalWriter) -> None:
+        self._writer: JournalWriter | None = writer
+        self._origin = time.monotonic()
+        self._last = 0.0
+
+    @classmethod
+    def open(cls, folder: Path, client: str, plan: Plan) -> Diary | None:
+        """A log in `folder/RUN/CLIENT`; None where there can be none."""
+        header = Header(schema=1, client=client, host=socket.gethostname(), began=time.time(), plan=plan)
+        try:
+            return cls(JournalWriter(folder / plan.run / quote(client, safe=""), header))
+        except OSError as error:
+            say(f"no log of this generator: {error}")
+            return None
+
+    def tick(self, sequence: int, gained: Mapping[Series, Tally], session: Session) -> None:
+        """One interval, and the state after it."""
+        if self._writer is None:
+            return
+        now = time.monotonic() - self._origin
+        recorder = session.recorder
+        try:
+            self._writer.tick(
+                sequence,
+                self._last,
+                now - self._last,
+                gained,
+                recorder.total,
+                recorder.warmup,
+                recorder.first_requests_ns,
+                session.measured_s,
+                # What is due meanwhile is sent in between.
+                lambda: gevent.sleep(0),
+            )
+        except OSError as error:
+            self._give_up(error)
+        self._last = now
+
+    def end(self, session: Session, outcome: Outcome, clock: MastersClock) -> None:
+        """The run is over: how it went by this generator alone."""
+        if self._writer is None:
+            return
+        end = End(
+            checks=checks_of(outcome, session.options),
+            dependence={tag_of(series, "latency"): n for series, n in session.vitals.dependence.items()},
+            offset_us=_us(clock.offset_ns),
+            round_trip_us=_us(clock.round_trip_ns),
+        )
+        try:
+            self._writer.end(end)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        say(f"the log of this generator ends here: {error}")
+        self._writer = None
+
+
+def _us(ns: int | None) -> float | None:
+    return None if ns is None else ns / 1000

@@ -1,0 +1,1 @@
+"""Results into histograms per hardware combination; the generator's own health."""

@@ -1,0 +1,222 @@
+"""The book of a run, kept by the master or by a generator that is alone: run.hlog as it goes, run.json at its end."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import gevent
+
+from capacity.measures.combination import HardwareCombination
+from capacity.measures.tally import Series, Tally
+from capacity.pricing.catalogue import Catalogue
+from capacity.rundir.document import CapacityCurve
+from capacity.rundir.interval_log import LogWriter, tag_of
+from capacity.rundir.run import RunFile, build
+from capacity.statistics.histogram import Histogram
+from capacity.statistics.intervals import Check
+from loadgen._options import Options
+from loadgen.measure._generator_health import Vitals
+from loadgen.targets._discovery import Target, own_histograms, snapshot
+from loadgen.transport._access import Access
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that the generators measured, added up. Times of requests in ns, `measured_s` in seconds."""
+
+    totals: Mapping[Series, Tally]
+    warmups: Mapping[Series, Tally]
+    first_requests_ns: Mapping[Series, int]
+    measured_s: float
+    generators: Sequence[Mapping[str, Any]]
+    vitals: Vitals
+    refused: Mapping[str, int] = field(default_factory=dict)
+
+
+class Book:
+    """One run directory. `command` is what the user typed, as the report shows it."""
+
+    def __init__(
+        self,
+        options: Options,
+        targets: Sequence[Target],
+        catalogue: Catalogue,
+        *,
+        command: Mapping[str, Any],
+        request_shapes: Mapping[str, str],
+        users: int,
+    ) -> None:
+        self.started = datetime.now(UTC)
+        self.directory = _fresh(options.run_dir or RUNS / self.started.astimezone().strftime("%Y%m%d-%H%M%S"))
+        self._options = options
+        self._targets = targets
+        self._catalogue = catalogue
+        self._command = dict(command)
+        self._request_shapes = dict(request_shapes)
+        self._users = users
+        self._before: dict[str, Any] = {}
+        self._origin = time.monotonic()
+        self._last = 0.0
+        self._log = LogWriter(
+            self.directory / "run.hlog",
+            self.started.timestamp(),
+            ["inferload run; tags are hardware/model/worker/measured|simulated/measure; microseconds"],
+        )
+
+    @property
+    def at_s(self) -> float:
+        """Where the log is, in seconds after its start."""
+        return round(self._last, 3)
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What generators write into their own logs of this run, in plain types."""
+        return {
+            "started": self.started.isoformat(),
+            "workers": [target.info.model_dump(mode="json") for target in self._targets if target.info is not None],
+            "options": self._command,
+            "conditions": self._standing(),
+            "slo": str(self._options.slo) if self._options.slo else None,
+        }
+
+    def measuring_begins(self) -> None:
+        """Asks every worker for its own counters, so that what came before can be taken off at the end."""
+        self._before = _snapshots(self._targets, self._options.access)
+
+    def interval(self, gained: Mapping[Series, Tally]) -> None:
+        """Appends what came in since the last interval."""
+        now = time.monotonic() - self._origin
+        for series, tally in gained.items():
+            for measure, histogram in tally.histograms.items():
+                if histogram.count:
+                    self._log.write(self._last, now - self._last, tag_of(series, measure), histogram)
+                    # A third of a millisecond each: what is due meanwhile is sent in between.
+                    gevent.sleep(0)
+        self._last = now
+        self._log.flush()
+
+    def take_own(self, tallies: Mapping[Series, Tally], from_s: float = 0.0) -> dict[str, Any]:
+        """Adds what the workers' own clocks say since `measuring_begins` to the tallies, and to the log as of `from_s`.
+
+        Returns what each worker told, by address; the next time counts from here.
+        """
+        after = _snapshots(self._targets, self._options.access)
+        for target in self._targets:
+            own = own_histograms(self._before.get(target.address), after.get(target.address))
+            for measure, histogram in own.items():
+                if histogram.count and target.series in tallies:
+                    tallies[target.series].histograms.setdefault(measure, Histogram()).add(histogram)
+                    self._log.write(from_s, self._last - from_s, tag_of(target.series, measure), histogram)
+        self._before = after
+        return after
+
+    def close(
+        self,
+        outcome: Outcome,
+        checks: Sequence[Check],
+        curve: Sequence[CapacityCurve] = (),
+        durations_s: Mapping[tuple[HardwareCombination, str, bool], float] | None = None,
+    ) -> RunFile:
+        """Adds the workers' own histograms, writes run.json, and returns what it says. After a search the outcome has
+        them already, and is of the probes that the rows show: `durations_s` says how long each pool's was.
+        """
+        totals = {series: tally.copy() for series, tally in outcome.totals.items()}
+        after = self.take_own({} if curve else totals)
+        workers = [
+            _with_peaks(target, after.get(target.address)) for target in self._targets if target.info is not None
+        ]
+        self._log.close()
+        file = build(
+            started=self.started,
+            options=self._command,
+            conditions=self._conditions(outcome),
+            workers=workers,
+            tallies=totals,
+            warmups=outcome.warmups,
+            first_requests_ns=outcome.first_requests_ns,
+            duration_s=outcome.measured_s,
+            slo=self._options.slo,
+            catalogue=self._catalogue,
+            checks=list(checks),
+            dependence=outcome.vitals.dependence,
+            generators=[dict(generator) for generator in outcome.generators],
+            curve=curve,
+            durations_s=durations_s,
+            events=outcome.vitals.events,
+        )
+        file.save(self.directory)
+        return file
+
+    def _conditions(self, outcome: Outcome) -> dict[str, str]:
+        return {
+            **self._standing(),
+            # Three digits, and no exponent where that is an hour.
+            "measured": f"{float(f'{outcome.measured_s:.3g}'):,.12g} s"
+            + (" of one probe" if self._options.shape else f" after a warm-up of {self._options.warmup_ns / 1e9:g} s"),
+            "generators": f"{len(outcome.generators)} on {platform.node()}, {os.cpu_count()} cores",
+        }
+
+    def _standing(self) -> dict[str, str]:
+        """The conditions that are known before the run."""
+        options = self._options
+        arrivals = f"{options.arrivals}, {self._users} users"
+        if options.shape:
+            arrivals += f" at the rates of {options.shape}, seed {options.seed}"
+        elif options.is_open:
+            arrivals += f" of {options.user_rate:g}/s each, seed {options.seed}"
+        else:
+            arrivals += " (a user is one request in flight; due = sent)"
+        conditions = {
+            "arrivals": arrivals,
+            "router": options.router,
+            "transport": options.transport,
+            "deadline": f"{options.deadline_ns / 1e9:g} s",
+            "generator versions": ", ".join(
+                f"{name} {version(name)}" for name in ("inferload", "locust", "gevent", "grpcio", "numpy")
+            ),
+        }
+        if options.retries:
+            conditions["retries"] = f"at most {options.retries} of a request that was refused and not run"
+        conditions |= {f"input of {model}": shapes for model, shapes in self._request_shapes.items()}
+        if down := [f"{t.address}: {t.down}" for t in self._targets if t.down]:
+            conditions["down at the start"] = "; ".join(down)
+        return conditions
+
+
+def _fresh(wanted: Path) -> Path:
+    """The directory, or the first of DIR-2, DIR-3, … that holds no run yet: a run never overwrites another."""
+    candidate, number = wanted, 1
+    while (candidate / "run.hlog").exists():
+        number += 1
+        candidate = wanted.with_name(f"{wanted.name}-{number}")
+    candidate.mkdir(parents=True, exist_ok=True)
+    return candidate
+
+
+def _snapshots(targets: Sequence[Target], access: Access) -> dict[str, Any]:
+    known = [target.address for target in targets if target.info is not None]
+    jobs = {address: gevent.spawn(snapshot, address, access) for address in known}
+    gevent.joinall(list(jobs.values()))
+    return {address: job.value for address, job in jobs.items() if job.value is not None}
+
+
+def _with_peaks(target: Target, after: Any | None) -> Any:
+    assert target.info is not None
+    if after is None:
+        return target.info
+    return target.info.model_copy(
+        update={
+            "process_peak_bytes": after.process_peak_bytes,
+            "accelerator_peak_bytes": after.accelerator_peak_bytes,
+        }
+    )

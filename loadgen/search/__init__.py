@@ -1,0 +1,1 @@
+"""Probes of the highest rate within an SLO."""

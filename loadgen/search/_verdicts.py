@@ -1,0 +1,88 @@
+"""What came of one probe: its figures, its verdict, and a line that says it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from capacity.measures.tally import Tally
+from capacity.rundir.document import Probe
+from capacity.rundir.rows import measure, pooled_dependence
+from capacity.search.slo_search import Seen, saturated, shares, throughput
+from capacity.statistics.intervals import Check, interval_us
+from capacity.statistics.slo import Slo
+from capacity.statistics.verdict import judge
+from loadgen.run._session import FOLD_EVERY_NS
+from loadgen.run._writer import Outcome
+
+
+def words(probe: Probe, number: int, slo: Slo | None) -> str:
+    """A probe's outcome in a line."""
+    said = f"probe {number}: {probe.verdict or ('saturated' if probe.saturated else 'kept up')}"
+    if slo and slo.bounds and probe.slo_us is not None:
+        high = probe.slo_interval[1] if probe.slo_interval else None
+        low = probe.slo_interval[0] if probe.slo_interval else 0.0
+        said += f", P{slo.bounds[0][0]:g} {probe.slo_us / 1000:.4g} ms ({low / 1000:.4g} to "
+        said += f"{high / 1000:.4g})" if high is not None else "no end)"
+    said += f", {probe.achieved_rps:,.4g}/s answered of {probe.offered_rps:,.4g}/s"
+    return f"{said}; {probe.reasons[0]}" if not probe.valid and probe.reasons else said
+
+
+def judged(
+    probe: Probe, outcome: Outcome, checks: Sequence[Check], slo: Slo | None, rate: float, *, cut: bool
+) -> tuple[Probe, Seen]:
+    """The probe with its figures and its verdict, and as the search takes it."""
+    tally, vitals = Tally(), outcome.vitals
+    for one in outcome.totals.values():
+        tally.add(one)
+    latency, lost = tally.histograms["latency"], tally.failed + tally.unsent
+    dependence = pooled_dependence(list(outcome.totals), outcome.totals, vitals.dependence)
+    achieved, interval = throughput(vitals.completed, FOLD_EVERY_NS / 1e9)
+    window_s = vitals.window_s
+    failed = [check for check in checks if check.status == "FAIL"]
+    valid = not failed and window_s > 0
+    verdict = judge(slo, latency, lost, dependence) if slo else None
+    reasons = list(verdict.reasons) if verdict else []
+    if not valid:
+        reasons = [f"the generator's limit: {check.name} {check.value}" for check in failed] or ["nothing was measured"]
+    if cut:
+        reasons.insert(0, "cut off: the run ended")
+    status = None if verdict is None else "UNRESOLVED" if cut or not valid else verdict.status
+    first = slo.bounds[0][0] if slo and slo.bounds else None
+    ends = interval_us(latency, first, lost, dependence) if first is not None else None
+    full = window_s > 0 and saturated(tally.due, round(achieved * window_s))
+    told = probe.model_copy(
+        update={
+            "offered_rps": round(tally.due / window_s, 3) if window_s else 0.0,
+            "achieved_rps": round(achieved, 3),
+            "achieved_interval": interval,
+            "due": tally.due,
+            "requests": tally.requests,
+            "answered": tally.answered,
+            "errors": dict(sorted(tally.errors.items())),
+            "unsent": tally.unsent,
+            "latency_us": measure(latency, lost, dependence),
+            "service_us": measure(tally.histograms["service"], tally.failed, dependence),
+            "lateness_us": measure(tally.histograms["lateness"]),
+            "queue_us": measure(tally.histograms["queue"]),
+            "compute_us": measure(tally.histograms["compute"]),
+            "dependence": round(dependence, 3),
+            "slo_us": latency.percentile_us(first, lost) if first is not None and ends else None,
+            "slo_interval": ends,
+            "verdict": status,
+            "reasons": reasons,
+            "saturated": full,
+            "valid": valid,
+            "checks": [check for check in checks if check.status != "PASS"],
+        }
+    )
+    seen = Seen(
+        phase=told.phase,
+        rate=rate,
+        offered=told.offered_rps,
+        achieved=achieved,
+        verdict=status,
+        shares=shares(slo, latency, lost, dependence) if slo and valid else (),
+        saturated=full,
+        valid=valid and not cut,
+    )
+    return told, seen

@@ -1,0 +1,1 @@
+"""Which server: discovery, router, health checks, payloads, output checks."""

@@ -1,0 +1,1 @@
+"""How a request travels: HTTP/2 channel on gevent, grpcio channel."""

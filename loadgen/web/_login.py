@@ -1,0 +1,90 @@
+"""Who may see Locust's pages: the user file of --web-login, `name:hash` a line, as `python -m loadgen.web._login` makes."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import gevent
+from flask import redirect, request, session, url_for
+from flask_login import UserMixin, login_user  # type: ignore[import-untyped]
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from loadgen._options import WrongInput
+
+#: What `generate_password_hash` gives: method, salt, hash.
+_HASH = re.compile(r"(scrypt|pbkdf2)(:[\w]+)*\$[^$]+\$[0-9a-f]+")
+
+
+class _User(UserMixin):
+    """A name that logged in."""
+
+    def __init__(self, name: str) -> None:
+        self.id = name
+
+
+def read_users(path: Path) -> dict[str, str]:
+    """Names and password hashes of a file; blank lines and lines that begin with # are skipped. Raises WrongInput."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongInput(f"--web-users {path}: {getattr(error, 'strerror', None) or error}") from None
+    users = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, colon, hashed = line.strip().partition(":")
+        if not colon or not name or not _HASH.fullmatch(hashed):
+            # The line itself is not repeated: it may hold a password in plain text.
+            raise WrongInput(
+                f"--web-users {path}, line {number}: write name:hash, as `python -m loadgen.web._login NAME` prints it"
+            )
+        users[name] = hashed
+    if not users:
+        raise WrongInput(f"--web-users {path}: no user in it")
+    return users
+
+
+def install(web_ui: Any, users: dict[str, str], base: str = "") -> None:
+    """Wires Locust's own login page to these users. Sessions end with this process. `base` is --web-base-path."""
+    app = web_ui.app
+    app.secret_key = secrets.token_bytes(32)
+    app.config.update(SESSION_COOKIE_SAMESITE="Lax", SESSION_COOKIE_HTTPONLY=True, REMEMBER_COOKIE_HTTPONLY=True)
+    web_ui.login_manager.user_loader(lambda name: _User(name) if name in users else None)
+    # A name that is not there takes as long to refuse as one that is.
+    nobody = generate_password_hash(secrets.token_hex())
+
+    @app.route(f"{base}/inferload/login", methods=["POST"])
+    def inferload_login() -> Any:
+        name, password = request.form.get("username", ""), request.form.get("password", "")
+        known = users.get(name, nobody)
+        # Tens of milliseconds on purpose: not on the loop that drives the load.
+        right = gevent.get_hub().threadpool.apply(check_password_hash, (known, password))
+        if right and name in users:
+            login_user(_User(name))
+            return redirect(url_for("locust.index"))
+        session["auth_error"] = "Wrong name or password"
+        return redirect(url_for("locust.login"))
+
+    web_ui.auth_args = {
+        **web_ui.auth_args,
+        "title": "inferload",
+        "username_password_callback": f"{base}/inferload/login",
+    }
+
+
+def main() -> None:
+    """Asks for a password, and prints the line of the user file for the name given."""
+    if len(sys.argv) != 2 or ":" in sys.argv[1] or not sys.argv[1].strip():
+        print("usage: python -m loadgen.web._login NAME >> users.txt", file=sys.stderr)
+        raise SystemExit(2)
+    password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    print(f"{sys.argv[1]}:{generate_password_hash(password)}")
+
+
+if __name__ == "__main__":
+    main()

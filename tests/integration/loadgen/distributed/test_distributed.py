@@ -1,0 +1,169 @@
+"""Many generators, one run: whatever ends it, what the targets served is what run.json counts."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tools.cluster import GENERATORS, Cluster, counted
+from tools.processes import served, wait_for
+
+from capacity.rundir.run import Run
+
+OWN = ("latency", "service", "lateness", "latency-error")
+
+#: A locustfile whose run takes its time to be written down, so that something can come in between.
+SLOW_TO_CLOSE = """
+from pathlib import Path
+
+import gevent
+
+from loadgen import InferenceUser
+from loadgen.run import _writer as _book
+
+
+class Mine(InferenceUser):
+    pass
+
+
+def slow(*arguments):
+    Path("closing").touch()
+    gevent.sleep(2)
+    return close(*arguments)
+
+
+close, _book.Book.close = _book.Book.close, slow
+"""
+
+#: INFERLOAD_REPETITIONS=20 shows that it was no luck.
+repeated = pytest.mark.parametrize("repetition", range(int(os.environ.get("INFERLOAD_REPETITIONS", "1"))))
+
+
+def end_by_run_time(cluster: Cluster) -> None:
+    cluster.start("-t", "3s")
+
+
+def end_by_run_time_of_forks(cluster: Cluster) -> None:
+    cluster.start_forking("-t", "3s")
+
+
+def end_the_forks_by_ctrl_c(cluster: Cluster) -> None:
+    """As at a terminal, where all processes of the command hear it."""
+    cluster.start_forking()
+    cluster.under_way()
+    assert cluster.master is not None
+    os.killpg(cluster.master.pid, signal.SIGINT)
+
+
+def end_by_ctrl_c(cluster: Cluster) -> None:
+    cluster.start()
+    cluster.under_way()
+    assert cluster.master is not None
+    cluster.master.send_signal(signal.SIGINT)
+
+
+def end_by_sigterm_to_the_master(cluster: Cluster) -> None:
+    cluster.start()
+    cluster.under_way()
+    assert cluster.master is not None
+    cluster.master.terminate()
+
+
+def end_one_by_sigterm(cluster: Cluster) -> None:
+    cluster.start("-t", "4s")
+    cluster.under_way()
+    cluster.generators[0].terminate()
+
+
+ENDINGS = [
+    end_by_run_time,
+    end_by_run_time_of_forks,
+    end_the_forks_by_ctrl_c,
+    end_by_ctrl_c,
+    end_by_sigterm_to_the_master,
+    end_one_by_sigterm,
+]
+
+
+@pytest.mark.parametrize("end", ENDINGS)
+@repeated
+def test_every_ending_counts_what_the_targets_served(
+    cluster: Cluster, end: Callable[[Cluster], None], repetition: int
+) -> None:
+    end(cluster)
+    cluster.wait()
+
+    document = cluster.document()
+    assert counted(document) == served(*cluster.targets)
+    assert not document["incomplete"]
+    assert [generator["complete"] for generator in document["generators"]] == [True] * GENERATORS
+    assert sum(generator["requests"] for generator in document["generators"]) == sum(
+        row["requests"] for row in document["rows"]
+    )
+    assert all(row["errors"] == {} for row in document["rows"])
+    for generator in document["generators"]:
+        # On one host all read the same clock, so an offset is all error, which half the way there and back bounds.
+        assert abs(generator["offset_us"]) <= generator["round_trip_us"] / 2 + 0.001
+    assert_the_same(cluster, document)
+
+
+def assert_the_same(cluster: Cluster, document: dict[str, Any]) -> None:
+    """The generators' own logs make the master's run: the same counts, and the same histograms bit for bit."""
+    gathered = cluster.gather()
+    ours, theirs = (Run.load(cluster.folder / name).histograms for name in ("gathered", "run"))
+    assert {key for key in ours if key[1] in OWN} == {key for key in theirs if key[1] in OWN}
+    assert ours
+    for key, histogram in ours.items():
+        assert histogram == theirs[key], key
+    for mine, masters in zip(gathered["ordinals"], document["ordinals"], strict=True):
+        for name in ("worker", "due", "answered", "errors", "unsent", "warmup", "latency_us", "service_us"):
+            assert mine[name] == masters[name], name
+    named = ("client", "host", "requests", "last_sequence", "complete")
+    assert [[g[name] for name in named] for g in gathered["generators"]] == [
+        [g[name] for name in named] for g in document["generators"]
+    ]
+
+
+@repeated
+def test_the_page_ends_one_run_and_begins_another(cluster: Cluster, repetition: int) -> None:
+    cluster.start_with_page()
+    cluster.under_way()
+    cluster.page("/stop")
+    wait_for(lambda: (cluster.folder / "run" / "run.json").exists())
+    first = cluster.document()
+    assert counted(first) == served(*cluster.targets)
+
+    cluster.page("/swarm", b"user_count=8&spawn_rate=8")
+    wait_for(lambda: served(*cluster.targets) > counted(first) + 200)
+    cluster.page("/stop")
+    wait_for(lambda: (cluster.folder / "run-2" / "run.json").exists())
+    assert cluster.master is not None
+    cluster.master.terminate()
+    cluster.wait()
+
+    second = cluster.document("run-2")
+    assert counted(first) + counted(second) == served(*cluster.targets)
+    assert not first["incomplete"]
+    assert not second["incomplete"]
+    assert {generator["client"] for generator in first["generators"]} == {
+        generator["client"] for generator in second["generators"]
+    }
+
+
+def test_ctrl_c_while_the_last_generator_is_leaving_loses_nothing(cluster: Cluster) -> None:
+    """Locust ends the run itself then; the interrupt must wait until that is written down."""
+    cluster.locustfile = cluster.folder / "slow.py"
+    cluster.locustfile.write_text(SLOW_TO_CLOSE)
+    cluster.start(generators=1)
+    cluster.under_way()
+    cluster.generators[0].terminate()
+    wait_for((cluster.folder / "closing").exists, 60)
+    assert cluster.master is not None
+    cluster.master.send_signal(signal.SIGINT)
+    cluster.wait()
+
+    assert counted(cluster.document()) == served(*cluster.targets)
+    assert (cluster.folder / "run" / "report.html").exists()

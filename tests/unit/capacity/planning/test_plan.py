@@ -1,0 +1,303 @@
+"""`python -m capacity plan`: fleets from run directories, what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ET
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tools.measured import Measured, measured_run
+
+from capacity.__main__ import main
+from capacity.experiments.stress.findings import Interference, Stress
+from capacity.planning.offers import gather
+from capacity.planning.plan_file import PlanFile
+from capacity.planning.planner import Planner
+from capacity.planning.pools import Pools, Service
+from capacity.planning.problem import Ground, Task
+from capacity.pricing.catalogue import Catalogue
+from capacity.rundir.run import Run
+from capacity.statistics.slo import Slo
+
+ARTICLE = (
+    Measured("c5.large + eia2.medium", 9.5, 0.05),
+    Measured("c5.large + eia2.large", 8.2, 0.05),
+    Measured("g4dn.xlarge + t4", 4.9, 0.05),
+    Measured("c5.large", 46.0, 0.05),
+)
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["capacity", "plan", *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def article(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("runs")
+    return [str(measured_run(folder / str(number), [row])) for number, row in enumerate(ARTICLE)]
+
+
+def test_the_question_of_the_article_is_answered_for_every_rate_in_one_picture(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, article: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run_main(monkeypatch, tmp_path, *article, "--slo", "p90=15ms", "--rate", "100,250", "--out", "plan")
+
+    said = capsys.readouterr().out
+    file = PlanFile.load(tmp_path / "plan" / "plan.json")
+    assert code == 0
+    assert [plan.rps for plan in file.plans] == [100, 250]
+    for plan in file.plans:
+        assert plan.cost_per_hour is not None
+        assert plan.prediction is not None
+        assert plan.prediction.latency_us.p90 is not None
+        assert plan.prediction.latency_us.p90 <= 15_000
+        assert plan.least_cost is not None
+        assert plan.least_cost <= plan.cost_per_hour
+        assert plan.sensitivity is not None
+        assert plan.binds
+        assert any(lost.hardware == "c5.large" and lost.step == "latency" for lost in plan.losers)
+        assert all(other.cost_per_hour >= plan.cost_per_hour for other in plan.runner_ups)
+        names = {row.hardware for row in plan.rows} | {lost.hardware for lost in plan.losers}
+        assert {row.hardware for row in ARTICLE} <= names
+    # Nothing that is not hardware is shown without saying so.
+    assert file.simulated
+    text = (tmp_path / "plan" / "plan.md").read_text(encoding="utf-8")
+    svg = (tmp_path / "plan" / "plan.svg").read_text(encoding="utf-8")
+    assert "simulated" in said
+    assert "**Simulated**" in text
+    assert "simulated" in svg
+    ET.fromstring(svg)
+    assert svg.count('class="dot"') == 2
+    for curve in file.curves:
+        assert curve.hardware in text + svg
+        assert [cost for _rate, cost in curve.points] == sorted(cost for _rate, cost in curve.points)
+    assert (tmp_path / "plan" / "plan.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_markdown_and_json_say_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, article: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_main(
+        monkeypatch, tmp_path, article[0], "--slo", "p90=15ms", "--rate", "200", "--survive", "1", "--headroom", "30%"
+    )
+
+    said = capsys.readouterr().out
+    folder = Path(article[0]).parent / "plan"
+    file, text = PlanFile.load(folder / "plan.json"), (folder / "plan.md").read_text(encoding="utf-8")
+    (plan,) = file.plans
+    assert plan.required_rps == pytest.approx(260)
+    assert plan.after_losses is not None
+    assert plan.after_losses.latency_us.p90 is not None
+    assert plan.after_losses.latency_us.p90 <= 15_000
+    (row,) = plan.rows
+    for words in (f"{row.instances} × c5.large + eia2.medium", "30 % headroom", "any 1 instance may be lost"):
+        assert words in text
+        assert words in said
+
+
+def test_a_day_is_a_schedule_that_costs_less_than_its_peak_all_day(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, article: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "demand.csv").write_text("start,rps\n00:00,0\n06:00,60\n09:00,300\n20:00,60\n")
+
+    run_main(monkeypatch, tmp_path, *article[:3], "--slo", "p90=15ms", "--demand", "demand.csv", "--out", str(tmp_path))
+
+    schedule = PlanFile.load(tmp_path / "plan.json").schedule
+    assert schedule is not None
+    assert [slot.start for slot in schedule.slots] == ["00:00", "06:00", "09:00", "20:00"]
+    assert schedule.slots[0].rows == []
+    assert schedule.slots[1].fleet == schedule.slots[3].fleet
+    assert schedule.cost_per_day == pytest.approx(sum(slot.cost for slot in schedule.slots), abs=1e-4)
+    assert schedule.least_cost <= schedule.cost_per_day < schedule.peak_cost
+    for slot in schedule.slots[1:]:
+        assert slot.latency_us.p90 is not None
+        assert slot.latency_us.p90 <= 15_000
+    assert "solver's gap" in capsys.readouterr().out
+
+
+def test_limits_and_markets_decide_what_is_bought(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, article: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prices.toml").write_text(
+        '[hosts."g4dn.xlarge"]\nprice = 0.526\nspot = 0.16\naccelerator = "t4"\naccelerators = 1\n'
+    )
+    asked = [*article[:3], "--slo", "p90=15ms", "--rate", "300", "--catalogue", "prices.toml", "--out", str(tmp_path)]
+
+    run_main(monkeypatch, tmp_path, *asked, "--market", "spot,on-demand")
+    free = PlanFile.load(tmp_path / "plan.json").plans[0]
+    run_main(monkeypatch, tmp_path, *asked, "--market", "spot,on-demand", "--limit", "g4dn.xlarge@spot=1")
+    limited = PlanFile.load(tmp_path / "plan.json").plans[0]
+
+    assert {(row.hardware, row.market) for row in free.rows} == {("g4dn.xlarge + t4", "spot")}
+    assert sum(row.instances for row in limited.rows if row.market == "spot") <= 1
+    assert limited.cost_per_hour is not None
+    assert free.cost_per_hour is not None
+    assert limited.cost_per_hour > free.cost_per_hour
+    assert any(said.startswith("limit:") for said in limited.binds)
+    assert "no spot price" not in capsys.readouterr().err
+
+
+def test_too_little_memory_and_no_price_are_reasons(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        Measured("c5.large + eia2.medium", 9.5, peak_bytes=3 * 2**30),
+        Measured("g4dn.xlarge + t4", 4.9, peak_bytes=3 * 2**30),
+        Measured("own.machine + x1", 5.0),
+    ]
+    run = measured_run(tmp_path / "run", rows)
+
+    run_main(monkeypatch, tmp_path, str(run), "--slo", "p90=15ms", "--rate", "150", "--out", str(tmp_path))
+
+    (plan,) = PlanFile.load(tmp_path / "plan.json").plans
+    lost = {one.hardware: one for one in plan.losers}
+    assert [row.hardware for row in plan.rows] == ["g4dn.xlarge + t4"]
+    assert lost["c5.large + eia2.medium"].step == "memory"
+    assert lost["own.machine + x1"].step == "price"
+    assert any(said.startswith("memory:") for said in plan.binds)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ([], "--rate 2000, or --demand"),
+        (["--rate", "many"], "--rate many"),
+        (["--rate", "100", "--headroom", "lots"], "--headroom lots"),
+        (["--rate", "100", "--router", "fastest"], "choose one of pinned"),
+        (["--rate", "100", "--market", "black"], "choose from on-demand"),
+        (["--rate", "100", "--limit", "c5.large"], "write TYPE=N"),
+        (["--rate", "100", "--limit", "m9.huge=3"], "no run has it"),
+        (["--rate", "100", "--model", "bert"], "no run has the model bert"),
+        (["--rate", "100", "--model-file", "none.pt"], "no such file"),
+        (["--demand", "none.csv"], "none.csv cannot be read"),
+        (["--demand", "none.csv", "--verify"], "none.csv cannot be read"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    article: list[str],
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    what: str,
+) -> None:
+    code = run_main(monkeypatch, tmp_path, article[0], "--slo", "p90=15ms", *arguments)
+
+    said = capsys.readouterr()
+    assert code == 2
+    assert said.err.count("\n") == 1
+    assert what in said.err
+    assert not said.out
+
+
+def test_no_fleet_says_why_and_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, article: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--slo", "p90=15ms", "--out", str(tmp_path)]
+
+    assert run_main(monkeypatch, tmp_path, article[3], *common, "--rate", "10") == 1
+    assert "no combination meets p90=15ms even without waiting" in capsys.readouterr().out
+    assert run_main(monkeypatch, tmp_path, article[2], *common, "--rate", "500", "--limit", "g4dn.xlarge=1") == 1
+    assert "the limits leave too few" in capsys.readouterr().out
+    assert run_main(monkeypatch, tmp_path, article[2], *common, "--rate", "300", "--max-price", "1") == 1
+    assert "more than the $1.00 allowed" in capsys.readouterr().out
+
+
+def test_a_run_that_is_not_valid_plans_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = measured_run(tmp_path / "run", ARTICLE[:1], valid=False)
+
+    assert run_main(monkeypatch, tmp_path, str(run), "--slo", "p90=15ms", "--rate", "10", "--out", str(tmp_path)) == 1
+    assert "its run is not valid" in capsys.readouterr().out
+
+
+PROBLEMS = int(os.environ.get("INFERLOAD_PROBLEMS", "1"))
+
+
+@pytest.mark.parametrize("seed", range(PROBLEMS))
+@pytest.mark.parametrize("router", ["least-outstanding", "random"])
+def test_no_fleet_that_holds_is_ten_percent_cheaper(tmp_path: Path, seed: int, router: str) -> None:
+    """Every fleet of three kinds under the plan's price, mixtures and all, is simulated in the order of its price."""
+    draw = np.random.default_rng(seed)
+    means = np.exp(draw.uniform(np.log(5), np.log(15), 3))
+    rows = [Measured(f"h{n}.large + x{n}", float(mean), float(draw.uniform(0.05, 0.5))) for n, mean in enumerate(means)]
+    prices = np.exp(draw.normal(0, 0.2, 3)) / means
+    hosts = "\n".join(
+        f'[hosts."h{n}.large"]\nprice = {price:.4f}\naccelerator = "x{n}"\naccelerators = 1'
+        for n, price in enumerate(prices)
+    )
+    catalogue = Catalogue.parse(hosts, "prices")
+    run = Run.load(measured_run(tmp_path / "run", rows, catalogue=catalogue))
+    offers = gather([run], None, catalogue, ("on-demand",), {})
+    service = Service(Slo.parse(f"p90={draw.uniform(2, 4) * max(means):.2f}ms"), router)
+    rate = float(draw.uniform(150, 350))
+
+    found = Planner(Ground(offers, Task(service))).plan(rate)
+
+    assert found.cost_per_hour is not None
+    pools, each = Pools(offers.kept, service), [offer.price for offer in offers.kept]
+    counts_of = {row.hardware: row.instances for row in found.rows}
+    chosen = tuple(counts_of.get(offer.instance.name, 0) for offer in offers.kept)
+    assert pools.verdict(chosen, rate).holds
+    for counts in product(*(range(int(found.cost_per_hour / price) + 1) for price in each)):
+        cost = sum(count * price for count, price in zip(counts, each, strict=True))
+        capacity = sum(count * pools.ceiling(number) for number, count in enumerate(counts))
+        if cost * 1.1 < found.cost_per_hour and capacity > rate:
+            assert not pools.verdict(counts, rate).holds, f"{counts} at {cost} holds"
+
+
+def stressed(directory: Path, scenario: str, interference: Interference | None) -> Path:
+    directory.mkdir(exist_ok=True)
+    Stress(
+        schema=1,
+        scenario=scenario,
+        started=datetime(2026, 11, 24, tzinfo=UTC),
+        command=["python"],
+        simulated=True,
+        conditions={},
+        sentences=[],
+        checks=[],
+        interference=interference,
+    ).save(directory)
+    return directory
+
+
+def test_a_plan_takes_the_fully_loaded_machine_of_an_interference_test(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "stress").mkdir()
+    measured_run(tmp_path / "stress" / "together", [Measured("c5.large + eia2.medium", 9.5, 0.05)])
+    measured_run(tmp_path / "stress" / "alone-eia0", [Measured("c5.large + eia2.medium", 5.0, 0.05)])
+    stressed(tmp_path / "stress", "interference", Interference(ordinals=[], neighbours=[], factor=0.526))
+
+    said = []
+    for runs in ("stress", "stress/together"):
+        assert run_main(monkeypatch, tmp_path, runs, "--slo", "p90=15ms", "--rate", "200", "--out", "plan") == 0
+        said.append(PlanFile.load(tmp_path / "plan" / "plan.json"))
+
+    assert said[0].plans == said[1].plans
+    assert not said[1].notes
+    (note,) = said[0].notes
+    assert "fully loaded machine, 52.6 % of the throughput of its ordinals alone (stress)" in note
+    assert note in capsys.readouterr().out
+
+
+def test_a_plan_takes_no_other_stress_test(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stressed(tmp_path / "stress", "skew", None)
+    assert run_main(monkeypatch, tmp_path, "stress", "--slo", "p90=15ms", "--rate", "200") == 2
+    assert "stress is a stress test, skew: a plan takes run directories, or an interference test" in (
+        " ".join(capsys.readouterr().err.split())
+    )

@@ -1,0 +1,216 @@
+"""Generators' own logs become one run: exact, each once, torn ends left out and named, and never two runs mixed."""
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from capacity.__main__ import main
+from capacity.measures.combination import HardwareCombination
+from capacity.measures.tally import Series, Tally
+from capacity.rundir.document import RunFile
+from capacity.rundir.generator_log import JOURNAL_NAME, LOG_NAME, End, Header, Journal, JournalWriter, Plan
+from capacity.rundir.interval_log import tag_of
+from capacity.rundir.recovery import gather, local_logs
+from capacity.rundir.run import Run
+
+ONE = Series(HardwareCombination.parse("box + cpu-1c"), "gpt", "cpu:0 @ a:1", False)
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+SECONDS = 3
+
+
+def plan(**changed: Any) -> Plan:
+    tags = [tag_of(ONE, "latency")]
+    return Plan(
+        **{"run": "r", "started": NOON, "clients": ["a", "b"], "tags": tags, "options": {"deadline": "1s"}, **changed}
+    )
+
+
+def values_of(client: str) -> Any:
+    return np.random.default_rng(list(client.encode())).integers(1_000, 90_000_000, (SECONDS, 100))
+
+
+def write(folder: Path, client: str, *, ended: bool = True, seconds: int = SECONDS, of: Plan | None = None) -> Path:
+    """A generator's log: a request answered and one failed each second beside the values, and a warm-up of two."""
+    directory = folder / client
+    header = Header(schema=1, client=client, host=f"host-{client}", began=NOON.timestamp() + 0.25, plan=of or plan())
+    writer = JournalWriter(directory, header)
+    total, warmup = Tally(), Tally(2, 2)
+    warmup.histograms["latency"].record_ns([5, 6])
+    for second in range(seconds):
+        values = values_of(client)[second]
+        gained = Tally(len(values) + 2, len(values), 1, {"DEADLINE_EXCEEDED": 1})
+        gained.histograms["latency"].record_ns(values)
+        gained.histograms["latency-error"].record_ns([1_000_000_000])
+        total.add(gained)
+        writer.tick(second + 1, float(second), 1.0, {ONE: gained}, {ONE: total}, {ONE: warmup}, {ONE: 9}, second + 1.0)
+    writer.end(End()) if ended else writer.close()
+    return directory
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    for client in ("a", "b"):
+        write(tmp_path / "logs", client)
+    return tmp_path / "logs"
+
+
+def put_together(logs: Path, name: str = "out") -> RunFile:
+    return gather(local_logs(logs), logs.parent / name)
+
+
+def check(file: RunFile, name: str) -> Any:
+    return next(check for check in file.checks if check.name == name)
+
+
+def test_the_run_has_every_value_of_every_generator(logs: Path) -> None:
+    file = put_together(logs)
+    histogram = Run.load(logs.parent / "out").histograms[ONE, "latency"]
+    everything = np.concatenate([values_of("a").ravel(), values_of("b").ravel()])
+
+    (row,) = file.rows
+    assert (row.answered, row.errors, row.unsent, row.warmup.requests) == (600, {"DEADLINE_EXCEEDED": 6}, 6, 4)
+    assert (histogram.sum_ns, histogram.min_ns, histogram.max_ns) == (
+        everything.sum(),
+        everything.min(),
+        everything.max(),
+    )
+    assert not file.incomplete
+    assert [generator["requests"] for generator in file.generators] == [303, 303]
+
+
+def test_a_log_that_was_copied_counts_once_and_is_told(logs: Path) -> None:
+    shutil.copytree(logs / "a", logs / "again")
+    file = put_together(logs)
+
+    assert file.rows[0].answered == 600
+    assert check(file, "copied logs").value == 1
+
+
+def test_of_a_copy_made_on_the_way_the_longer_one_counts(logs: Path) -> None:
+    write(logs / "early", "a", seconds=2, ended=False)
+    file = put_together(logs)
+
+    assert file.rows[0].answered == 600
+    assert not file.incomplete
+
+
+@pytest.mark.parametrize("name", [JOURNAL_NAME, LOG_NAME])
+def test_a_torn_last_line_is_left_out_and_told(logs: Path, name: str) -> None:
+    shutil.rmtree(logs / "b")
+    write(logs, "b", ended=False)
+    with (logs / "b" / name).open("ab") as file:
+        file.write((logs / "a" / name).read_bytes().splitlines()[-1][:-20])
+    found = put_together(logs)
+
+    assert found.rows[0].answered == 600
+    assert found.incomplete
+    assert [generator["complete"] for generator in found.generators] == [True, False]
+    torn = [one.detail for one in found.checks if one.name == "torn logs"]
+    assert torn == (["a last line was cut off and left out: b"] if name == JOURNAL_NAME else [])
+
+
+def test_a_second_that_is_not_whole_in_the_journal_does_not_count(logs: Path) -> None:
+    shutil.rmtree(logs / "b")
+    journal = write(logs, "b", ended=False) / JOURNAL_NAME
+    journal.write_bytes(journal.read_bytes()[:-30])
+    file = put_together(logs)
+
+    assert file.rows[0].answered == 500
+    assert file.generators[1]["last_sequence"] == 2
+    assert file.generators[1]["torn"]
+
+
+def test_a_log_whose_first_line_is_torn_says_nothing_and_its_generator_is_named(logs: Path) -> None:
+    (logs / "b" / JOURNAL_NAME).write_bytes(b'{"schema": 1, "cli')
+    file = put_together(logs)
+
+    assert file.rows[0].answered == 300
+    assert [(generator["client"], generator["complete"]) for generator in file.generators] == [
+        ("a", True),
+        ("b", False),
+    ]
+    assert check(file, "logs not begun").detail.endswith(": b")
+
+
+def test_a_generator_without_a_log_is_named(logs: Path) -> None:
+    shutil.rmtree(logs / "b")
+    file = put_together(logs)
+
+    assert file.incomplete
+    assert check(file, "generators that reported their end").detail == "missing: b"
+
+
+def another_run(logs: Path) -> None:
+    write(logs / "more", "c", of=plan(run="s"))
+
+
+def another_configuration(logs: Path) -> None:
+    write(logs / "more", "c", of=plan(options={"deadline": "2s"}))
+
+
+def another_of_the_same_name(logs: Path) -> None:
+    directory = write(logs / "more", "a")
+    journal = directory / JOURNAL_NAME
+    journal.write_text(journal.read_text().replace('"DEADLINE_EXCEEDED"', '"UNAVAILABLE"'))
+
+
+def a_line_is_missing(logs: Path) -> None:
+    log = logs / "a" / LOG_NAME
+    log.write_text("\n".join(log.read_text().splitlines()[:-1]) + "\n")
+
+
+def a_sequence_is_missing(logs: Path) -> None:
+    journal = logs / "a" / JOURNAL_NAME
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:2] + lines[3:]))
+
+
+def a_line_in_the_middle_is_noise(logs: Path) -> None:
+    journal = logs / "a" / JOURNAL_NAME
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join([*lines[:2], "noise\n", *lines[2:]]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (another_run, "different runs"),
+        (another_configuration, "one run in two configurations"),
+        (another_of_the_same_name, "two logs of one generator that differ"),
+        (a_line_is_missing, "its journal says"),
+        (a_sequence_is_missing, "sequence 3 where 2 belongs"),
+        (a_line_in_the_middle_is_noise, "not a line of a journal"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused_in_one_line(
+    logs: Path,
+    spoil: Callable[[Path], None],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spoil(logs)
+    out = logs.parent / "out"
+    monkeypatch.setattr("sys.argv", ["capacity", "merge", str(logs), "--out", str(out)])
+    with pytest.raises(SystemExit) as end:
+        main()
+
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+    assert not (out / "run.json").exists()
+
+
+def test_a_journal_read_back_is_what_was_written(logs: Path) -> None:
+    journal = Journal.load(logs / "a")
+
+    assert journal.last is not None
+    assert (journal.last.sequence, journal.end, journal.torn) == (SECONDS, End(), False)
+    assert journal.warmups[ONE].requests == 2
+    assert journal.tallies()[ONE].requests == 303

@@ -1,0 +1,73 @@
+"""The schedule does not depend on how many generators share it, and an ended run was sent in full."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from capacity.measures.combination import HardwareCombination
+from capacity.measures.tally import Series, Tally
+from capacity.statistics.intervals import Check
+from capacity.statistics.slo import Slo
+from capacity.statistics.validity import poisson_plan
+from loadgen.run._early_stop import Resolution
+from loadgen.schedule._arrivals import constant, poisson
+
+SERIES = Series(HardwareCombination("host", "cpu-1c"), "m", "cpu:0 @ a:1", False)
+
+
+def sources(generators: int, users: int) -> set[int]:
+    """Numbers of the sources that users get on each generator, as Session counts them."""
+    numbers = set()
+    for generator in range(generators):
+        source = generator - generators
+        for _ in range(generator, users, generators):
+            source += generators
+            numbers.add(source)
+    return numbers
+
+
+@pytest.mark.parametrize("generators", [1, 2, 4])
+def test_the_same_users_have_the_same_arrivals_on_any_number_of_generators(generators: int) -> None:
+    numbers = sources(generators, 8)
+
+    assert numbers == set(range(8))
+    offsets = {number: list(islice(poisson(50.0, (1, number)), 100)) for number in numbers}
+    assert len({tuple(times) for times in offsets.values()}) == 8
+    assert {next(constant(1.0, number)) for number in numbers} == {next(constant(1.0, number)) for number in range(8)}
+
+
+def test_the_pooled_arrivals_of_four_generators_are_poisson() -> None:
+    rate, users = 25.0, 16
+    due = [np.array(list(islice(poisson(rate, (1, number)), 1500))) for number in sources(4, users)]
+    pooled = np.sort(np.concatenate(due))
+    pooled = pooled[pooled < min(times[-1] for times in due)]
+
+    check: Check = poisson_plan(np.diff(pooled) / 1e9, rate * users)
+
+    assert check.status == "PASS"
+
+
+def tally(latency_ms: float, count: int) -> Tally:
+    made = Tally(due=count, answered=count)
+    made.histograms["latency"].record_ns(np.full(count, int(latency_ms * 1e6)))
+    return made
+
+
+def test_a_verdict_is_reached_when_it_was_found_twice() -> None:
+    until = Resolution(Slo.parse("p90=10ms"))
+
+    assert not until.reached({SERIES: tally(5, 10)}, {})
+    assert not until.reached({SERIES: tally(5, 60)}, {})
+    # Not looked at again before the sample has grown by a quarter.
+    assert not until.reached({SERIES: tally(5, 65)}, {})
+    assert until.reached({SERIES: tally(5, 80)}, {})
+
+
+def test_dependent_samples_resolve_later() -> None:
+    until = Resolution(Slo.parse("p90=10ms"))
+
+    assert not until.reached({SERIES: tally(5, 100)}, {SERIES: 50.0})
+    assert not until.reached({SERIES: tally(5, 200)}, {SERIES: 50.0})
+    assert not until.reached({SERIES: tally(5, 4000)}, {SERIES: 50.0})
+    assert until.reached({SERIES: tally(5, 8000)}, {SERIES: 50.0})

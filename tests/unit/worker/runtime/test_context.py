@@ -1,0 +1,244 @@
+"""A model on an ordinal gives, bit for bit, what it gives in process, and its context surrounds forward in the very
+thread that calls it. Elastic Inference is stood in for: its service is closed."""
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from worker.accelerators.kinds import Cpu, Eia
+from worker.errors import UsageError
+from worker.runtime import model_file as models
+from worker.runtime.context import ExecutionContext, warm_up
+from worker.runtime.model_file import Specification
+from worker.runtime.tensors import Tensor, TensorSpec, parse_spec
+from worker.serving.batch_queue import Batcher
+from worker.serving.job import Job, Policy
+
+
+class Two(torch.nn.Module):
+    """(N, 4) and (N, 4) -> (N, 3) and (N, 4) of whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.linear = torch.nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.linear(x + y), (y * 10).to(torch.int32)
+
+
+SPECIFICATION = Specification(
+    name="two",
+    mode="trace",
+    inputs=tuple(TensorSpec(name=name, datatype="FP32", shape=(-1, 4)) for name in "xy"),
+    outputs=(
+        TensorSpec(name="sum", datatype="FP32", shape=(-1, 3)),
+        TensorSpec(name="tens", datatype="INT32", shape=(-1, 4)),
+    ),
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "two.pt"
+    models.save(torch.jit.trace(Two().eval(), (torch.rand(1, 4), torch.rand(1, 4))), file, SPECIFICATION)
+    return file
+
+
+@pytest.fixture(autouse=True)
+def _leave_inference_mode() -> Iterator[None]:
+    """Loading enters a context for the life of its thread, which here is the test's."""
+    with torch.inference_mode(False):
+        yield
+
+
+def on_cpu(path: Path, **more: Any) -> ExecutionContext:
+    context = ExecutionContext(Cpu(1), 0, path, models.read_specification(path), threads=1, **more)
+    context.load()
+    return context
+
+
+def feed(rows: int, seed: int) -> list[Tensor]:
+    rng = np.random.default_rng(seed)
+    arrays = [rng.standard_normal((rows, 4)).astype(np.float32) for _ in range(2)]
+    return [Tensor("FP32", (rows, 4), memoryview(b"x" + array.tobytes())[1:]) for array in arrays]
+
+
+def in_process(tensors: list[Tensor]) -> list[bytes]:
+    given = [torch.from_numpy(np.frombuffer(t.data, np.float32).reshape(t.shape).copy()) for t in tensors]
+    with torch.no_grad():
+        return [bytes(output.numpy().tobytes()) for output in Two().eval()(*given)]
+
+
+def test_outputs_are_those_of_the_model_in_process(path: Path) -> None:
+    context = on_cpu(path)
+    for seed, rows in enumerate((1, 3, 1, 7, 2)):
+        request = feed(rows, seed)
+        (outputs,) = context.run([request]).outputs
+        assert [output.data for output in outputs] == in_process(request)
+        assert [output.shape for output in outputs] == [(rows, 3), (rows, 4)]
+
+
+def test_a_joined_batch_gives_each_request_its_own_rows(path: Path) -> None:
+    context = on_cpu(path)
+    requests = [feed(rows, 10 + rows) for rows in (2, 1, 3)]
+    answers = context.run(requests).outputs
+    for request, outputs in zip(requests, answers, strict=True):
+        assert outputs[0].shape == (request[0].shape[0], 3)
+        assert outputs[1].data == in_process(request)[1]
+        got, expected = np.frombuffer(outputs[0].data, np.float32), np.frombuffer(in_process(request)[0], np.float32)
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_the_first_inference_is_kept_apart_from_at_least_three_more(path: Path) -> None:
+    context = on_cpu(path)
+    warm = warm_up(context)
+    assert warm.first_ns > 0
+    assert len(warm.later_ns) >= 3
+
+
+def test_each_served_batch_size_is_warmed(path: Path) -> None:
+    assert len(warm_up(on_cpu(path), range(1, 5)).later_ns) >= 12
+
+
+def test_a_narrow_format_travels_as_the_specification_says(path: Path) -> None:
+    context = on_cpu(path, precision="bf16")
+    request = feed(2, 5)
+    (outputs,) = context.run([request]).outputs
+    exact = np.frombuffer(in_process(request)[0], np.float32)
+    got = np.frombuffer(outputs[0].data, np.float32)
+    assert outputs[0].datatype == "FP32"
+    assert not np.array_equal(got, exact)
+    np.testing.assert_allclose(got, exact, rtol=0.05, atol=0.05)
+
+
+class Event:
+    """Stands in for a CUDA event: times in milliseconds, in the order of recording."""
+
+    clock = 0
+
+    def record(self) -> None:
+        Event.clock += 1
+        self.at = Event.clock**2
+
+    def synchronize(self) -> None: ...
+
+    def elapsed_time(self, later: "Event") -> float:
+        return float(later.at - self.at)
+
+
+def test_on_cuda_the_three_parts_are_the_devices_own_times(path: Path) -> None:
+    context = on_cpu(path)
+    context._marks = [Event() for _ in range(4)]
+    ran = context.run([feed(1, 0)])
+    assert (ran.input_ns, ran.infer_ns, ran.output_ns) == (3_000_000, 5_000_000, 7_000_000)
+
+
+@pytest.mark.parametrize("inference_mode", [True, False])
+def test_nothing_is_recorded_for_a_gradient(path: Path, inference_mode: bool) -> None:
+    context = on_cpu(path, inference_mode=inference_mode)
+    assert context.precision == "fp32"
+    assert not torch.is_grad_enabled()
+    assert torch.is_inference_mode_enabled() is inference_mode
+    torch.set_grad_enabled(True)
+
+
+def test_a_foreign_model_is_run_to_see_what_it_gives(tmp_path: Path) -> None:
+    file = tmp_path / "foreign.pt"
+    torch.jit.save(torch.jit.script(Two().eval()), str(file))
+    specification = models.read_specification(file, [parse_spec("x:FP32:-1,4"), parse_spec("y:FP32:-1,4")])
+    context = ExecutionContext(Cpu(1), 0, file, specification, threads=1)
+    context.load()
+    assert [(s.name, s.datatype, s.shape) for s in context.specification.outputs] == [
+        ("output_0", "FP32", (-1, 3)),
+        ("output_1", "INT32", (-1, 4)),
+    ]
+    assert warm_up(context).first_ns == context.first_ns > 0
+
+
+def test_a_foreign_model_that_does_not_take_the_input_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "foreign.pt"
+    torch.jit.save(torch.jit.script(Two().eval()), str(file))
+    specification = models.read_specification(file, [parse_spec("x:FP32:-1,5"), parse_spec("y:FP32:-1,5")])
+    with pytest.raises(UsageError, match="does not take what --input says") as raised:
+        ExecutionContext(Cpu(1), 0, file, specification).load()
+    assert "\n" not in str(raised.value)
+
+
+# Elastic Inference.
+
+
+@dataclass
+class Seen:
+    targets: list[object] = field(default_factory=list)
+    entered: list[int] = field(default_factory=list)
+    forward: list[int] = field(default_factory=list)
+
+
+def eia(seen: Seen) -> Eia:
+    class Watched(Eia):
+        def synchronize(self) -> None:  # called after each forward, in the same thread
+            seen.forward.append(threading.get_ident())
+
+    return Watched(Path("unused"))
+
+
+async def served_once(context: ExecutionContext) -> None:
+    batcher = Batcher(context, Policy(), asyncio.get_running_loop())
+    await batcher.call(context.load)
+    await batcher.infer(Job(feed(1, 0)))
+    assert await batcher.stop(10)
+
+
+def test_the_target_device_surrounds_forward_in_the_thread_that_calls_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Seen()
+
+    @contextlib.contextmanager
+    def optimized_execution(on: bool, options: dict[str, str]) -> Iterator[None]:
+        seen.targets.append(options["target_device"])
+        seen.entered.append(threading.get_ident())
+        yield
+
+    monkeypatch.setattr(torch.jit, "optimized_execution", optimized_execution)
+    asyncio.run(served_once(ExecutionContext(eia(seen), 1, path, models.read_specification(path))))
+    assert seen.targets == ["eia:1"]
+    assert set(seen.forward) == set(seen.entered)
+    assert threading.get_ident() not in seen.forward
+
+
+def test_the_later_build_attaches_the_model_to_the_ordinal(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site" / "torcheia"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from . import jit\n")
+    (package / "jit.py").write_text(
+        "calls = []\ndef attach_eia(model, ordinal):\n    calls.append(ordinal)\n    return model\n"
+    )
+    monkeypatch.syspath_prepend(str(package.parent))
+    profiling: list[bool] = []
+    monkeypatch.setattr(torch._C, "_jit_set_profiling_executor", profiling.append)
+    seen = Seen()
+    asyncio.run(served_once(ExecutionContext(eia(seen), 2, path, models.read_specification(path))))
+    attached = sys.modules.pop("torcheia.jit")
+    sys.modules.pop("torcheia")
+    assert attached.calls == [2]
+    assert profiling == [False]
+    assert len(seen.forward) == 1
+
+
+def test_a_stock_pytorch_is_refused_in_plain_words(path: Path) -> None:
+    context = ExecutionContext(Eia(Path("unused")), 0, path, models.read_specification(path))
+    with pytest.raises(UsageError, match="was not built for Elastic Inference"):
+        context.load()

@@ -1,0 +1,1 @@
+"""Kinds of accelerators: one file per kind, discovery and registry."""

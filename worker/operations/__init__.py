@@ -1,0 +1,1 @@
+"""Counters, histograms, metrics page, telemetry, logging, TLS and tokens."""

@@ -1,0 +1,79 @@
+"""What this worker's process, host and accelerator do now: psutil everywhere, NVML where the kind is cuda."""
+
+import asyncio
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import psutil
+
+from worker.accelerators.kinds import Accelerator
+from worker.wire import accelerator_pb2 as ours
+
+
+class Telemetry:
+    """Readings of this process, of its host and of its accelerator; processor shares are since the call before.
+
+    `nvml` stands in for pynvml in tests. Without the extra `gpu` or a driver a GPU tells nothing, which is no error.
+    """
+
+    def __init__(self, accelerator: Accelerator, nvml: Any | None = None) -> None:
+        self._accelerator = accelerator
+        self._process = psutil.Process()
+        self._gpu = _Gpu.find(accelerator, nvml) if accelerator.kind == "cuda" else None
+        # The first call of each gives 0: there is no sample before.
+        psutil.cpu_percent()
+        self._process.cpu_percent()
+
+    async def readings(self) -> list[ours.Reading]:
+        """The readings now. A GPU is asked in a thread: a driver takes its time, in which requests must go on."""
+        name = f"{self._accelerator.kind}:{self._accelerator.ordinal}"
+        found = [
+            ours.Reading(device="worker", id=name, measure="utilisation_percent", value=self._process.cpu_percent()),
+            ours.Reading(device="worker", id=name, measure="memory_bytes", value=self._process.memory_info().rss),
+            ours.Reading(device="cpu", measure="utilisation_percent", value=psutil.cpu_percent()),
+            ours.Reading(device="cpu", measure="memory_bytes", value=psutil.virtual_memory().used),
+        ]
+        if self._gpu is not None:
+            for measure, value in (await asyncio.to_thread(self._gpu.sample)).items():
+                found.append(ours.Reading(device=name, id=self._accelerator.id, measure=measure, value=value))
+        return found
+
+
+class _Gpu:
+    """One GPU by its UUID. What it cannot tell, as many cannot tell their power, is left out."""
+
+    def __init__(self, nvml: Any, handle: Any) -> None:
+        self._nvml = nvml
+        self._handle = handle
+
+    @classmethod
+    def find(cls, accelerator: Accelerator, nvml: Any | None) -> "_Gpu | None":
+        """None where the extra `gpu` is not installed, there is no NVIDIA driver, or it does not know this UUID."""
+        try:
+            nvml = nvml or import_module("pynvml")
+        except ImportError:
+            return None
+        try:
+            nvml.nvmlInit()
+            # By UUID: an ordinal is renumbered by CUDA_VISIBLE_DEVICES. NVML writes GPU- before what torch gives.
+            return cls(nvml, nvml.nvmlDeviceGetHandleByUUID(f"GPU-{accelerator.id.removeprefix('GPU-')}"))
+        except nvml.NVMLError:
+            return None
+
+    def sample(self) -> dict[str, float]:
+        nvml, found = self._nvml, {}
+        # Power comes in milliwatts.
+        measures: tuple[tuple[str, Callable[[Any], float]], ...] = (
+            ("utilisation_percent", lambda handle: nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+            ("memory_bytes", lambda handle: nvml.nvmlDeviceGetMemoryInfo(handle).used),
+            ("power_w", lambda handle: nvml.nvmlDeviceGetPowerUsage(handle) / 1000),
+            ("temperature_c", lambda handle: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
+            ("clock_mhz", lambda handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
+        )
+        for measure, ask in measures:
+            try:
+                found[measure] = float(ask(self._handle))
+            except nvml.NVMLError:
+                continue
+        return found

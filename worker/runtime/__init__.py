@@ -1,0 +1,1 @@
+"""Execution contexts, host and device copies, TorchScript files and their specifications."""

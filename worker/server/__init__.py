@@ -1,0 +1,1 @@
+"""The gRPC server: HTTP/2 connections, streams, limits."""

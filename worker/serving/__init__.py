@@ -1,0 +1,1 @@
+"""Batch queue, executor thread, request decoding, Open Inference Protocol services, shared memory."""

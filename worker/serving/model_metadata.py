@@ -1,0 +1,77 @@
+"""The one model that a worker serves, as the protocol describes a model: its metadata and its configuration."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.runtime.model_file import Specification
+from worker.runtime.tensors import TensorSpec
+from worker.serving.job import Policy
+from worker.wire import open_inference_pb2 as oip
+
+VERSION = "1"
+PLATFORM = "pytorch_libtorch"
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A specification, and how requests for it are joined."""
+
+    specification: Specification
+    policy: Policy = field(default_factory=Policy)
+
+    @property
+    def name(self) -> str:
+        return self.specification.name
+
+    def named(self, name: str, version: str) -> bool:
+        return name == self.name and version in ("", VERSION)
+
+
+def metadata(model: ServedModel) -> oip.ModelMetadataResponse:
+    """Names, datatypes and shapes, the batch dimension included."""
+    message = oip.ModelMetadataResponse(name=model.name, versions=[VERSION], platform=PLATFORM)
+    for spec in model.specification.inputs:
+        message.inputs.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+    for spec in model.specification.outputs:
+        message.outputs.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+    return message
+
+
+def config(model: ServedModel, kind: str, ordinal: int) -> oip.ModelConfig:
+    """Triton's model configuration. `parameters` hold an example shape, and the bound of integers, for each input."""
+    policy = model.policy
+    batched = policy.max_batch_size > 0
+    message = oip.ModelConfig(
+        name=model.name,
+        platform=PLATFORM,
+        backend="pytorch",
+        default_model_filename="model.pt",
+        max_batch_size=policy.max_batch_size,
+        model_transaction_policy=oip.ModelTransactionPolicy(decoupled=False),
+    )
+    for spec in model.specification.inputs:
+        message.input.add(name=spec.name, data_type=_config_type(spec), dims=spec.shape[1 if batched else 0 :])
+        message.parameters[f"example_shape.{spec.name}"].string_value = ",".join(map(str, spec.example_shape()))
+        if spec.high is not None:
+            message.parameters[f"example_high.{spec.name}"].string_value = str(spec.high)
+    for spec in model.specification.outputs:
+        message.output.add(name=spec.name, data_type=_config_type(spec), dims=spec.shape[1 if batched else 0 :])
+    group = message.instance_group.add(name=f"{kind}_{ordinal}", count=1)
+    if kind == "cuda":
+        group.kind = oip.ModelInstanceGroup.KIND_GPU
+        group.gpus.append(ordinal)
+    else:
+        group.kind = oip.ModelInstanceGroup.KIND_CPU
+    if batched:
+        batching = message.dynamic_batching
+        batching.preferred_batch_size.extend(policy.preferred)
+        batching.max_queue_delay_microseconds = policy.max_queue_delay_us
+        batching.priority_levels = policy.priority_levels
+        batching.default_priority_level = policy.default_priority
+        batching.default_queue_policy.allow_timeout_override = True
+        batching.default_queue_policy.max_queue_size = policy.max_queue_size
+    return message
+
+
+def _config_type(spec: TensorSpec) -> Any:
+    return oip.DataType.Value(f"TYPE_{spec.datatype}")

@@ -1,0 +1,1 @@
+"""HTTP/2 that server and client share."""
