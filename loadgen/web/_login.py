@@ -1,4 +1,4 @@
-"""Who may see Locust's pages: the user file of --web-login, `name:hash` a line, as `python -m loadgen.web._login` makes."""
+"""Login for Locust's pages (--web-login): a file of `name:hash` lines; `python -m loadgen.web._login` makes one."""
 
 from __future__ import annotations
 
