@@ -1,6 +1,7 @@
-"""compose.yaml and the Kubernetes manifests are what their schemas say, and fit one another and the commands here."""
+"""The compose file, the Kubernetes manifests and the CI workflow are valid by their schemas and fit the commands."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,12 @@ import yaml
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy/compose.yaml"
 MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
+WORKFLOW = ROOT / ".github/workflows/ci.yml"
 TOOLS = Path(sys.executable).parent
 
 
-def check_compose(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", path]
+def check_schema(schema: str, path: Path) -> subprocess.CompletedProcess[str]:
+    command = [TOOLS / "check-jsonschema", "--builtin-schema", f"vendor.{schema}", path]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -26,12 +28,12 @@ def check_kubernetes(*paths: Path) -> subprocess.CompletedProcess[str]:
 
 
 def resources() -> list[dict[str, Any]]:
-    return [one for path in MANIFESTS for one in yaml.safe_load_all(path.read_text())]
+    return [resource for path in MANIFESTS for resource in yaml.safe_load_all(path.read_text())]
 
 
 def of_kind(kind: str, name: str) -> dict[str, Any]:
-    (found,) = [one for one in resources() if one["kind"] == kind and one["metadata"]["name"] == name]
-    return found
+    (match,) = [item for item in resources() if item["kind"] == kind and item["metadata"]["name"] == name]
+    return match
 
 
 def pod(resource: dict[str, Any]) -> dict[str, Any]:
@@ -43,8 +45,60 @@ def test_compose_is_valid_by_its_specification(tmp_path: Path) -> None:
     spoiled = tmp_path / "compose.yaml"
     spoiled.write_text(COMPOSE.read_text().replace("stop_grace_period", "stop_grace_perio"))
 
-    assert check_compose(COMPOSE).returncode == 0, check_compose(COMPOSE).stdout
-    assert check_compose(spoiled).returncode != 0
+    assert check_schema("compose-spec", COMPOSE).returncode == 0, check_schema("compose-spec", COMPOSE).stdout
+    assert check_schema("compose-spec", spoiled).returncode != 0
+
+
+def test_workflow_is_valid_by_its_schema(tmp_path: Path) -> None:
+    spoiled = tmp_path / "ci.yml"
+    spoiled.write_text(WORKFLOW.read_text().replace("runs-on", "run-on"))
+
+    assert check_schema("github-workflows", WORKFLOW).returncode == 0, check_schema("github-workflows", WORKFLOW).stdout
+    assert check_schema("github-workflows", spoiled).returncode != 0
+
+
+def test_workflow_runs_what_ci_run_runs() -> None:
+    steps = yaml.safe_load(WORKFLOW.read_text())["jobs"]["test"]["steps"]
+    workflow_commands = [step["run"] for step in steps if "run" in step]
+    script = (ROOT / ".ci/run").read_text().splitlines()
+
+    assert workflow_commands == [".ci/chromium", "make test", "make check"]
+    assert [line for line in script if line.startswith((".ci/", "make "))] == workflow_commands
+
+
+def run_chromium_script(tmp_path: Path, **programs: str) -> str:
+    """Output of .ci/chromium, exit status 0, where PATH has a few tools and `programs` (name: shell text)."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in {"bash", "id", "timeout"} - set(programs):
+        (folder / tool).symlink_to(shutil.which(tool) or tool)
+    for name, text in programs.items():
+        (folder / name.replace("_", "-")).write_text(f"#!{shutil.which('bash')}\n{text}\n")
+        (folder / name.replace("_", "-")).chmod(0o755)
+    command = [shutil.which("bash") or "bash", ROOT / ".ci/chromium"]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, env={"PATH": str(folder)}, timeout=60
+    ).stdout
+
+
+def test_chromium_is_not_installed_where_a_browser_exists(tmp_path: Path) -> None:
+    output = run_chromium_script(tmp_path, chromium="exit 0", apt_get="echo APT")
+
+    assert output.startswith("chromium: /")
+    assert "APT" not in output
+
+
+def test_a_failed_installation_of_chromium_is_no_failure(tmp_path: Path) -> None:
+    output = run_chromium_script(tmp_path, id="echo 0", apt_get="exit 1")
+
+    assert "the browser tests will be skipped" in output
+
+
+def test_chromium_is_installed_only_by_root_or_sudo_without_a_password(tmp_path: Path) -> None:
+    output = run_chromium_script(tmp_path, id="echo 1000", apt_get="echo APT", sudo="exit 1")
+
+    assert "needs root or sudo" in output
+    assert "APT" not in output
 
 
 def test_manifests_are_valid_by_kubernetes_schemas(tmp_path: Path) -> None:
@@ -52,21 +106,21 @@ def test_manifests_are_valid_by_kubernetes_schemas(tmp_path: Path) -> None:
     spoiled.write_text(
         (ROOT / "deploy/kubernetes" / "master.yaml").read_text().replace("containerPort", "containersPort")
     )
-    done = check_kubernetes(*MANIFESTS)
+    result = check_kubernetes(*MANIFESTS)
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     assert check_kubernetes(spoiled).returncode != 0
 
 
 def commands() -> list[list[str]]:
-    """Every command line in either, as words."""
+    """Every command line in the compose file and the manifests, as words."""
     services = yaml.safe_load(COMPOSE.read_text())["services"]
-    found = [" ".join(service["command"]).split() for service in services.values()]
-    for one in resources():
-        if "template" in one["spec"]:
-            containers = [*pod(one).get("initContainers", []), *pod(one)["containers"]]
-            found += [container["args"] for container in containers]
-    return found
+    command_lines = [" ".join(service["command"]).split() for service in services.values()]
+    for resource in resources():
+        if "template" in resource["spec"]:
+            containers = [*pod(resource).get("initContainers", []), *pod(resource)["containers"]]
+            command_lines += [container["args"] for container in containers]
+    return command_lines
 
 
 @pytest.mark.parametrize(
@@ -76,20 +130,20 @@ def commands() -> list[list[str]]:
         ("worker", (("worker", "serve", "--help"), ("worker", "export", "--help"))),
     ],
 )
-def test_every_option_is_one_that_there_is(first: str, helps: tuple[tuple[str, ...], ...]) -> None:
-    mine = [words for words in commands() if first in words]
-    used = {match[0] for words in mine for word in words if (match := re.match(r"--[a-z-]+", word))}
+def test_every_option_exists(first: str, helps: tuple[tuple[str, ...], ...]) -> None:
+    lines = [words for words in commands() if first in words]
+    used = {match[0] for words in lines for word in words if (match := re.match(r"--[a-z-]+", word))}
     texts = [
         subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=True, cwd=ROOT).stdout
         for words in helps
     ]
-    known = set(re.findall(r"--[a-z-]+", " ".join(texts)))
+    existing = set(re.findall(r"--[a-z-]+", " ".join(texts)))
 
     assert used
-    assert used <= known
+    assert used <= existing
 
 
-def test_the_master_drives_every_pod_of_a_gpu_by_its_ordinal() -> None:
+def test_master_loads_every_gpu_pod_by_its_ordinal() -> None:
     workers = of_kind("StatefulSet", "inferload-worker")
     (master,) = pod(of_kind("Deployment", "inferload-master"))["containers"]
     (targets,) = [word.removeprefix("--targets=") for word in master["args"] if word.startswith("--targets=")]
@@ -103,16 +157,18 @@ def test_the_master_drives_every_pod_of_a_gpu_by_its_ordinal() -> None:
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
-def test_what_selects_pods_finds_pods_that_there_are() -> None:
-    labels = [one["spec"]["template"]["metadata"]["labels"] for one in resources() if "template" in one["spec"]]
-    for service in (one for one in resources() if one["kind"] == "Service"):
-        assert any(service["spec"]["selector"].items() <= there.items() for there in labels), service["metadata"]
-    for policy in (one for one in resources() if one["kind"] == "NetworkPolicy"):
-        wanted = policy["spec"]["podSelector"]["matchLabels"]
-        assert any(wanted.items() <= there.items() for there in labels), policy["metadata"]
+def test_every_selector_matches_pods() -> None:
+    labels = [item["spec"]["template"]["metadata"]["labels"] for item in resources() if "template" in item["spec"]]
+    for service in (item for item in resources() if item["kind"] == "Service"):
+        assert any(service["spec"]["selector"].items() <= pod_labels.items() for pod_labels in labels), service[
+            "metadata"
+        ]
+    for policy in (item for item in resources() if item["kind"] == "NetworkPolicy"):
+        selector = policy["spec"]["podSelector"]["matchLabels"]
+        assert any(selector.items() <= pod_labels.items() for pod_labels in labels), policy["metadata"]
 
 
-def test_the_port_of_the_master_is_open_to_generators_alone_and_all_have_the_token() -> None:
+def test_only_generators_reach_the_port_of_the_master_and_all_have_the_token() -> None:
     services = yaml.safe_load(COMPOSE.read_text())
     (rule,) = of_kind("NetworkPolicy", "inferload-master")["spec"]["ingress"]
 
