@@ -13,7 +13,8 @@ from locust import events
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen import _options
-from loadgen._options import Options, WrongInput
+from loadgen._errors import InputError
+from loadgen._options import Options
 from loadgen.distributed import _sockets as _gate
 from loadgen.distributed._generator import Generator
 from loadgen.distributed._master import Master
@@ -68,7 +69,7 @@ def _on_init(environment: Any, runner: Any, **_: Any) -> None:
         if not found and options.headless:
             # Now, because --run-time counts from when Locust has gone through its init.
             keeper.embedded()
-    except WrongInput as error:
+    except InputError as error:
         keeper.stop_fleet()
         _refuse(error)
     # Timers count from the loop's idea of now, which stood still until here: --run-time would end early by as much.
@@ -98,7 +99,7 @@ def _take_interrupts() -> None:
         gevent.signal_handler(signal.SIGINT, lambda: hub.handle_system_error(KeyboardInterrupt, KeyboardInterrupt()))
 
 
-def _refuse(error: WrongInput) -> NoReturn:
+def _refuse(error: InputError) -> NoReturn:
     say(f"error: {error}")
     raise SystemExit(2)
 
@@ -115,7 +116,7 @@ def _on_test_start(environment: Any, **_: Any) -> None:
     assert _node is not None
     try:
         _node.begin()
-    except WrongInput as error:
+    except InputError as error:
         if isinstance(_node, Keeper):
             _node.stop_fleet()
         if environment.parsed_options.headless or isinstance(_node, Generator):

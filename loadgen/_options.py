@@ -10,6 +10,7 @@ from typing import Any
 
 from capacity.measures.combination import HardwareCombination
 from capacity.statistics.slo import Slo, parse_duration_ns
+from loadgen._errors import InputError
 from loadgen.distributed._signing import TOKEN_VARIABLE, take_token, take_token_file
 from loadgen.transport._access import Access
 from loadgen.transport.http2._socket import Security
@@ -35,10 +36,6 @@ RECORDED = frozenset(
         *("host", "num_users", "spawn_rate", "run_time", "processes"),
     }
 )
-
-
-class WrongInput(Exception):
-    """The user said something that cannot be: one sentence that says what, and what would be right."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,9 @@ class Options:
 
     @classmethod
     def read(cls, namespace: Any) -> Options:
-        """Checks everything that can be checked before a target is asked. Raises WrongInput."""
+        """Checks everything that can be checked before a target is asked. Raises InputError."""
         if namespace.until and not namespace.slo:
-            raise WrongInput("--until resolved: say which SLO is to be resolved, as in --slo p90=15ms")
+            raise InputError("--until resolved: say which SLO is to be resolved, as in --slo p90=15ms")
         requests = _integer("--requests", namespace.requests, at_least=1) if namespace.requests else None
         arrivals = _arrivals(namespace)
         trace = arrivals.removeprefix(TRACE) if arrivals.startswith(TRACE) else ""
@@ -195,17 +192,17 @@ def default_arrivals(shape: str) -> str:
 
 
 def _arrivals(namespace: Any) -> str:
-    """What --arrivals says. Raises WrongInput where a shape of the load has no use for it or for another option."""
+    """What --arrivals says. Raises InputError where a shape of the load has no use for it or for another option."""
     shape, arrivals = namespace.shape, namespace.arrivals or default_arrivals(namespace.shape)
     if shape:
         _choice("--shape", shape, SHAPES)
         if arrivals not in ("poisson", "constant"):
-            raise WrongInput(f"--shape {shape} sets the rate of open arrivals: --arrivals poisson (or constant)")
+            raise InputError(f"--shape {shape} sets the rate of open arrivals: --arrivals poisson (or constant)")
         if shape == "slo-search" and not namespace.slo:
-            raise WrongInput("--shape slo-search: say which SLO is searched for, as in --slo p90=15ms")
+            raise InputError("--shape slo-search: say which SLO is searched for, as in --slo p90=15ms")
         for option in ("requests", "until"):
             if getattr(namespace, option):
-                raise WrongInput(f"--shape {shape} ends by itself or by -t: leave out --{option}")
+                raise InputError(f"--shape {shape} ends by itself or by -t: leave out --{option}")
     return str(arrivals)
 
 
@@ -215,7 +212,7 @@ def _host(host: str | None) -> str:
 
 def _choice(option: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
-        raise WrongInput(f"{option} {value}: choose one of {', '.join(allowed)}")
+        raise InputError(f"{option} {value}: choose one of {', '.join(allowed)}")
     return value
 
 
@@ -223,23 +220,23 @@ def _parsed(option: str, text: str, parse: Any) -> Any:
     try:
         return parse(text)
     except ValueError as error:
-        raise WrongInput(f"{option} {text}: {error}") from None
+        raise InputError(f"{option} {text}: {error}") from None
 
 
 def _integer(option: str, text: str, *, at_least: int) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise WrongInput(f"{option} {text}: give a whole number") from None
+        raise InputError(f"{option} {text}: give a whole number") from None
     if value < at_least:
-        raise WrongInput(f"{option} {text}: give a whole number of at least {at_least}")
+        raise InputError(f"{option} {text}: give a whole number of at least {at_least}")
     return value
 
 
 def _retries(namespace: Any) -> int:
     retries = _integer("--retries", namespace.retries, at_least=0)
     if retries and namespace.transport != "wire":
-        raise WrongInput("--retries: only --transport wire knows which requests were refused and not run")
+        raise InputError("--retries: only --transport wire knows which requests were refused and not run")
     return retries
 
 
@@ -249,7 +246,7 @@ def _access(namespace: Any) -> Access:
     security = None
     if root or certificate or key or namespace.target_server_name:
         if bool(certificate) != bool(key):
-            raise WrongInput("--target-cert and --target-key go together: mutual TLS needs both")
+            raise InputError("--target-cert and --target-key go together: mutual TLS needs both")
         security = Security(
             None if root in ("", "system") else _bytes("--target-ca", root),
             _bytes("--target-cert", certificate) if certificate else None,
@@ -259,14 +256,14 @@ def _access(namespace: Any) -> Access:
         try:
             security.context()
         except ValueError as error:
-            raise WrongInput(str(error)) from None
+            raise InputError(str(error)) from None
     token = (
         _bytes("--target-token-file", namespace.target_token_file).decode("latin-1").strip()
         if (namespace.target_token_file)
         else None
     )
     if token is not None and not (token.isascii() and token.isprintable() and token):
-        raise WrongInput(f"--target-token-file {namespace.target_token_file}: a token is one line of printable ASCII")
+        raise InputError(f"--target-token-file {namespace.target_token_file}: a token is one line of printable ASCII")
     return Access(security, token)
 
 
@@ -274,7 +271,7 @@ def _bytes(option: str, text: str) -> bytes:
     try:
         return Path(text).read_bytes()
     except OSError as error:
-        raise WrongInput(f"{option} {text}: {error.strerror}") from None
+        raise InputError(f"{option} {text}: {error.strerror}") from None
 
 
 def _rate(option: str, text: str) -> float:
@@ -283,7 +280,7 @@ def _rate(option: str, text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 1e9:
-        raise WrongInput(f"{option} {text}: give a number above 0")
+        raise InputError(f"{option} {text}: give a number above 0")
     return value
 
 
@@ -292,7 +289,7 @@ def _duration(option: str, text: str, *, at_least_ns: int) -> int:
         return 0
     value: int = _parsed(option, text, parse_duration_ns)
     if value < at_least_ns:
-        raise WrongInput(f"{option} {text}: give at least {at_least_ns / 1e6:g}ms")
+        raise InputError(f"{option} {text}: give at least {at_least_ns / 1e6:g}ms")
     return value
 
 
@@ -301,7 +298,7 @@ def _existing(option: str, text: str) -> Path | None:
         return None
     path = Path(text)
     if not path.is_file():
-        raise WrongInput(f"{option} {text}: no such file")
+        raise InputError(f"{option} {text}: no such file")
     return path
 
 
@@ -314,6 +311,6 @@ def _shapes(text: str) -> dict[str, tuple[int, ...]]:
         except ValueError:
             shape = ()
         if not colon or not name or not shape or min(shape) < 1:
-            raise WrongInput(f"--input-shape {part}: write NAME:1,7 with sizes of at least 1")
+            raise InputError(f"--input-shape {part}: write NAME:1,7 with sizes of at least 1")
         shapes[name] = shape
     return shapes

@@ -14,7 +14,7 @@ from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING
 
 from capacity.statistics.slo import parse_duration_ns
 from loadgen import _locust as _plugin
-from loadgen._options import WrongInput
+from loadgen._errors import InputError
 from loadgen.run._session import Session
 from loadgen.targets._router import Route
 from loadgen.transport._reply import UNAVAILABLE
@@ -64,7 +64,7 @@ class InferenceUser(User):
             self._candidates = session.router.candidates(self.target, self.model)
             self._pinned = session.router.pin(self._candidates)
             self._deadline_s = parse_duration_ns(self.deadline) / 1e9 if self.deadline else None
-        except (WrongInput, ValueError) as error:
+        except (InputError, ValueError) as error:
             _plugin.abort(self.environment, error)
             return
         try:
@@ -90,7 +90,7 @@ class InferenceUser(User):
             return route, route.payload.message
         try:
             return route, route.message_of(request)
-        except WrongInput as error:
+        except InputError as error:
             _plugin.abort(self.environment, error)
             return None
 

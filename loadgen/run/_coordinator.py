@@ -18,7 +18,8 @@ from capacity.pricing.catalogue import Catalogue
 from capacity.reporting.html import write_report
 from capacity.rundir.run import Run
 from loadgen import _options
-from loadgen._options import Options, WrongInput
+from loadgen._errors import InputError
+from loadgen._options import Options
 from loadgen.measure import _locust_statistics as _locust_stats
 from loadgen.measure._generator_health import Vitals
 from loadgen.measure._target_telemetry import WorkerTelemetry
@@ -142,7 +143,7 @@ class Keeper(Node):
         try:
             catalogue = Catalogue.load(options.catalogue)
         except ValueError as error:
-            raise WrongInput(str(error)) from None
+            raise InputError(str(error)) from None
         found = addresses(options.targets, Path.cwd())
         if not found:
             found = addresses(self.embedded().targets, Path.cwd())

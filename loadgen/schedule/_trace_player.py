@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from loadgen._options import Options, WrongInput
+from loadgen._errors import InputError
+from loadgen._options import Options
 from loadgen.schedule._arrivals import Arrival, read_trace, trace
 from loadgen.targets._router import Route, Router
 
@@ -48,7 +49,7 @@ def played(options: Options, share: tuple[int, int], router: Router) -> Played:
     try:
         arrivals = read_trace(options.trace)
     except (OSError, ValueError) as error:
-        raise WrongInput(f"--arrivals trace: {error}") from None
+        raise InputError(f"--arrivals trace: {error}") from None
     for model in {arrival.model for arrival in arrivals if arrival.model}:
         router.candidates("", model)
     rows = trace(arrivals, scale=options.trace_scale, keep=options.trace_keep, seed=options.seed)

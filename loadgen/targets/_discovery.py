@@ -18,7 +18,8 @@ from capacity.pricing.catalogue import Catalogue
 from capacity.rundir.interval_log import parse_tag, tag_of
 from capacity.rundir.run import WorkerInfo
 from capacity.statistics.histogram import Histogram
-from loadgen._options import TARGETS_FILE, Options, WrongInput
+from loadgen._errors import InputError
+from loadgen._options import TARGETS_FILE, Options
 from loadgen.targets._payloads import TensorSpec
 from loadgen.transport._access import Access
 from loadgen.transport._grpcio import open_channel
@@ -76,7 +77,7 @@ class _Answer:
 
 
 def addresses(text: str, folder: Path) -> tuple[str, ...]:
-    """`A,B` or `@FILE`, else the targets.json of `folder`; empty where there is none. Raises WrongInput."""
+    """`A,B` or `@FILE`, else the targets.json of `folder`; empty where there is none. Raises InputError."""
     if text.startswith("@"):
         return _from_file(Path(text[1:]))
     if not text:
@@ -86,9 +87,9 @@ def addresses(text: str, folder: Path) -> tuple[str, ...]:
     for address in found:
         host, colon, port = address.rpartition(":")
         if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise WrongInput(f"target {address}: write HOST:PORT")
+            raise InputError(f"target {address}: write HOST:PORT")
     if twice := [address for address, count in Counter(found).items() if count > 1]:
-        raise WrongInput(f"target {twice[0]} is given twice")
+        raise InputError(f"target {twice[0]} is given twice")
     return found
 
 
@@ -97,24 +98,24 @@ def _from_file(path: Path) -> tuple[str, ...]:
         document = json.loads(path.read_text())
         found = tuple(str(entry["address"]) for entry in document["targets"])
     except OSError as error:
-        raise WrongInput(f"targets file {path}: {error.strerror}") from None
+        raise InputError(f"targets file {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
-        raise WrongInput(f"targets file {path}: not what `python -m worker fleet --targets-file` writes") from None
+        raise InputError(f"targets file {path}: not what `python -m worker fleet --targets-file` writes") from None
     if not found:
-        raise WrongInput(f"targets file {path}: names no target")
+        raise InputError(f"targets file {path}: names no target")
     return addresses(",".join(found), path.parent)
 
 
 def discover(found: Sequence[str], options: Options, catalogue: Catalogue) -> tuple[Target, ...]:
     """Asks every address at once who it is. One that is down stays in the list, described as down.
 
-    Raises WrongInput where no target answers at all, or where a server needs --model or --hardware and has none.
+    Raises InputError where no target answers at all, or where a server needs --model or --hardware and has none.
     """
     jobs = [gevent.spawn(_ask, address, options) for address in found]
     gevent.joinall(jobs)
     answers = [job.get() for job in jobs]
     if all(answer.down for answer in answers):
-        raise WrongInput(f"no target answers: {'; '.join(f'{a.address}: {a.down}' for a in answers)}")
+        raise InputError(f"no target answers: {'; '.join(f'{a.address}: {a.down}' for a in answers)}")
     return _assemble(answers, options, catalogue)
 
 
@@ -131,14 +132,14 @@ def _ask(address: str, options: Options) -> _Answer:
                 return _Answer(address, model=model, down=f"{error.code().name} ({_first_line(error)})")
         name = described.model.name if described else model
         if not name:
-            raise WrongInput(f"target {address} does not say which model it serves: give --model NAME")
+            raise InputError(f"target {address} does not say which model it serves: give --model NAME")
         try:
             answer = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelMetadata(
                 pb.ModelMetadataRequest(name=name), timeout=DESCRIBE_TIMEOUT_S, metadata=metadata
             )
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
-                raise WrongInput(f"target {address} has no model {name}: {_first_line(error)}") from None
+                raise InputError(f"target {address} has no model {name}: {_first_line(error)}") from None
             return _Answer(address, model=name, down=f"{error.code().name} ({_first_line(error)})")
         parameters = _parameters(channel, name, metadata)
         inputs = tuple(_spec(tensor, parameters) for tensor in answer.inputs)
@@ -212,7 +213,7 @@ def _told(answer: _Answer, options: Options, catalogue: Catalogue) -> HardwareCo
         try:
             return HardwareCombination.parse(name)
         except ValueError as error:
-            raise WrongInput(f"catalogue, targets, {answer.address}: {error}") from None
+            raise InputError(f"catalogue, targets, {answer.address}: {error}") from None
     return HardwareCombination("unknown hardware" if not answer.down else "not described", "")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import gevent
 
-from loadgen._options import WrongInput
+from loadgen._errors import InputError
 
 MODEL = "resnet18"
 #: Exporting, and one process per ordinal that imports torch and warms up.
@@ -73,13 +73,13 @@ class EmbeddedFleet:
         return [f"cpu:{device['ordinal']}" for device in found["devices"] if device["kind"] == "cpu"]
 
     def wait(self) -> None:
-        """Until all workers are ready. Raises WrongInput with the fleet's own words where it fails."""
+        """Until all workers are ready. Raises InputError with the fleet's own words where it fails."""
         limit = time.monotonic() + START_TIMEOUT_S
         while not self._file.is_file():
             if self._process.poll() is not None or time.monotonic() > limit:
                 said = self._errors.read_text(errors="replace").strip().splitlines()
                 self.stop()
-                raise WrongInput(f"the embedded fleet did not start: {said[-1] if said else 'it said nothing'}")
+                raise InputError(f"the embedded fleet did not start: {said[-1] if said else 'it said nothing'}")
             gevent.sleep(0.05)
 
     def stop(self) -> None:
@@ -99,5 +99,5 @@ def _worker(*arguments: str) -> str:
     done = subprocess.run([sys.executable, "-m", "worker", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise WrongInput(f"no targets given, and no embedded fleet: {said[-1] if said else 'worker said nothing'}")
+        raise InputError(f"no targets given, and no embedded fleet: {said[-1] if said else 'worker said nothing'}")
     return done.stdout

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from loadgen._options import WrongInput
+from loadgen._errors import InputError
 from loadgen.targets._payloads import DTYPES
 from loadgen.transport._reply import OK, WRONG_OUTPUT
 from worker.wire import open_inference_pb2 as pb
@@ -81,9 +81,9 @@ def tensors(payload: bytes) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def expected_from(path: Path) -> dict[str, npt.NDArray[np.generic]]:
-    """Expected outputs by name from an .npz. Raises WrongInput."""
+    """Expected outputs by name from an .npz. Raises InputError."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError) as error:
-        raise WrongInput(f"--expected {path}: not an .npz of plain arrays ({error})") from None
+        raise InputError(f"--expected {path}: not an .npz of plain arrays ({error})") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from loadgen._options import WrongInput
+from loadgen._errors import InputError
 from worker.wire import open_inference_pb2 as pb
 
 #: Random tensors are the same in every run and on every generator.
@@ -63,17 +63,17 @@ def random_tensors(
     """Tensors of a fixed seed, by name with their datatype. Open dimensions take what `sizes` says for the name, else
     the model's own example, else 1.
 
-    Raises WrongInput where `sizes` names an input that is not there or contradicts a fixed dimension, and for a
+    Raises InputError where `sizes` names an input that is not there or contradicts a fixed dimension, and for a
     datatype that cannot be made up (BYTES) or that numpy does not have (BF16): those need --input.
     """
     if unknown := sorted(set(sizes) - {spec.name for spec in specs}):
-        raise WrongInput(f"--input-shape {unknown[0]}: the model's inputs are {', '.join(s.name for s in specs)}")
+        raise InputError(f"--input-shape {unknown[0]}: the model's inputs are {', '.join(s.name for s in specs)}")
     generator = np.random.default_rng(SEED)
     tensors: dict[str, tuple[str, npt.NDArray[np.generic]]] = {}
     for spec in specs:
         shape = _fill(spec, sizes.get(spec.name))
         if spec.datatype not in DTYPES:
-            raise WrongInput(f"input {spec.name} is {spec.datatype}, for which no random tensor is made: use --input")
+            raise InputError(f"input {spec.name} is {spec.datatype}, for which no random tensor is made: use --input")
         dtype = np.dtype(DTYPES[spec.datatype])
         values: npt.NDArray[np.generic]
         if dtype.kind == "f":
@@ -93,7 +93,7 @@ def _fill(spec: TensorSpec, sizes: Sequence[int] | None) -> tuple[int, ...]:
         have in (-1, want) for have, want in zip(spec.shape, sizes, strict=True)
     )
     if not fits:
-        raise WrongInput(f"--input-shape {spec.name}:{_join(sizes)}: the model takes {spec.name}:{_join(spec.shape)}")
+        raise InputError(f"--input-shape {spec.name}:{_join(sizes)}: the model takes {spec.name}:{_join(spec.shape)}")
     return tuple(sizes)
 
 
@@ -103,18 +103,18 @@ def file_tensors(path: Path, specs: Sequence[TensorSpec]) -> dict[str, tuple[str
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError) as error:
-        raise WrongInput(f"--input {path}: not an .npz of plain arrays ({error})") from None
+        raise InputError(f"--input {path}: not an .npz of plain arrays ({error})") from None
     wanted = {spec.name: spec for spec in specs}
     if wanted and (missing := sorted(set(wanted) - set(arrays))):
-        raise WrongInput(f"--input {path}: has no array named {missing[0]}; the model takes {', '.join(wanted)}")
+        raise InputError(f"--input {path}: has no array named {missing[0]}; the model takes {', '.join(wanted)}")
     tensors: dict[str, tuple[str, npt.NDArray[np.generic]]] = {}
     for name, array in arrays.items():
         if wanted and name not in wanted:
-            raise WrongInput(f"--input {path}: the model has no input {name}; it takes {', '.join(wanted)}")
+            raise InputError(f"--input {path}: the model has no input {name}; it takes {', '.join(wanted)}")
         datatype = _NAMES.get(array.dtype)
         expected = wanted[name].datatype if wanted else datatype
         if datatype is None or datatype != expected:
-            raise WrongInput(f"--input {path}: {name} is {array.dtype}, the model takes {expected}")
+            raise InputError(f"--input {path}: {name} is {array.dtype}, the model takes {expected}")
         tensors[name] = (datatype, np.ascontiguousarray(array))
     return tensors
 
@@ -124,15 +124,15 @@ def named_tensors(
 ) -> dict[str, tuple[str, npt.NDArray[np.generic]]]:
     """A user's own arrays by input name, with the datatype that each array has.
 
-    Raises WrongInput for a name that the model has not, or an array of a type that does not travel.
+    Raises InputError for a name that the model has not, or an array of a type that does not travel.
     """
     wanted = {spec.name for spec in specs}
     tensors: dict[str, tuple[str, npt.NDArray[np.generic]]] = {}
     for name, array in arrays.items():
         if wanted and name not in wanted:
-            raise WrongInput(f"the model has no input {name}; it takes {', '.join(sorted(wanted))}")
+            raise InputError(f"the model has no input {name}; it takes {', '.join(sorted(wanted))}")
         if (datatype := _NAMES.get(array.dtype)) is None:
-            raise WrongInput(f"input {name} is {array.dtype}, which does not travel")
+            raise InputError(f"input {name} is {array.dtype}, which does not travel")
         tensors[name] = (datatype, np.ascontiguousarray(array))
     return tensors
 

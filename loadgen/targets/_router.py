@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from loadgen._options import Options, WrongInput
+from loadgen._errors import InputError
+from loadgen._options import Options
 from loadgen.measure._recorder import Lane
 from loadgen.targets._discovery import INFER_METHOD, Target
 from loadgen.targets._health import Check, Health, verdict
@@ -129,7 +130,7 @@ class Route:
 
 
 def open_routes(options: Options, targets: Sequence[Target], changed: Callable[[Health], None]) -> list[Route]:
-    """One route for each target; `changed` follows what their health does. WrongInput where no request can be built."""
+    """One route for each target; `changed` follows what their health does. InputError where no request can be built."""
     expected = expected_from(options.expected) if options.expected else None
     routes = []
     for target in targets:
@@ -172,7 +173,7 @@ class Router:
         return self.choose(route, peers)
 
     def candidates(self, address: str, model: str) -> list[Route]:
-        """Routes that a user may take: all, or those of one address or one model. Raises WrongInput for none."""
+        """Routes that a user may take: all, or those of one address or one model. Raises InputError for none."""
         found = [
             route
             for route in self._routes
@@ -180,7 +181,7 @@ class Router:
         ]
         if not found:
             wanted = " and ".join(filter(None, (address and f"address {address}", model and f"model {model}")))
-            raise WrongInput(f"no target of this run has {wanted}")
+            raise InputError(f"no target of this run has {wanted}")
         return found
 
     def pin(self, candidates: Sequence[Route]) -> Route:

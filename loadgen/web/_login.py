@@ -14,7 +14,7 @@ from flask import redirect, request, session, url_for
 from flask_login import UserMixin, login_user  # type: ignore[import-untyped]
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from loadgen._options import WrongInput
+from loadgen._errors import InputError
 
 #: What `generate_password_hash` gives: method, salt, hash.
 _HASH = re.compile(r"(scrypt|pbkdf2)(:[\w]+)*\$[^$]+\$[0-9a-f]+")
@@ -28,11 +28,11 @@ class _User(UserMixin):
 
 
 def read_users(path: Path) -> dict[str, str]:
-    """Names and password hashes of a file; blank lines and lines that begin with # are skipped. Raises WrongInput."""
+    """Names and password hashes of a file; blank lines and lines that begin with # are skipped. Raises InputError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise WrongInput(f"--web-users {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise InputError(f"--web-users {path}: {getattr(error, 'strerror', None) or error}") from None
     users = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
@@ -40,12 +40,12 @@ def read_users(path: Path) -> dict[str, str]:
         name, colon, hashed = line.strip().partition(":")
         if not colon or not name or not _HASH.fullmatch(hashed):
             # The line itself is not repeated: it may hold a password in plain text.
-            raise WrongInput(
+            raise InputError(
                 f"--web-users {path}, line {number}: write name:hash, as `python -m loadgen.web._login NAME` prints it"
             )
         users[name] = hashed
     if not users:
-        raise WrongInput(f"--web-users {path}: no user in it")
+        raise InputError(f"--web-users {path}: no user in it")
     return users
 
 

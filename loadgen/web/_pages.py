@@ -10,7 +10,7 @@ from typing import Any
 from flask import Response, request, send_file
 
 from capacity.pricing.cost import money
-from loadgen._options import WrongInput
+from loadgen._errors import InputError
 from loadgen.web import _login
 from loadgen.web._live import Live
 
@@ -34,7 +34,7 @@ _COLUMNS = {
 
 
 def install(environment: Any, live: Live) -> None:
-    """Adds the page, its data, a finished run's files and the tab. Call in `init`. Raises WrongInput for the login."""
+    """Adds the page, its data, a finished run's files and the tab. Call in `init`. Raises InputError for the login."""
     web_ui = environment.web_ui
     if web_ui is None:
         return
@@ -42,10 +42,10 @@ def install(environment: Any, live: Live) -> None:
     base = (options.web_base_path or "").rstrip("/")
     if web_ui.web_login:
         if not options.web_users:
-            raise WrongInput("--web-login: say who may log in, with --web-users FILE")
+            raise InputError("--web-login: say who may log in, with --web-users FILE")
         _login.install(web_ui, _login.read_users(Path(options.web_users)), base)
     elif options.web_users:
-        raise WrongInput("--web-users: give --web-login too")
+        raise InputError("--web-users: give --web-login too")
     page = resources.files("loadgen.web").joinpath("templates/live.html").read_text(encoding="utf-8")
     app, guarded = web_ui.app, web_ui.auth_required_if_enabled
 

@@ -7,7 +7,8 @@ import pytest
 
 from capacity.measures.combination import HardwareCombination
 from loadgen import _options
-from loadgen._options import Options, WrongInput
+from loadgen._errors import InputError
+from loadgen._options import Options
 
 
 def parsed(*arguments: str, host: str | None = None) -> Namespace:
@@ -75,7 +76,7 @@ def test_targets_come_from_the_option_then_the_host_then_the_environment(monkeyp
     ],
 )
 def test_wrong_input_is_refused_in_one_line(arguments: list[str], sentence: str, tmp_path: Path) -> None:
-    with pytest.raises(WrongInput) as refused:
+    with pytest.raises(InputError) as refused:
         Options.read(parsed(*arguments))
 
     assert sentence in str(refused.value)

@@ -7,7 +7,7 @@ import pytest
 
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series
-from loadgen._options import WrongInput
+from loadgen._errors import InputError
 from loadgen.targets._discovery import Target, addresses
 from loadgen.targets._payloads import TensorSpec
 
@@ -40,7 +40,7 @@ def test_a_targets_file_in_the_folder_is_found_by_itself(tmp_path: Path) -> None
     "text", ["host", "host:", ":1", "host:http", "host:70000", "host:0", "a:1,a:1", "@/nowhere.json"]
 )
 def test_wrong_addresses_are_refused_in_one_line(text: str, tmp_path: Path) -> None:
-    with pytest.raises(WrongInput) as refused:
+    with pytest.raises(InputError) as refused:
         addresses(text, tmp_path)
 
     assert "\n" not in str(refused.value)
@@ -50,7 +50,7 @@ def test_wrong_addresses_are_refused_in_one_line(text: str, tmp_path: Path) -> N
 def test_a_file_that_no_fleet_wrote_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "T.json").write_text(content)
 
-    with pytest.raises(WrongInput, match="targets file"):
+    with pytest.raises(InputError, match="targets file"):
         addresses(f"@{tmp_path / 'T.json'}", tmp_path)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadgen._options import WrongInput
+from loadgen._errors import InputError
 from loadgen.targets._payloads import INTEGERS_BELOW, TensorSpec, encode, file_tensors, random_tensors
 from worker.wire import open_inference_pb2 as pb
 
@@ -71,11 +71,11 @@ def test_wrong_tensors_are_refused_in_words(tmp_path: Path) -> None:
         ("extra", SPECS[:1], "no input more"),
         ("not", SPECS, "not an .npz"),
     ]:
-        with pytest.raises(WrongInput, match=sentence):
+        with pytest.raises(InputError, match=sentence):
             file_tensors(tmp_path / f"{name}.npz", specs)
-    with pytest.raises(WrongInput, match="the model takes tokens:-1,7"):
+    with pytest.raises(InputError, match="the model takes tokens:-1,7"):
         random_tensors(SPECS, {"tokens": (1, 8)})
-    with pytest.raises(WrongInput, match="inputs are tokens, image"):
+    with pytest.raises(InputError, match="inputs are tokens, image"):
         random_tensors(SPECS, {"token": (1, 7)})
-    with pytest.raises(WrongInput, match="BYTES"):
+    with pytest.raises(InputError, match="BYTES"):
         random_tensors([TensorSpec("text", "BYTES", (1,))], {})

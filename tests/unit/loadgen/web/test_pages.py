@@ -17,7 +17,7 @@ from capacity.measures.tally import Series, Tally
 from loadgen import _options
 from loadgen.web import _pages as _web
 from loadgen.web._live import Live
-from loadgen._options import WrongInput
+from loadgen._errors import InputError
 from pathlib import Path
 
 def app_of(web_login=False, web_users="", base=""):
@@ -140,7 +140,7 @@ def test_a_wrong_login_file_is_said_in_one_sentence(tmp_path: Path) -> None:
         for login, users in ((True, ""), (True, "none.txt"), (True, "plain.txt"), (True, "empty.txt"), (False, "x")):
             try:
                 app_of(web_login=login, web_users=users)
-            except WrongInput as error:
+            except InputError as error:
                 said.append(str(error))
         say(said)
         """,
