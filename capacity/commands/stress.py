@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from capacity.experiments.processes import LaunchFailed
+from capacity.experiments import LaunchError
 from capacity.experiments.stress import burst, interference, loss, overload, skew, soak
 from capacity.experiments.stress.findings import STRESS_NAME, Stress
 from capacity.experiments.stress.setup import Asked, Bench, bench
@@ -126,7 +126,7 @@ def _run(asked: Asked, started: datetime) -> Stress:
     try:
         with bench(asked, _say, *more) as made:
             told = SCENARIOS[asked.scenario](made)
-    except LaunchFailed as error:
+    except LaunchError as error:
         raise ValueError(str(error)) from None
     rows = [row for run in made.runs for row in run.file.rows]
     # Of the run that the scenario is about: the short ones beside it measure capacity.

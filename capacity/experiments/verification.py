@@ -10,14 +10,14 @@ import math
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from capacity.experiments import processes as launch
+from capacity.experiments.fleet import start_fleet
+from capacity.experiments.load import run_load
+from capacity.experiments.processes import LaunchError, run_worker_command
 from capacity.planning.fleet_search import Counts, Verdict
 from capacity.planning.offers import Offer
 from capacity.planning.plan_file import Compared, PlanRow, Verification
@@ -108,8 +108,10 @@ def verify(
             if count
             for part in _parts(offer, count * offer.ordinals, Path(folder), number, model_file, service)
         ]
-        workers = [one for part in parts for one in running.enter_context(launch.fleet(part.command, Path(folder)))]
-        run = _load([worker.address for worker in workers], rate, service, seconds, out / "verify")
+        fleets = [running.enter_context(start_fleet(part.command, Path(folder))) for part in parts]
+        run = _load(
+            [address for fleet in fleets for address in fleet.addresses], rate, service, seconds, out / "verify"
+        )
     return _verified(run, parts, whole, rate, planned, counts, predicted, seconds, ground)
 
 
@@ -205,16 +207,10 @@ def _ordinals_here(offer: Offer, model_file: Path | None) -> list[str]:
         return []
     cores = offer.instance.accelerator.removeprefix("cpu-").removesuffix("c")
     slices = ["--cores-per-ordinal", cores] if offer.kind == "cpu" and cores.isdecimal() else []
-    done = subprocess.run(
-        [sys.executable, "-m", "worker", "accelerators", "--json", *slices],
-        capture_output=True,
-        text=True,
-        timeout=launch.READY_S,
-        check=False,
-    )
-    if done.returncode:
+    try:
+        devices = json.loads(run_worker_command("accelerators", "--json", *slices))["devices"]
+    except LaunchError:
         return []
-    devices = json.loads(done.stdout)["devices"]
     return [
         f"{device['kind']}:{device['ordinal']}"
         for device in devices
@@ -223,7 +219,7 @@ def _ordinals_here(offer: Offer, model_file: Path | None) -> list[str]:
 
 
 def _load(targets: Sequence[str], rate: float, service: Service, seconds: float, run_dir: Path) -> Run:
-    """One run of Locust against these targets; LaunchFailed with its own words where it left none."""
+    """One run of Locust against these targets; LaunchError with its own words where it left none."""
     shutil.rmtree(run_dir, ignore_errors=True)
     users = len(targets)
     deadline = format_duration(round(service.deadline_us * 1000)) if math.isfinite(service.deadline_us) else "10s"
@@ -231,7 +227,7 @@ def _load(targets: Sequence[str], rate: float, service: Service, seconds: float,
         *("-u", str(users), "--user-rate", repr(rate / users), "--arrivals", "poisson", "--router", service.router),
         *("--warmup", f"{WARMUP_S:g}s", "--seed", str(service.seed), "--slo", str(service.slo), "--deadline", deadline),
     ]
-    return launch.load(targets, run_dir, arguments, seconds + WARMUP_S)
+    return run_load(targets, run_dir, arguments, seconds + WARMUP_S)
 
 
 def _verified(

@@ -8,7 +8,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from capacity.experiments.processes import Running, Worker
+from capacity.experiments.fleet import Worker
+from capacity.experiments.load import RunningLoad
 from capacity.experiments.stress.figures import Window, accounted, course_panels, ms, valid, window
 from capacity.experiments.stress.findings import Table
 from capacity.experiments.stress.setup import WARMUP_S, Bench, throughput
@@ -46,9 +47,9 @@ def run(bench: Bench) -> dict[str, Any]:
     bench.say(f"{at * capacity:.4g} requests a second, {100 * at:.0f} %; {asked.how} {victim.accelerator} on the way")
     harmed_at = healed_at = 0.0
 
-    def during(load: Running) -> None:
+    def during(load: RunningLoad) -> None:
         nonlocal harmed_at, healed_at
-        load.begun()
+        load.wait_until_started()
         load.wait(WARMUP_S + seconds / 4)
         harmed_at = time.time()
         _hurt(load, victim.pid, asked.how, min(HURT_S, seconds / 4))
@@ -170,7 +171,7 @@ def _victim(bench: Bench) -> Worker:
     return chosen[0]
 
 
-def _hurt(load: Running, pid: int, how: str, hurt_s: float) -> None:
+def _hurt(load: RunningLoad, pid: int, how: str, hurt_s: float) -> None:
     """Does it, and undoes what can be undone."""
     if how == "kill":
         os.kill(pid, signal.SIGKILL)

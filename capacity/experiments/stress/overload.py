@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from capacity.experiments.processes import Running
+from capacity.experiments.load import RunningLoad
 from capacity.experiments.stress.figures import accounted, course_panels, flat, memory_panel, ms, valid
 from capacity.experiments.stress.findings import Table
 from capacity.experiments.stress.setup import WARMUP_S, Bench, Watch, throughput
@@ -32,7 +32,7 @@ def run(bench: Bench) -> dict[str, Any]:
     bench.say(f"{at * capacity:.4g} requests a second, {100 * at:.0f} % of {capacity:.4g}, for {seconds:g} s")
     watch = Watch(bench.processes())
 
-    def during(load: Running) -> None:
+    def during(load: RunningLoad) -> None:
         watch.follow(load, WARMUP_S + seconds)
 
     with watch:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import psutil
 
-from capacity.experiments import processes as launch
-from capacity.experiments.processes import Running, Worker
+from capacity.experiments.fleet import Worker, read_targets, start_fleet
+from capacity.experiments.load import RunningLoad, run_load
 from capacity.rundir.run import Run
 from capacity.statistics.slo import Slo
 
@@ -76,9 +76,9 @@ class Watch:
         self._stop.set()
         self._thread.join()
 
-    def follow(self, load: Running, seconds: float) -> None:
+    def follow(self, load: RunningLoad, seconds: float) -> None:
         """Looks at the generator too, while it generates: what it does at its end, as write a report, is not load."""
-        load.begun()
+        load.wait_until_started()
         self.processes["generator"] = load.process.pid
         load.wait(seconds - LOOK_S)
         del self.processes["generator"]
@@ -124,7 +124,7 @@ class Bench:
         seconds: float,
         *,
         warmup_s: float = WARMUP_S,
-        during: Callable[[Running], None] | None = None,
+        during: Callable[[RunningLoad], None] | None = None,
     ) -> Run:
         """One run, kept under its name beside the others."""
         common = [] if "--deadline" in arguments else ["--deadline", self.asked.deadline]
@@ -134,7 +134,7 @@ class Bench:
         if self.asked.slo is not None:
             common += ["--slo", str(self.asked.slo)]
         directory = self.asked.out / name
-        found = launch.load(addresses, directory, [*arguments, *common], seconds + warmup_s, during)
+        found = run_load(addresses, directory, [*arguments, *common], seconds + warmup_s, during)
         self.runs.append(found)
         return found
 
@@ -151,7 +151,7 @@ class Bench:
         *,
         arrivals: str = "poisson",
         router: str = "least-outstanding",
-        during: Callable[[Running], None] | None = None,
+        during: Callable[[RunningLoad], None] | None = None,
     ) -> Run:
         """Arrivals of `rate` a second over all workers, whatever they do."""
         users = max(1, min(64, round(rate / 2)))
@@ -178,9 +178,9 @@ def bench(asked: Asked, say: Callable[[str], None], *more: str) -> Iterator[Benc
         raise ValueError("say which workers: --accelerators cpu:0,cpu:1 with --model M.pt, or --targets @T.json")
     asked.out.mkdir(parents=True, exist_ok=True)
     if asked.targets:
-        yield Bench(asked, launch.read_targets(asked.targets), say)
+        yield Bench(asked, read_targets(asked.targets), say)
         return
     say(f"starting workers on {asked.accelerators}")
     arguments = [*asked.worker_arguments, *more, "--accelerators", asked.accelerators]
-    with launch.fleet(arguments, asked.out) as workers:
-        yield Bench(asked, workers, say)
+    with start_fleet(arguments, asked.out) as fleet:
+        yield Bench(asked, fleet.workers, say)
