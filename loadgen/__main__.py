@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from loadgen import _options
+from loadgen.distributed import _signing
 
 
 def main() -> None:
@@ -21,6 +22,7 @@ def main() -> None:
             add_help=False,
         )
         _options.register(parser)
+        _signing.register_options(parser)
         parser.print_help()
         return
     if sys.argv[1:2] == ["convert-azure"]:

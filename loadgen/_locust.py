@@ -15,6 +15,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from loadgen import _options
 from loadgen._errors import InputError
 from loadgen._options import Options
+from loadgen.distributed import _signing
 from loadgen.distributed import _sockets as _gate
 from loadgen.distributed._generator import Generator
 from loadgen.distributed._master import Master
@@ -41,6 +42,7 @@ def install() -> None:
     _locust_stats.install()
     _gate.install()
     events.init_command_line_parser.add_listener(_options.register)
+    events.init_command_line_parser.add_listener(_signing.register_options)
     events.init.add_listener(_on_init)
     events.test_start.add_listener(_on_test_start)
     events.spawning_complete.add_listener(_on_spawning_complete)

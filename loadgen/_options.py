@@ -11,7 +11,6 @@ from typing import Any
 from capacity.measures.combination import HardwareCombination
 from capacity.statistics.slo import Slo, parse_duration_ns
 from loadgen._errors import InputError
-from loadgen.distributed._signing import TOKEN_VARIABLE, take_token, take_token_file
 from loadgen.transport._access import Access
 from loadgen.transport.http2._socket import Security
 
@@ -165,20 +164,6 @@ def register(parser: Any) -> None:
     add("--input-shape", "", "Sizes for dimensions that the model leaves open.", metavar="NAME:1,7[;NAME:…]")
     add("--run-dir", "", "Where run.hlog, run.json and report.html go (default: runs/TIME).", metavar="DIR")
     add("--local-dir", "", "Where each of several generators keeps its own log (runs/generators).", metavar="DIR")
-    group.add_argument(
-        "--run-token",
-        default="",
-        type=take_token,
-        metavar="TOKEN",
-        help=f"Generators without it are refused; every process needs it, best in {TOKEN_VARIABLE} or in a file.",
-    ).include_in_web_ui = False
-    group.add_argument(
-        "--run-token-file",
-        default="",
-        type=take_token_file,
-        metavar="FILE",
-        help="The run's token, from a file: the list of processes does not show it.",
-    ).include_in_web_ui = False
     add("--catalogue", "", "Prices and memory (default: hardware.toml here, else the packaged one).", metavar="FILE")
     strict = group.add_argument("--strict", action="store_true", help="Exit with 1 also for a check that only warns.")
     strict.include_in_web_ui = False

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 TOKEN_VARIABLE = "INFERLOAD_RUN_TOKEN"
 #: A seal is the message's number and this digest of who sent it, the number, and the message.
@@ -47,6 +48,25 @@ def take_token_file(path: str) -> str:
     if path and not text:
         raise argparse.ArgumentTypeError(f"{path}: there is no token in it")
     return take_token(text)
+
+
+def register_options(parser: Any) -> None:
+    """Adds the options of the run's token to Locust's parser."""
+    group = parser.add_argument_group("inferload, several generators", "Which processes may take part in the run.")
+    group.add_argument(
+        "--run-token",
+        default="",
+        type=take_token,
+        metavar="TOKEN",
+        help=f"Generators without it are refused; every process needs it, best in {TOKEN_VARIABLE} or in a file.",
+    ).include_in_web_ui = False
+    group.add_argument(
+        "--run-token-file",
+        default="",
+        type=take_token_file,
+        metavar="FILE",
+        help="The run's token, from a file: the list of processes does not show it.",
+    ).include_in_web_ui = False
 
 
 def secret() -> bytes:

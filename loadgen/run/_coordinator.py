@@ -22,7 +22,6 @@ from loadgen._errors import InputError
 from loadgen._options import Options
 from loadgen.measure import _locust_statistics as _locust_stats
 from loadgen.measure._generator_health import Vitals
-from loadgen.measure._target_telemetry import WorkerTelemetry
 from loadgen.run._early_stop import Resolution
 from loadgen.run._observer import Onlooker
 from loadgen.run._session import Session
@@ -32,6 +31,7 @@ from loadgen.search._probes import Order
 from loadgen.search._search import Shape, Sums
 from loadgen.targets._discovery import Target, addresses, discover
 from loadgen.targets._embedded_fleet import EmbeddedFleet
+from loadgen.targets._target_telemetry import TargetTelemetry
 
 TICK_S = 1.0
 
@@ -170,7 +170,7 @@ class Keeper(Node):
             users=self.runner.target_user_count,
         )
         series = [target.series for target in self._targets]
-        self.onlooker.begin(book.directory, series, catalogue, options, WorkerTelemetry(self._targets, options.access))
+        self.onlooker.begin(book.directory, series, catalogue, options, TargetTelemetry(self._targets, options.access))
         self._shape = Shape(self, book, options, self._targets, say=say, finish=finish) if options.shape else None
         return book
 

@@ -14,8 +14,8 @@ from capacity.rundir.telemetry import Reading, TelemetryWriter
 from capacity.statistics import validity
 from capacity.statistics.intervals import Check
 from loadgen._options import Options
-from loadgen.measure._target_telemetry import WorkerTelemetry
-from loadgen.web._live import Live, merged
+from loadgen.targets._target_telemetry import TargetTelemetry
+from loadgen.web._live import LiveView, merged
 
 #: Seconds between two judgements of all checks while a run goes on.
 LIGHTS_EVERY = 5
@@ -25,10 +25,10 @@ class Onlooker:
     """`begin` with the book, `hear` and `tick` each second, `end` when run.json is written. One for each node."""
 
     def __init__(self, *, shown: bool) -> None:
-        self.live = Live()
+        self.live = LiveView()
         self._shown = shown
         self._telemetry: TelemetryWriter | None = None
-        self._workers: WorkerTelemetry | None = None
+        self._workers: TargetTelemetry | None = None
         self._origin = 0.0
         self._voices: dict[str, str] = {}
         self._shares: dict[str, float] = {}
@@ -41,7 +41,7 @@ class Onlooker:
         series: Iterable[Series],
         catalogue: Catalogue,
         options: Options,
-        workers: WorkerTelemetry | None = None,
+        workers: TargetTelemetry | None = None,
     ) -> None:
         """A run begins; its files are in `directory`. `workers` of its workers are closed at its end."""
         self._workers = workers

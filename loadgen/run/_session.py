@@ -18,7 +18,7 @@ from loadgen.run._retry import Again
 from loadgen.schedule._arrivals import constant, poisson
 from loadgen.schedule._pacer import Pacer
 from loadgen.schedule._timer import Timer
-from loadgen.schedule._trace_player import Silence, played
+from loadgen.schedule._trace import Silence, open_trace
 from loadgen.search._probes import Probes, Source
 from loadgen.targets._discovery import Target
 from loadgen.targets._router import Route, Router, open_routes
@@ -61,7 +61,7 @@ class Session:
         for route in self.routes:
             if route.target.down:
                 route.health.begin_down(route.target.down)
-        self._trace = played(options, share, self.router) if options.trace is not None else None
+        self._trace = open_trace(options, share, self.router) if options.trace is not None else None
         self._trace_over = False
         self._on_exhausted = on_exhausted
         self._deadline_s = options.deadline_ns / 1e9

@@ -35,7 +35,7 @@ RAMP_S, LEAST_SHARE = 2.0, 0.1
 MOST_EVENTS = 1000
 
 
-class Change(NamedTuple):
+class HealthChange(NamedTuple):
     """A target went down or came up, and when this generator knew (ns of its monotonic clock)."""
 
     at_ns: int
@@ -44,7 +44,7 @@ class Change(NamedTuple):
     why: str
 
 
-class Patient(Protocol):
+class HealthTransport(Protocol):
     """The transport to a target, as far as its health goes."""
 
     @property
@@ -57,24 +57,24 @@ class Patient(Protocol):
 
 
 #: A health check: blocks this greenlet at most so many seconds; empty where the target is well, else what is wrong.
-Check = Callable[[float], str]
+HealthCheck = Callable[[float], str]
 
 
-class Health:
+class HealthChecker:
     """One target's health. `up` is the verdict; `changed(self)` follows each change of it, and the end of a ramp."""
 
     def __init__(
         self,
         lane: Lane,
-        patient: Patient,
-        check: Check,
-        changed: Callable[[Health], None],
+        patient: HealthTransport,
+        check: HealthCheck,
+        changed: Callable[[HealthChecker], None],
         *,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.up = True
         self.ramping = False
-        self.events: list[Change] = []
+        self.events: list[HealthChange] = []
         self.lost_events = 0
         self._lane = lane
         self._patient = patient
@@ -191,13 +191,13 @@ class Health:
 
     def _note(self, why: str) -> None:
         if len(self.events) < MOST_EVENTS:
-            self.events.append(Change(self._clock(), self._lane.series.worker, self.up, why[:200]))
+            self.events.append(HealthChange(self._clock(), self._lane.series.worker, self.up, why[:200]))
         else:
             self.lost_events += 1
         self._changed(self)
 
 
-def verdict(reply: Reply) -> str:
+def health_error(reply: Reply) -> str:
     """What a reply to `grpc.health.v1.Health/Check` says: empty for well, else what is wrong."""
     if reply.code == OK:
         # HealthCheckResponse.status is field 1, a varint: 1 is SERVING; a server without a status says nothing of it.

@@ -18,7 +18,7 @@ from worker.wire import open_inference_pb2 as pb
 TOLERANCE = 1e-3
 
 
-class Outputs:
+class OutputChecker:
     """Replies to one request, which are to be alike. `every` 0: no tensors are looked at, only sizes.
 
     Without `expected` the first whole reply is what the others are held against.

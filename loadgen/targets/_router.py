@@ -15,8 +15,8 @@ from loadgen._errors import InputError
 from loadgen._options import Options
 from loadgen.measure._recorder import Lane
 from loadgen.targets._discovery import INFER_METHOD, Target
-from loadgen.targets._health import Check, Health, verdict
-from loadgen.targets._output_checks import Outputs, expected_from
+from loadgen.targets._health import HealthCheck, HealthChecker, health_error
+from loadgen.targets._output_checks import OutputChecker, expected_from
 from loadgen.targets._payloads import Payload, encode, file_tensors, named_tensors, random_tensors
 from loadgen.transport._channel import Channel
 from loadgen.transport._grpcio import GrpcioChannel
@@ -63,7 +63,7 @@ def transport(options: Options, address: str) -> Transport:
     )
 
 
-def health_check(options: Options, address: str) -> Check:
+def health_check(options: Options, address: str) -> HealthCheck:
     """A health check of one address, each time on a connection of its own: the others may be what is wrong."""
     security, token = options.access.security, options.access.token
 
@@ -72,7 +72,7 @@ def health_check(options: Options, address: str) -> Check:
             began = time.monotonic()
             asked = Channel(address, method=HEALTH_METHOD, security=security, token=token, connect_timeout_s=timeout_s)
             try:
-                wrong = verdict(asked.call(b"", timeout_s))
+                wrong = health_error(asked.call(b"", timeout_s))
             finally:
                 asked.close()
             # Where this process stood still meanwhile, nobody heard the answer: it is asked once more.
@@ -92,8 +92,8 @@ class Route:
     channel: Transport
     payload: Payload
     prepared: Any
-    outputs: Outputs
-    health: Health
+    outputs: OutputChecker
+    health: HealthChecker
     sizes: dict[int, bytes] = field(default_factory=dict)
 
     def frame(self, message: bytes) -> Any:
@@ -129,7 +129,7 @@ class Route:
         return self.sizes[size]
 
 
-def open_routes(options: Options, targets: Sequence[Target], changed: Callable[[Health], None]) -> list[Route]:
+def open_routes(options: Options, targets: Sequence[Target], changed: Callable[[HealthChecker], None]) -> list[Route]:
     """One route for each target; `changed` follows what their health does. InputError where no request can be built."""
     expected = expected_from(options.expected) if options.expected else None
     routes = []
@@ -140,9 +140,9 @@ def open_routes(options: Options, targets: Sequence[Target], changed: Callable[[
             tensors = random_tensors(target.inputs, options.input_shapes)
         payload = encode(target.series.model, target.version, tensors)
         channel = transport(options, target.address)
-        outputs = Outputs(options.check_outputs, expected)
+        outputs = OutputChecker(options.check_outputs, expected)
         lane = Lane(target.series)
-        health = Health(lane, channel, health_check(options, target.address), changed)
+        health = HealthChecker(lane, channel, health_check(options, target.address), changed)
         routes.append(Route(target, lane, channel, payload, channel.prepare(payload.message), outputs, health))
     return routes
 
@@ -162,7 +162,7 @@ class Router:
         self._random = random.Random(f"{seed}/{first}")
         self.unwell = False
 
-    def heed(self, health: Health) -> None:
+    def heed(self, health: HealthChecker) -> None:
         """A target's health has changed."""
         self.unwell = any(not route.health.up or route.health.ramping for route in self._routes)
 

@@ -128,7 +128,7 @@ class _Points:
         self._ticks += 1
 
 
-class Live:
+class LiveView:
     """The page's data of the run that goes on, or of the last one. `begin`, then a `tick` a second, then `end`."""
 
     def __init__(self) -> None:

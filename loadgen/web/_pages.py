@@ -1,4 +1,4 @@
-"""The live page: a page of our own, and a tab in Locust's, both served by Locust's Flask app from a `Live`."""
+"""The live page: a page of our own, and a tab in Locust's, both served by Locust's Flask app from a `LiveView`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flask import Response, request, send_file
 from capacity.pricing.cost import money
 from loadgen._errors import InputError
 from loadgen.web import _login
-from loadgen.web._live import Live
+from loadgen.web._live import LiveView
 
 #: The files of a finished run that the page links to.
 FILES = ("report.html", "run.json", "run.hlog", "telemetry.csv")
@@ -33,7 +33,7 @@ _COLUMNS = {
 }
 
 
-def install(environment: Any, live: Live) -> None:
+def install(environment: Any, live: LiveView) -> None:
     """Adds the page, its data, a finished run's files and the tab. Call in `init`. Raises InputError for the login."""
     web_ui = environment.web_ui
     if web_ui is None:
@@ -81,7 +81,7 @@ def install(environment: Any, live: Live) -> None:
         return response
 
 
-def rows(live: Live) -> list[dict[str, Any]]:
+def rows(live: LiveView) -> list[dict[str, Any]]:
     """The tab's table: a row for each combination, times in ms; the page has more."""
     found = []
     for row in live.state()["rows"]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-# Locust's own web server in a child, its Live fed by hand: each line on stdin makes the next state.
+# Locust's own web server in a child, its LiveView fed by hand: each line on stdin makes the next state.
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -22,7 +22,7 @@ from capacity.statistics.slo import Slo
 from capacity.measures.tally import Series, Tally
 from loadgen import _options
 from loadgen.web import _pages as _web
-from loadgen.web._live import Live
+from loadgen.web._live import LiveView
 
 parser = get_empty_argument_parser()
 setup_parser_arguments(parser)
@@ -30,7 +30,7 @@ _options.register(parser)
 environment = Environment(parsed_options=parser.parse_args([]))
 environment.create_local_runner()
 ui = environment.create_web_ui(host="127.0.0.1", port=0, delayed_start=True)
-live = Live()
+live = LiveView()
 _web.install(environment, live)
 ui.start()
 while ui.server is None or not ui.server.started:

@@ -11,7 +11,7 @@ import pytest
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series
 from loadgen.measure._recorder import Lane
-from loadgen.targets._health import LEAST_SHARE, PATIENCE_S, RAMP_S, REFUSALS, Health, verdict
+from loadgen.targets._health import LEAST_SHARE, PATIENCE_S, RAMP_S, REFUSALS, HealthChecker, health_error
 from loadgen.transport._reply import (
     DEADLINE_EXCEEDED,
     NOT_FOUND,
@@ -39,7 +39,7 @@ class Bed:
 
     def __post_init__(self) -> None:
         self.lane = Lane(SERIES)
-        self.health = Health(
+        self.health = HealthChecker(
             self.lane, self, self.check, lambda health: self.changes.append(health.up), clock=lambda: self.now_ns
         )
 
@@ -192,4 +192,4 @@ def test_one_that_comes_back_gets_its_share_little_by_little(bed: Bed) -> None:
     ],
 )
 def test_what_a_health_check_says(reply: Reply, well: bool) -> None:
-    assert (verdict(reply) == "") is well
+    assert (health_error(reply) == "") is well

@@ -13,7 +13,7 @@ from capacity.pricing.catalogue import Catalogue
 from capacity.rundir.rows import measure
 from capacity.statistics.intervals import Check
 from capacity.statistics.slo import Slo
-from loadgen.web._live import POINTS, WINDOW, Live, percentiles_us
+from loadgen.web._live import POINTS, WINDOW, LiveView, percentiles_us
 
 HARDWARE = HardwareCombination("c5.large", "eia2.medium", 2)
 FIRST, SECOND = (Series(HARDWARE, "gpt", f"sim:{n} @ 127.0.0.1:{n}", True) for n in (0, 1))
@@ -29,8 +29,8 @@ def tally(values_ms: Sequence[float], errors: int = 0, unsent: int = 0, late_ms:
     return made
 
 
-def begun(*series: Series, slo: str | None = "p90=15ms", arrivals: str = "poisson") -> Live:
-    live = Live()
+def begun(*series: Series, slo: str | None = "p90=15ms", arrivals: str = "poisson") -> LiveView:
+    live = LiveView()
     live.begin(series, Catalogue.load(), Slo.parse(slo) if slo else None, arrivals)
     return live
 
@@ -121,7 +121,7 @@ def test_a_long_run_keeps_so_many_points_and_is_plain_json() -> None:
     assert row["points"][-1][0] > 2.9 * POINTS
     assert [point[1] for point in row["points"]] == [30.0] * len(row["points"])
     json.dumps(live.state(), allow_nan=False)
-    json.dumps(Live().state(), allow_nan=False)
+    json.dumps(LiveView().state(), allow_nan=False)
 
 
 def test_the_pages_percentiles_are_the_histograms() -> None:

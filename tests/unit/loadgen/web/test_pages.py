@@ -16,7 +16,7 @@ from capacity.pricing.catalogue import Catalogue, HardwareCombination
 from capacity.measures.tally import Series, Tally
 from loadgen import _options
 from loadgen.web import _pages as _web
-from loadgen.web._live import Live
+from loadgen.web._live import LiveView
 from loadgen._errors import InputError
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def app_of(web_login=False, web_users="", base=""):
     ui = environment.create_web_ui(
         host="127.0.0.1", port=0, delayed_start=True, web_login=web_login, web_base_path=base
     )
-    live = Live()
+    live = LiveView()
     _web.install(environment, live)
     return ui, live
 

@@ -20,7 +20,7 @@ _REQUEST = accelerator.SnapshotRequest(readings_only=True).SerializeToString()
 _DEADLINE_S = 0.9
 
 
-class WorkerTelemetry:
+class TargetTelemetry:
     """One small channel to each worker that describes itself; a worker that tells nothing is not asked again."""
 
     def __init__(self, targets: Sequence[Target], access: Access) -> None:

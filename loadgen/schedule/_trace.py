@@ -1,4 +1,4 @@
-"""A trace being played: when its requests are due, and what each of them asks for."""
+"""A trace being open_trace: when its requests are due, and what each of them asks for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from loadgen.schedule._arrivals import Arrival, read_trace, trace
 from loadgen.targets._router import Route, Router
 
 
-class Played:
-    """A trace being played: due times for the pacer, and for each the request that its row asks for."""
+class TracePlayer:
+    """A trace being open_trace: due times for the pacer, and for each the request that its row asks for."""
 
     def __init__(self, rows: Iterator[tuple[int, Arrival]], router: Router) -> None:
         self._rows = rows
@@ -34,7 +34,7 @@ class Played:
         return route, route.payload.message if arrival.size is None else route.message_of_size(arrival.size)
 
 
-class Silence(Played):
+class Silence(TracePlayer):
     """What is left of a trace that another user plays."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Silence(Played):
         return iter(())
 
 
-def played(options: Options, share: tuple[int, int], router: Router) -> Played:
+def open_trace(options: Options, share: tuple[int, int], router: Router) -> TracePlayer:
     assert options.trace is not None
     try:
         arrivals = read_trace(options.trace)
@@ -54,4 +54,4 @@ def played(options: Options, share: tuple[int, int], router: Router) -> Played:
         router.candidates("", model)
     rows = trace(arrivals, scale=options.trace_scale, keep=options.trace_keep, seed=options.seed)
     # Thinned first and dealt out then, so that any number of generators plays the same arrivals.
-    return Played((row for number, row in enumerate(rows) if number % share[1] == share[0]), router)
+    return TracePlayer((row for number, row in enumerate(rows) if number % share[1] == share[0]), router)
