@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from capacity.measures.combination import HardwareCombination
-from capacity.statistics.slo import Slo, parse_duration_ns
+from capacity.statistics.slo import Slo
 from loadgen._errors import InputError
 from loadgen.transport._access import Access
 from loadgen.transport.http2._socket import Security
+from worker.wire import parse_duration_ns
 
 ARRIVALS = ("closed", "constant", "poisson")
 #: --arrivals trace:FILE
@@ -24,7 +25,6 @@ SHAPES = ("steps", "slo-search")
 #: Targets in the environment, for a command that a fleet runs (`worker fleet … -- locust …`).
 TARGETS_VARIABLE = "INFERLOAD_TARGETS"
 #: What a fleet leaves in the folder that it was started in.
-TARGETS_FILE = "targets.json"
 
 #: Options of ours and of Locust's that run.json keeps.
 RECORDED = frozenset(
@@ -270,9 +270,7 @@ def _rate(option: str, text: str) -> float:
 
 
 def _duration(option: str, text: str, *, at_least_ns: int) -> int:
-    if at_least_ns == 0 and text.strip() in ("0", "0s"):
-        return 0
-    value: int = _parsed(option, text, parse_duration_ns)
+    value: int = _parsed(option, text, lambda duration: parse_duration_ns(duration, allow_zero=at_least_ns == 0))
     if value < at_least_ns:
         raise InputError(f"{option} {text}: give at least {at_least_ns / 1e6:g}ms")
     return value

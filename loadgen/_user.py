@@ -12,12 +12,12 @@ from gevent.event import Event
 from locust import User
 from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING
 
-from capacity.statistics.slo import parse_duration_ns
 from loadgen import _locust as _plugin
 from loadgen._errors import InputError
 from loadgen.run._session import Session
 from loadgen.targets._router import Route
 from loadgen.transport._reply import UNAVAILABLE
+from worker.wire import parse_duration_ns
 
 #: How long a closed user waits after UNAVAILABLE.
 PAUSE_WHILE_DOWN_S = 0.1

@@ -4,7 +4,6 @@ One thread, one selector: the workers' output, and the signals through a wake-up
 """
 
 import contextlib
-import json
 import os
 import selectors
 import signal
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from worker.accelerators import host
 from worker.errors import UsageError
+from worker.wire import TargetEntry, write_targets_file
 
 # How long a worker may take to end beyond its own drain, before it is killed.
 GRACE_S = 5.0
@@ -202,19 +202,12 @@ class Fleet:
             self._read(key)
 
     def _write_targets(self, path: Path) -> None:
-        targets = [
-            {
-                "address": worker.address,
-                "accelerator": worker.accelerator,
-                "model": worker.model,
-                "pid": worker.process.pid if worker.process else 0,
-            }
+        entries = [
+            TargetEntry(worker.address, worker.accelerator, worker.model, worker.process.pid if worker.process else 0)
             for worker in self._workers
         ]
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            temporary.write_text(json.dumps({"schema": 1, "targets": targets}, indent=2) + "\n")
-            temporary.replace(path)
+            write_targets_file(path, entries)
         except OSError as error:
             raise UsageError(f"{path} cannot be written: {error.strerror}") from None
 

@@ -26,7 +26,8 @@ from capacity.reporting.plan_text import print_plan, write_plan
 from capacity.reporting.terminal import wide_console
 from capacity.rundir.run import Run
 from capacity.simulation.pool import Batching, Router
-from capacity.statistics.slo import Slo, parse_duration_ns
+from capacity.statistics.slo import Slo
+from worker.wire import parse_duration_ns
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 

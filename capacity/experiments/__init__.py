@@ -1,6 +1,6 @@
 """Experiments with processes: starting fleets and load, verifying plans, stress tests."""
 
-from capacity.experiments.fleet import RunningFleet, Worker, read_targets, start_fleet
+from capacity.experiments.fleet import RunningFleet, start_fleet
 from capacity.experiments.load import RunningLoad, run_load
 from capacity.experiments.processes import LaunchError, run_worker_command
 
@@ -8,8 +8,6 @@ __all__ = [
     "LaunchError",
     "RunningFleet",
     "RunningLoad",
-    "Worker",
-    "read_targets",
     "run_load",
     "run_worker_command",
     "start_fleet",

@@ -3,57 +3,20 @@
 from __future__ import annotations
 
 import atexit
-import json
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from capacity.experiments.processes import LaunchError, end_process, last_error_in, package_folder, start_process
+from worker.wire import read_targets_file
 
 #: How long a fleet may take to be ready: one process per ordinal imports torch and warms up, in seconds.
 READY_TIMEOUT_S = 300.0
 _POLL_S = 0.05
-
-
-@dataclass(frozen=True)
-class Worker:
-    """One worker under load. `pid` is 0 where it is not known to be a process of this host."""
-
-    address: str
-    accelerator: str = ""
-    model: str = ""
-    pid: int = 0
-
-    @property
-    def name(self) -> str:
-        """Its ordinal such as cpu:0, or its address where the ordinal is not known."""
-        return self.accelerator or self.address
-
-
-def read_targets(text: str) -> list[Worker]:
-    """Reads `A,B`, or `@FILE` as a fleet writes it, with process ids of this host. Raises ValueError."""
-    if not text.startswith("@"):
-        return [Worker(address.strip()) for address in text.split(",") if address.strip()]
-    try:
-        entries = json.loads(Path(text[1:]).read_text(encoding="utf-8"))["targets"]
-        return [
-            Worker(
-                str(entry["address"]),
-                str(entry.get("accelerator", "")),
-                str(entry.get("model", "")),
-                int(entry.get("pid", 0)),
-            )
-            for entry in entries
-        ]
-    except OSError as error:
-        raise ValueError(f"targets file {text[1:]}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"targets file {text[1:]}: expected what `worker fleet --targets-file` writes") from None
 
 
 class RunningFleet:
@@ -63,7 +26,7 @@ class RunningFleet:
         self._process, self._folder = process, folder
         #: The targets file that the fleet has written, there until the fleet is stopped.
         self.targets_file = file
-        self.workers = read_targets(f"@{file}")
+        self.workers = read_targets_file(file)
         atexit.register(self.stop)
 
     @property

@@ -27,8 +27,8 @@ from capacity.rundir.interval_log import LogWriter
 from capacity.rundir.run import Run
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.intervals import samples_needed
-from capacity.statistics.slo import format_duration
 from capacity.statistics.verdict import judge
+from worker.wire import format_duration
 
 WARMUP_S = 3.0
 # What a core runs beside the generator without the figures being about the core.

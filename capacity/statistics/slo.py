@@ -8,28 +8,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Self
 
-_UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s|m|h)")
+from worker.wire import format_duration, parse_duration_ns
+
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
-
-
-def parse_duration_ns(text: str) -> int:
-    """`15ms`, `1s`, `250us`, `2m`, `1h` to ns; ValueError otherwise, and for zero."""
-    match = _DURATION.fullmatch(text.strip())
-    # Decimal, because 0.3 s is 300,000,000 ns and not 299,999,999.
-    duration = int(Decimal(match[1]) * _UNITS_NS[match[2]]) if match else 0
-    if duration <= 0:
-        raise ValueError(f"'{text}' is not a duration such as 15ms, 1s, 250us or 2m")
-    return duration
-
-
-def format_duration(duration_ns: int) -> str:
-    """The shortest exact text of a duration: 15ms, 1.5s, 250us."""
-    for unit, size in (("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)):
-        if duration_ns >= size:
-            return f"{(Decimal(duration_ns) / size).normalize():f}{unit}"
-    return f"{duration_ns}ns"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from capacity.statistics.intervals import (
     remembers,
     samples_needed,
 )
-from capacity.statistics.slo import Slo, format_duration
+from capacity.statistics.slo import Slo
+from worker.wire import format_duration
 
 # No advice asks for more: an SLO this close to the truth is not told apart from it by waiting.
 _MOST_SAMPLES = 10**9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,12 +18,19 @@ from capacity.rundir.interval_log import parse_tag, tag_of
 from capacity.rundir.run import WorkerInfo
 from capacity.statistics.histogram import Histogram
 from loadgen._errors import InputError
-from loadgen._options import TARGETS_FILE, Options
+from loadgen._options import Options
 from loadgen.targets._payloads import TensorSpec
 from loadgen.transport._access import Access
 from loadgen.transport._grpcio import open_channel
+from worker.wire import (
+    TARGETS_FILE,
+    FormatError,
+    accelerator_pb2_grpc,
+    open_inference_pb2_grpc,
+    parse_targets,
+    read_targets_file,
+)
 from worker.wire import accelerator_pb2 as accelerator
-from worker.wire import accelerator_pb2_grpc, open_inference_pb2_grpc
 from worker.wire import open_inference_pb2 as pb
 
 #: A target that does not say who it is within this time is treated as down; the run goes on without its description.
@@ -77,33 +83,16 @@ class _Answer:
 
 
 def addresses(text: str, folder: Path) -> tuple[str, ...]:
-    """`A,B` or `@FILE`, else the targets.json of `folder`; empty where there is none. Raises InputError."""
-    if text.startswith("@"):
-        return _from_file(Path(text[1:]))
-    if not text:
-        left = folder / TARGETS_FILE
-        return _from_file(left) if left.is_file() else ()
-    found = tuple(part.strip().split("://", 1)[-1].rstrip("/") for part in text.split(",") if part.strip())
-    for address in found:
-        host, colon, port = address.rpartition(":")
-        if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
-            raise InputError(f"target {address}: write HOST:PORT")
-    if twice := [address for address, count in Counter(found).items() if count > 1]:
-        raise InputError(f"target {twice[0]} is given twice")
-    return found
+    """Returns the addresses of `A,B` or `@FILE`, else of the targets.json of `folder`; empty where there is none.
 
-
-def _from_file(path: Path) -> tuple[str, ...]:
+    Raises InputError.
+    """
+    default = folder / TARGETS_FILE
     try:
-        document = json.loads(path.read_text())
-        found = tuple(str(entry["address"]) for entry in document["targets"])
-    except OSError as error:
-        raise InputError(f"targets file {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"targets file {path}: not what `python -m worker fleet --targets-file` writes") from None
-    if not found:
-        raise InputError(f"targets file {path}: names no target")
-    return addresses(",".join(found), path.parent)
+        entries = read_targets_file(default) if not text and default.is_file() else parse_targets(text)
+    except FormatError as error:
+        raise InputError(str(error)) from None
+    return tuple(entry.address for entry in entries)
 
 
 def discover(found: Sequence[str], options: Options, catalogue: Catalogue) -> tuple[Target, ...]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import gevent
 
 from loadgen._errors import InputError
+from worker.wire import read_targets_file
 
 MODEL = "resnet18"
 #: Exporting, and one process per ordinal that imports torch and warms up.
@@ -56,8 +57,7 @@ class EmbeddedFleet:
     @property
     def accelerators(self) -> str:
         """Which ordinals it took, for the line that says so."""
-        entries = json.loads(self._file.read_text())["targets"]
-        return ", ".join(entry["accelerator"] for entry in entries)
+        return ", ".join(entry.accelerator for entry in read_targets_file(self._file))
 
     @staticmethod
     def _model() -> Path:

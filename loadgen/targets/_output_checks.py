@@ -76,7 +76,7 @@ def tensors(payload: bytes) -> dict[str, npt.NDArray[np.generic]]:
     for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         if output.datatype not in DTYPES:
             raise ValueError(f"{output.datatype} has no place in an array")
-        found[output.name] = np.frombuffer(raw, np.dtype(DTYPES[output.datatype])).reshape(tuple(output.shape))
+        found[output.name] = np.frombuffer(raw, DTYPES[output.datatype]).reshape(tuple(output.shape))
     return found
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loadgen._errors import InputError
+from worker.wire import DATA_TYPES
 from worker.wire import open_inference_pb2 as pb
 
 #: Random tensors are the same in every run and on every generator.
@@ -17,22 +18,9 @@ SEED = 20260101
 #: Integer inputs are mostly indices (tokens, categories): small ones are inside every vocabulary.
 INTEGERS_BELOW = 128
 
-DTYPES: dict[str, npt.DTypeLike] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
+DTYPES = {name: np.dtype(data_type.numpy) for name, data_type in DATA_TYPES.items() if data_type.numpy is not None}
 
-_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -74,7 +62,7 @@ def random_tensors(
         shape = _fill(spec, sizes.get(spec.name))
         if spec.datatype not in DTYPES:
             raise InputError(f"input {spec.name} is {spec.datatype}, for which no random tensor is made: use --input")
-        dtype = np.dtype(DTYPES[spec.datatype])
+        dtype = DTYPES[spec.datatype]
         values: npt.NDArray[np.generic]
         if dtype.kind == "f":
             values = generator.standard_normal(shape).astype(dtype)

@@ -1,6 +1,5 @@
 """What workers say of themselves, collected over gRPC."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,22 +7,9 @@ from typing import Any
 import grpc
 
 from worker.errors import UsageError
-from worker.wire import accelerator_pb2, accelerator_pb2_grpc
+from worker.wire import FormatError, accelerator_pb2, accelerator_pb2_grpc, parse_targets
 
 DEADLINE_S = 10.0
-
-
-def addresses(targets: str) -> list[str]:
-    """`HOST:PORT,…`, or `@FILE` as a fleet writes it. UsageError in one sentence."""
-    if not targets.startswith("@"):
-        return [address.strip() for address in targets.split(",") if address.strip()]
-    path = Path(targets[1:])
-    try:
-        return [str(target["address"]) for target in json.loads(path.read_text())["targets"]]
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(f"{path} is not a targets file as a fleet writes it") from None
 
 
 @dataclass(frozen=True)
@@ -53,7 +39,11 @@ def _contents(path: Path) -> bytes:
 
 def collect(targets: str, access: Access) -> dict[str, Any]:
     """`requests` of all, and a row per worker; one that does not answer has `error` instead of counts."""
-    rows = [_row(address, access) for address in addresses(targets)]
+    try:
+        entries = parse_targets(targets)
+    except FormatError as error:
+        raise UsageError(str(error)) from None
+    rows = [_row(entry.address, access) for entry in entries]
     if not rows:
         raise UsageError("--targets names none")
     return {"requests": sum(row.get("requests", 0) for row in rows), "workers": rows}

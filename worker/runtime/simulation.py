@@ -2,7 +2,6 @@
 
 import base64
 import random
-import re
 import time
 import zlib
 from bisect import bisect_left
@@ -20,6 +19,7 @@ from worker.runtime.context import Ran, WarmUp
 from worker.runtime.coupling import Siblings
 from worker.runtime.model_file import Specification
 from worker.runtime.tensors import Tensor, TensorSpec, byte_size
+from worker.wire import FormatError, parse_duration_ns
 
 DEFAULT_SPECIFICATION = Specification(
     name="sim",
@@ -31,18 +31,16 @@ DEFAULT_SPECIFICATION = Specification(
 # An encoded histogram's head, and the most that a histogram of any configuration takes.
 _COOKIE_AND_LENGTH, _MOST_HISTOGRAM = 8, 8 << 20
 
-_UNITS = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
-
 # Gives one service time in nanoseconds.
 Draw = Callable[[random.Random], int]
 
 
 def duration_ns(text: str) -> int:
-    """ "10ms", "250us", "1.5s" -> nanoseconds. UsageError in one sentence."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s)", text.strip())
-    if match is None:
-        raise UsageError(f"{text!r} is not a duration such as 10ms, 250us or 1.5s")
-    return round(float(match[1]) * _UNITS[match[2]])
+    """Returns the nanoseconds of "10ms", "250us" or "1.5s". Raises UsageError."""
+    try:
+        return parse_duration_ns(text, allow_zero=True)
+    except FormatError as error:
+        raise UsageError(str(error)) from None
 
 
 def parse(text: str) -> Draw:

@@ -7,39 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-# Open Inference Protocol name -> numpy dtype of the same bytes. BF16 has none in numpy: its bytes travel as int16.
-NUMPY: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype("?"),
-    "UINT8": np.dtype("u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "BF16": np.dtype("<i2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-}
-SIZES = {name: dtype.itemsize for name, dtype in NUMPY.items()}
+from worker.wire import DATA_TYPES
 
-# Where InferTensorContents carries the elements of a datatype. FP16 and BF16 have no field and travel raw.
-CONTENTS_FIELD = {
-    "BOOL": "bool_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
+# Every data type whose elements have one size -> numpy dtype of the same bytes. The bytes of BF16, which numpy lacks,
+# are handled as int16.
+NUMPY: dict[str, np.dtype[Any]] = {
+    name: np.dtype(data_type.numpy or "<i2")
+    for name, data_type in DATA_TYPES.items()
+    if data_type.element_bytes is not None
 }
+_ELEMENT_BYTES = {name: dtype.itemsize for name, dtype in NUMPY.items()}
 
 
 class Tensor(NamedTuple):
@@ -118,4 +95,4 @@ def fits(shape: Sequence[int], spec: Sequence[int]) -> bool:
 
 
 def byte_size(datatype: str, shape: Sequence[int]) -> int:
-    return SIZES[datatype] * math.prod(shape)
+    return _ELEMENT_BYTES[datatype] * math.prod(shape)

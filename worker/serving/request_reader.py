@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from worker.errors import invalid
-from worker.runtime.tensors import CONTENTS_FIELD, NUMPY, Tensor, TensorSpec, byte_size, fits
+from worker.runtime.tensors import NUMPY, Tensor, TensorSpec, byte_size, fits
 from worker.serving.job import Job
 from worker.serving.model_metadata import VERSION, ServedModel
 from worker.serving.shared_memory import Place, Regions
+from worker.wire import DATA_TYPES
 from worker.wire import open_inference_pb2 as oip
 
 # Keys of serialized fields: field number << 3 | length-delimited.
@@ -244,7 +245,7 @@ class Reader:
 
 def _typed(contents: oip.InferTensorContents, spec: TensorSpec, shape: Sequence[int], size: int) -> bytes:
     """Elements of a typed field as the bytes that raw contents would have."""
-    field_name = CONTENTS_FIELD.get(spec.datatype)
+    field_name = DATA_TYPES[spec.datatype].contents_field
     if field_name is None:
         raise invalid(f"input {spec.name}: {spec.datatype} travels in raw_input_contents only")
     filled = {descriptor.name for descriptor, _ in contents.ListFields()}

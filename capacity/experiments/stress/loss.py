@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from capacity.experiments.fleet import Worker
 from capacity.experiments.load import RunningLoad
 from capacity.experiments.stress.figures import Window, accounted, course_panels, ms, valid, window
 from capacity.experiments.stress.findings import Table
@@ -19,6 +18,7 @@ from capacity.rundir.run import Run
 from capacity.simulation.pool import Pool, highest_rate
 from capacity.simulation.profile import Profile
 from capacity.statistics.intervals import Check
+from worker.wire import TargetEntry
 
 SECONDS, AT = 20.0, 0.6
 CAPACITY_S = 6.0
@@ -155,7 +155,7 @@ def made_good(before: Window, after: Window, *, back: bool) -> Check:
     )
 
 
-def _victim(bench: Bench) -> Worker:
+def _victim(bench: Bench) -> TargetEntry:
     asked = bench.asked
     if len(bench.workers) < 2:
         raise ValueError("loss needs two workers at least: one to lose, one to go on")

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import psutil
 
-from capacity.experiments.fleet import Worker, read_targets, start_fleet
+from capacity.experiments.fleet import start_fleet
 from capacity.experiments.load import RunningLoad, run_load
 from capacity.rundir.run import Run
 from capacity.statistics.slo import Slo
+from worker.wire import TargetEntry, parse_targets
 
 #: Before the measured part of each run.
 WARMUP_S = 1.0
@@ -107,7 +108,7 @@ class Bench:
     """The workers under stress, and how load is put on them. `say` tells the user what goes on."""
 
     asked: Asked
-    workers: list[Worker]
+    workers: list[TargetEntry]
     say: Callable[[str], None]
     runs: list[Run] = field(default_factory=list)
 
@@ -178,7 +179,7 @@ def bench(asked: Asked, say: Callable[[str], None], *more: str) -> Iterator[Benc
         raise ValueError("say which workers: --accelerators cpu:0,cpu:1 with --model M.pt, or --targets @T.json")
     asked.out.mkdir(parents=True, exist_ok=True)
     if asked.targets:
-        yield Bench(asked, read_targets(asked.targets), say)
+        yield Bench(asked, parse_targets(asked.targets), say)
         return
     say(f"starting workers on {asked.accelerators}")
     arguments = [*asked.worker_arguments, *more, "--accelerators", asked.accelerators]

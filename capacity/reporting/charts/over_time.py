@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from capacity.reporting.charts.canvas import DASHES, Picture, Scale, text_at
 from capacity.rundir.timeline import Lines
-from capacity.statistics.slo import Slo, format_duration
+from capacity.statistics.slo import Slo
+from worker.wire import format_duration
 
 _PANEL, _GAP, _LEFT, _RIGHT = 118, 40, 52, 16
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from capacity.pricing.cost import money
 from capacity.reporting.entries import PERCENTILES, Entry, judged_percentile, ms
-from capacity.statistics.slo import Slo, format_duration
+from capacity.statistics.slo import Slo
+from worker.wire import format_duration
 
 # The light half of picture.STYLE: matplotlib reads no CSS.
 _COLOURS = {"cpu": "#0072b2", "cuda": "#00875f", "eia": "#4b535d"}

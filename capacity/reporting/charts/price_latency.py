@@ -9,7 +9,8 @@ from capacity.pricing.cost import money, round_money
 from capacity.reporting.charts.canvas import DASHES, Picture, Scale, short, text_at, ticks_across
 from capacity.reporting.entries import PERCENTILES, Entry, judged_percentile, ms
 from capacity.statistics.histogram import Histogram
-from capacity.statistics.slo import Slo, format_duration
+from capacity.statistics.slo import Slo
+from worker.wire import format_duration
 
 _COLOURS = ("cpu", "cuda", "eia")
 

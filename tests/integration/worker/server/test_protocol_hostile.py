@@ -21,7 +21,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from worker.runtime.tensors import CONTENTS_FIELD, NUMPY
+from worker.runtime.tensors import NUMPY
+from worker.wire import DATA_TYPES
 from worker.wire import open_inference_pb2 as oip
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -160,7 +161,7 @@ CONTENTS = {
     "fp64_contents": st.floats(),
     "bytes_contents": st.binary(max_size=8),
 }
-assert set(CONTENTS) >= set(CONTENTS_FIELD.values())
+assert set(CONTENTS) >= {one.contents_field for one in DATA_TYPES.values() if one.contents_field}
 typed = st.sampled_from(sorted(CONTENTS)).flatmap(
     lambda name: st.builds(
         lambda values: oip.InferTensorContents(**{name: values}), st.lists(CONTENTS[name], min_size=0, max_size=8)
