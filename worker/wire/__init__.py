@@ -1,4 +1,4 @@
-"""What worker, load generator and analysis share: gRPC stubs, which `make stubs` writes from `proto/`, HTTP/2, and plain
+"""What worker, load generator and analysis share: gRPC stubs (`make stubs` writes them from `proto/`), HTTP/2, and plain
 formats. This file imports no stub, so that the plain formats stay cheap to import."""
 
 from worker.wire.datatypes import DATA_TYPES, DataType
