@@ -1,5 +1,5 @@
-"""What worker, load generator and analysis share: gRPC stubs (`make stubs` writes them from `proto/`), HTTP/2, and plain
-formats. This file imports no stub, so that the plain formats stay cheap to import."""
+"""What worker, load generator and analysis share: gRPC stubs (`make stubs` writes them from `proto/`), HTTP/2, and
+plain formats. This file imports no stub, so that the plain formats stay cheap to import."""
 
 from worker.wire.datatypes import DATA_TYPES, DataType
 from worker.wire.durations import display_duration, format_duration, parse_duration_ns
