@@ -32,7 +32,7 @@ from loadgen.distributed._signing import seal
 from loadgen.distributed._snapshot import Snapshot, added, pack
 from loadgen.distributed._sockets import Gate
 from loadgen.distributed._validator import CAP, Door
-from loadgen.measure._recorder import difference
+from loadgen.measure import tally_difference
 
 VALUE_NS = 150
 ENCODE_MS = 20
@@ -196,7 +196,7 @@ def mastering(seconds: int) -> list[float]:
                     break
                 total = _added(last)
                 for series, tally in total.items():
-                    for measure, histogram in difference(tally, written[series]).histograms.items():
+                    for measure, histogram in tally_difference(tally, written[series]).histograms.items():
                         if histogram.count:
                             log.write(second - 1, 1.0, tag_of(series, measure), histogram)
                             gevent.sleep(0)

@@ -23,13 +23,11 @@ from capacity.rundir.interval_log import tag_of
 from loadgen._options import Options
 from loadgen.distributed._clock_sync import MastersClock
 from loadgen.distributed._snapshot import pack
-from loadgen.measure._generator_health import Vitals
-from loadgen.measure._telemetry import Sampler
+from loadgen.measure import GeneratorHealth, HostSampler, RunTotals
 from loadgen.run._coordinator import Node, feed_all, say
 from loadgen.run._observer import LIGHTS_EVERY
 from loadgen.run._session import Session
 from loadgen.run._validity import checks_of
-from loadgen.run._writer import Outcome
 from loadgen.search._probes import Order
 from loadgen.targets._discovery import Target
 
@@ -55,7 +53,7 @@ class Generator(Node):
         self._run = ""
         self._sequence = 0
         self._dependence: dict[Series, float] = {}
-        self._sampler = Sampler(self.runner.client_id)
+        self._sampler = HostSampler(self.runner.client_id)
         self._clock = MastersClock(self.runner)
         gevent.spawn(self._clock.measure)
         self._diary: Diary | None = None
@@ -94,8 +92,8 @@ class Generator(Node):
             if self.session is None or not self.running:
                 return
             self.session.drain()
-            self.session.vitals.events = [
-                event.model_copy(update={"by": self.runner.client_id}) for event in self.session.vitals.events
+            self.session.health.events = [
+                event.model_copy(update={"by": self.runner.client_id}) for event in self.session.health.events
             ]
             self._stop_ticking()
             self._take()
@@ -154,13 +152,13 @@ class Generator(Node):
         assert self.session is not None
         recorder, probes = self.session.recorder, self.session.probes
         if probes is not None or self._sequence % DEPENDENCE_EVERY == 0:
-            self._dependence = self.session.watch.dependence()
+            self._dependence = self.session.watch.autocorrelation()
         packed = pack(
             totals=recorder.total,
             warmups=recorder.warmup,
             first_ns=recorder.first_requests_ns,
             in_flight=self.session.in_flight,
-            vitals=self.session.vitals if final else probes.vitals if probes else self._notes(),
+            health=self.session.health if final else probes.health if probes else self._notes(),
             probe=probes.done if probes else 0,
             sources=probes.sources if probes else [],
             run=self._run,
@@ -179,18 +177,18 @@ class Generator(Node):
             # The next one says it all again.
             say(f"a snapshot could not be sent: {error}")
 
-    def _notes(self) -> Vitals | None:
+    def _notes(self) -> GeneratorHealth | None:
         """Now and then, what the master's live page judges the run by: where there is such a page."""
         assert self.session is not None
-        shown = getattr(self.environment.parsed_options, PLAN)["shown"] and self.session.watch.begun
+        shown = getattr(self.environment.parsed_options, PLAN)["shown"] and self.session.watch.measuring
         return self.session.notes() if shown and self._sequence % LIGHTS_EVERY == 0 else None
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> RunTotals:
         assert self.session is not None
         recorder, session = self.session.recorder, self.session
         generators = [{"client": self.runner.client_id, "complete": True}]
         firsts = recorder.first_requests_ns
-        return Outcome(recorder.total, recorder.warmup, firsts, session.measured_s, generators, session.vitals)
+        return RunTotals(recorder.total, recorder.warmup, firsts, session.measured_s, generators, session.health)
 
 
 def share_of(client: str, clients: Sequence[str]) -> tuple[int, int]:
@@ -245,13 +243,13 @@ class Diary:
             self._give_up(error)
         self._last = now
 
-    def end(self, session: Session, outcome: Outcome, clock: MastersClock) -> None:
+    def end(self, session: Session, outcome: RunTotals, clock: MastersClock) -> None:
         """The run is over: how it went by this generator alone."""
         if self._writer is None:
             return
         end = End(
             checks=checks_of(outcome, session.options),
-            dependence={tag_of(series, "latency"): n for series, n in session.vitals.dependence.items()},
+            dependence={tag_of(series, "latency"): n for series, n in session.health.autocorrelation.items()},
             offset_us=_us(clock.offset_ns),
             round_trip_us=_us(clock.round_trip_ns),
         )

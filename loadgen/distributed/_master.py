@@ -19,11 +19,9 @@ from loadgen.distributed._signing import TOKEN_VARIABLE, only_forks, secret
 from loadgen.distributed._snapshot import Snapshot, added
 from loadgen.distributed._sockets import guard
 from loadgen.distributed._validator import CAP, door
-from loadgen.measure._generator_health import Vitals
-from loadgen.measure._recorder import difference
+from loadgen.measure import GeneratorHealth, RunTotals, tally_difference
 from loadgen.run._coordinator import TICK_S, Keeper, finish, say
 from loadgen.run._session import DRAIN_GRACE_S, Session
-from loadgen.run._writer import Outcome
 from loadgen.search._probes import Order
 from loadgen.search._search import Sums
 
@@ -58,7 +56,7 @@ class Master(Keeper):
         self._clients: list[str] = []
         self._tags: dict[str, Series] = {}
         self._last: dict[str, Heard] = {}
-        self._notes: dict[str, Vitals] = {}
+        self._notes: dict[str, GeneratorHealth] = {}
         self._exhausted: set[str] = set()
         self._written: dict[Series, Tally] = {}
         self._heard = Event()
@@ -117,16 +115,16 @@ class Master(Keeper):
     def stop_probe(self, number: int) -> None:
         self.runner.send_message(PROBE, {"run": self._run, "stop": number})
 
-    def rested(self, number: int) -> Vitals | None:
+    def rested(self, number: int) -> GeneratorHealth | None:
         present = {client.id for client in self.runner.clients.all if client.state != "missing"}
         last = [heard.snapshot for client, heard in self._last.items() if client in present]
         if not last or any(snapshot.probe < number for snapshot in last):
             return None
-        vitals = Vitals()
+        health = GeneratorHealth()
         for snapshot in last:
-            if snapshot.vitals is not None and snapshot.probe == number:
-                vitals.add(snapshot.vitals)
-        return vitals
+            if snapshot.health is not None and snapshot.probe == number:
+                health.add(snapshot.health)
+        return health
 
     def sums(self) -> Sums:
         return Sums(self._added("totals"), self._added("warmups"), self._dependence())
@@ -150,7 +148,7 @@ class Master(Keeper):
     def tick(self) -> None:
         assert self._book is not None
         total = self._added("totals")
-        gained = {series: difference(tally, self._written.get(series, Tally())) for series, tally in total.items()}
+        gained = {series: tally_difference(one, self._written.get(series, Tally())) for series, one in total.items()}
         self._book.interval(gained)
         self._written = total
         in_flight = dict.fromkeys(total, 0)
@@ -199,24 +197,24 @@ class Master(Keeper):
         if self._shape is not None:
             self._shape.rest()
         generators = [self._generator(client) for client in sorted({*self._clients, *self._last})]
-        notes = [heard.snapshot.vitals for heard in self._last.values() if heard.snapshot.vitals is not None]
+        notes = [heard.snapshot.health for heard in self._last.values() if heard.snapshot.health is not None]
         outcome = self._outcome(notes, generators)
         # What is refused while no run is on is told with the next one.
         door.refused.clear()
         self._close(outcome)
 
-    def _outcome(self, notes: Iterable[Vitals], generators: list[dict[str, Any]]) -> Outcome:
+    def _outcome(self, notes: Iterable[GeneratorHealth], generators: list[dict[str, Any]]) -> RunTotals:
         snapshots = [heard.snapshot for heard in self._last.values()]
         firsts: dict[Series, int] = {}
         for snapshot in snapshots:
             for series, ns in snapshot.first_ns.items():
                 firsts[series] = max(ns, firsts.get(series, 0))
-        vitals = Vitals()
+        health = GeneratorHealth()
         for one in notes:
-            vitals.add(one)
+            health.add(one)
         measured_s = max((snapshot.measured_s for snapshot in snapshots), default=0.0)
-        return Outcome(
-            self._written, self._added("warmups"), firsts, measured_s, generators, vitals, dict(door.refused)
+        return RunTotals(
+            self._written, self._added("warmups"), firsts, measured_s, generators, health, dict(door.refused)
         )
 
     def _generator(self, client: str) -> dict[str, Any]:
@@ -255,8 +253,8 @@ class Master(Keeper):
             door.refused[CONTRADICTING] += 1
         else:
             self._last[msg.node_id] = Heard(snapshot, time.monotonic() - self._began)
-            if snapshot.vitals is not None:
-                self._notes[msg.node_id] = snapshot.vitals
+            if snapshot.health is not None:
+                self._notes[msg.node_id] = snapshot.health
             self.onlooker.hear(msg.node_id, snapshot.host, snapshot.readings)
             self._heard.set()
 

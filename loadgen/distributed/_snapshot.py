@@ -19,7 +19,7 @@ from capacity.measures.tally import HISTOGRAMS, LATENCY_ERROR, Series, Tally, co
 from capacity.rundir.interval_log import tag_of
 from capacity.statistics.encoding import FLOOR_US, LENGTH
 from capacity.statistics.histogram import HIGHEST_US, Histogram
-from loadgen.measure._generator_health import Vitals
+from loadgen.measure import GeneratorHealth
 
 #: A snapshot may unpack to this much, and so much more for each series of the run.
 BASE_BYTES = 2 << 20
@@ -106,7 +106,7 @@ class Snapshot:
     round_trip_us: float | None
     probe: int
     sources: list[int]
-    vitals: Vitals | None
+    health: GeneratorHealth | None
 
     @classmethod
     def unpack(cls, packed: object, known: Mapping[str, Series]) -> Self:
@@ -131,7 +131,7 @@ class Snapshot:
                 round_trip_us=None if wire["round_trip_us"] is None else _number(wire["round_trip_us"]),
                 probe=count_of(wire["probe"]),
                 sources=[count_of(number) for number in wire["sources"]],
-                vitals=None if wire["vitals"] is None else Vitals.from_wire(wire["vitals"]),
+                health=None if wire["health"] is None else GeneratorHealth.from_wire(wire["health"]),
             )
         except (KeyError, IndexError, TypeError, AttributeError, OverflowError, zlib.error, ValueError) as error:
             raise ValueError(f"a snapshot came malformed: {error}") from None
@@ -153,7 +153,7 @@ def pack(
     first_ns: Mapping[Series, int],
     dependence: Mapping[Series, float],
     in_flight: Mapping[Series, int],
-    vitals: Vitals | None,
+    health: GeneratorHealth | None,
     **rest: Any,
 ) -> bytes:
     """A Snapshot's fields, as the wire carries them."""
@@ -164,7 +164,7 @@ def pack(
         "first": {tag_of(series, "latency"): ns for series, ns in first_ns.items()},
         "dependence": {tag_of(series, "latency"): samples for series, samples in dependence.items()},
         "in_flight": {tag_of(series, "latency"): number for series, number in in_flight.items()},
-        "vitals": None if vitals is None else vitals.to_wire(),
+        "health": None if health is None else health.to_wire(),
     }
     return zlib.compress(msgpack.packb(wire), 1)
 

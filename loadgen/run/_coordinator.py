@@ -20,13 +20,13 @@ from capacity.rundir.run import Run
 from loadgen import _options
 from loadgen._errors import InputError
 from loadgen._options import Options
+from loadgen.measure import GeneratorHealth, RunTotals
 from loadgen.measure import _locust_statistics as _locust_stats
-from loadgen.measure._generator_health import Vitals
 from loadgen.run._early_stop import Resolution
 from loadgen.run._observer import Onlooker
 from loadgen.run._session import Session
 from loadgen.run._validity import checks_of, exit_code, lights_of, show
-from loadgen.run._writer import Book, Outcome
+from loadgen.run._writer import Book
 from loadgen.search._probes import Order
 from loadgen.search._search import Shape, Sums
 from loadgen.targets._discovery import Target, addresses, discover
@@ -189,7 +189,7 @@ class Keeper(Node):
         """Nothing more is due in this probe."""
 
     @abstractmethod
-    def rested(self, number: int) -> Vitals | None:
+    def rested(self, number: int) -> GeneratorHealth | None:
         """The generators' notes of a probe that is over on all of them; None as long as it is not."""
 
     @abstractmethod
@@ -211,12 +211,12 @@ class Keeper(Node):
             self._until = None
             gevent.spawn(finish, self.environment)
 
-    def _judge(self, outcome: Outcome) -> None:
+    def _judge(self, outcome: RunTotals) -> None:
         """The lights of the live page, by what there is so far."""
         assert self._options is not None
         self.onlooker.judge(lights_of(outcome, self._options))
 
-    def _close(self, outcome: Outcome) -> None:
+    def _close(self, outcome: RunTotals) -> None:
         assert self._book is not None
         assert self._options is not None
         if self._measuring is not None:

@@ -15,7 +15,7 @@ import gevent
 from loadgen.transport._reply import OK, UNAVAILABLE, Lost, Reply
 
 if TYPE_CHECKING:
-    from loadgen.measure._recorder import Lane
+    from loadgen.measure import ResultBuffer
     from loadgen.run._session import Session
     from loadgen.targets._router import Route
 
@@ -62,24 +62,24 @@ class Again:
         self._attempts += 1
         return delay_s
 
-    def move(self) -> Lane:
+    def move(self) -> ResultBuffer:
         """Chooses where it goes now, and counts it there; the lane that it left has it no longer in flight."""
         old = self.route
         new = self._session.router.another(old, self._candidates) or old
         if self.message is old.payload.message:
             self.message = new.payload.message
         self.route = new
-        self._session.move(old.lane, new.lane, self._due)
-        new.lane.outstanding += 1
-        new.lane.resend(self._due)
-        return new.lane
+        self._session.move(old.results, new.results, self._due)
+        new.results.outstanding += 1
+        new.results.record_retry(self._due)
+        return new.results
 
     def waited(self, reply: Reply) -> bool:
         """In a closed loop: waits, this greenlet only, and moves. False where it is over with this reply."""
         delay_s = self.delay_s(reply)
         if delay_s is None:
             return False
-        lane = self.route.lane
+        lane = self.route.results
         lane.outstanding -= 1
         try:
             gevent.sleep(delay_s)
@@ -96,14 +96,14 @@ class Again:
         delay_s = self.delay_s(reply)
         if delay_s is None:
             return False
-        self.route.lane.outstanding -= 1
+        self.route.results.outstanding -= 1
         gevent.spawn_later(delay_s, self._send, reply)
         return True
 
     def _send(self, refused: Reply) -> None:
         if not self._session.issuing or self.left_s <= 0:
-            self.route.lane.outstanding += 1
-            self._session.end(self.route.lane, self._due, self._sent, refused.code)
+            self.route.results.outstanding += 1
+            self._session.end(self.route.results, self._due, self._sent, refused.code)
             return
         self.move()
         self.route.channel.start(self.route.frame(self.message), self.left_s, self._done)
@@ -114,4 +114,4 @@ class Again:
             self.route.health.failed(reply)
             if self.start(reply):
                 return
-        self._session.end(self.route.lane, self._due, self._sent, code)
+        self._session.end(self.route.results, self._due, self._sent, code)

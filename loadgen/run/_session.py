@@ -12,8 +12,7 @@ import gevent
 from capacity.measures.tally import Series
 from capacity.rundir.document import TargetEvent
 from loadgen._options import Options
-from loadgen.measure._generator_health import Vitals, Watch
-from loadgen.measure._recorder import NEVER, Lane, Recorder
+from loadgen.measure import NEVER, GeneratorHealth, HealthMonitor, Recorder, ResultBuffer
 from loadgen.run._retry import Again
 from loadgen.schedule._arrivals import constant, poisson
 from loadgen.schedule._pacer import Pacer
@@ -53,11 +52,11 @@ class Session:
         self.ended_ns = 0
         #: No source of open arrivals begins before this: generators agree on it.
         self.begins_ns = 0
-        self.watch = Watch()
-        self.vitals = Vitals()
+        self.watch = HealthMonitor()
+        self.health = GeneratorHealth()
         self.routes = open_routes(options, targets, lambda health: self.router.heed(health))
         self.router = Router(options.router, self.routes, share[0], options.seed)
-        self.recorder = Recorder({route.lane.series: route.lane for route in self.routes})
+        self.recorder = Recorder({route.results.series: route.results for route in self.routes})
         for route in self.routes:
             if route.target.down:
                 route.health.begin_down(route.target.down)
@@ -72,7 +71,7 @@ class Session:
         self._pacer: Pacer | None = None
         if options.requests is not None:
             for route in self.routes:
-                route.lane.budget = max(0, (options.requests + share[1] - 1 - share[0]) // share[1])
+                route.results.budget = max(0, (options.requests + share[1] - 1 - share[0]) // share[1])
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         # What is there now stays for the run: the collector need not look through it again, for milliseconds each time.
         gc.collect()
@@ -94,11 +93,11 @@ class Session:
 
         `candidates` are where --retries may send it, of the same model; None: any target.
         """
-        lane = route.lane
+        lane = route.results
         due = time.monotonic_ns()
         self._claim(lane, due)
         lane.outstanding += 1
-        self.watch.sent(due)
+        self.watch.request_sent(due)
         code = CANCELLED
         try:
             reply = route.channel.call(route.frame(message), deadline_s or self._deadline_s)
@@ -107,14 +106,14 @@ class Session:
                 route.health.failed(reply)
                 again = Again(self, route, message, due, due, deadline_s or self._deadline_s, candidates)
                 while again.waited(reply):
-                    lane, code = again.route.lane, CANCELLED
+                    lane, code = again.route.results, CANCELLED
                     reply = again.route.channel.call(again.route.frame(again.message), again.left_s)
                     if (code := again.route.verdict(again.message, reply)) != OK:
                         again.route.health.failed(reply)
         finally:
             ended = time.monotonic_ns()
             lane.outstanding -= 1
-            self.watch.ended(ended)
+            self.watch.request_ended(ended)
             lane.record(due, due, ended, code)
             if lane.budget == 0:
                 self._see_whether_exhausted()
@@ -171,15 +170,15 @@ class Session:
         if request is None:
             return
         route, message = request
-        lane = route.lane
+        lane = route.results
         self._claim(lane, due)
         sent = time.monotonic_ns()
-        self.watch.arrival(due, sent)
+        self.watch.record_arrival(due, sent)
         if not self.issuing or self.watch.in_flight >= self.options.max_in_flight:
             lane.record(due, sent, sent, UNSENT)
             return
         lane.outstanding += 1
-        self.watch.sent(sent)
+        self.watch.request_sent(sent)
 
         def done(reply: Reply) -> None:
             ended = time.monotonic_ns()
@@ -191,23 +190,23 @@ class Session:
                     if again.start(reply):
                         return
             lane.outstanding -= 1
-            self.watch.ended(ended)
+            self.watch.request_ended(ended)
             lane.record(due, sent, ended, code)
             if lane.budget == 0 or self._trace_over:
                 self._see_whether_exhausted()
 
         route.channel.start(route.frame(message), deadline_s or self._deadline_s, done)
 
-    def end(self, lane: Lane, due: int, sent: int, code: int) -> None:
+    def end(self, lane: ResultBuffer, due: int, sent: int, code: int) -> None:
         """A request of an open loop that was sent more than once is over."""
         ended = time.monotonic_ns()
         lane.outstanding -= 1
-        self.watch.ended(ended)
+        self.watch.request_ended(ended)
         lane.record(due, sent, ended, code)
         if lane.budget == 0 or self._trace_over:
             self._see_whether_exhausted()
 
-    def move(self, old: Lane, new: Lane, due: int) -> None:
+    def move(self, old: ResultBuffer, new: ResultBuffer, due: int) -> None:
         """A request that was to be counted in one lane is to be counted in another."""
         if new is not old:
             if old.first_due == due:
@@ -218,7 +217,7 @@ class Session:
                     old.budget += 1
             self._claim(new, due)
 
-    def _claim(self, lane: Lane, due: int) -> None:
+    def _claim(self, lane: ResultBuffer, due: int) -> None:
         if lane.first_due is None:
             lane.first_due = due
         elif due >= self.recorder.measuring_from:
@@ -231,7 +230,7 @@ class Session:
         gevent.spawn(self._see_whether_exhausted)
 
     def _see_whether_exhausted(self) -> None:
-        spent = self._trace_over or all(route.lane.budget == 0 for route in self.routes)
+        spent = self._trace_over or all(route.results.budget == 0 for route in self.routes)
         if self._on_exhausted and spent and not self.watch.in_flight:
             report, self._on_exhausted = self._on_exhausted, None
             report()
@@ -247,11 +246,11 @@ class Session:
                 timer.arm(due)
                 timer.wait()
                 now = time.monotonic_ns()
-                if not self.watch.begun and now >= self.recorder.measuring_from:
+                if not self.watch.measuring and now >= self.recorder.measuring_from:
                     self._sounding_at_begin = set(self._sounding)
                     self.watch.begin()
-                self.watch.fold(self.recorder.fold(), now - due)
-                self.watch.count(self.recorder.answered)
+                rows = self.recorder.fold()
+                self.watch.record_fold(rows, now - due, self.recorder.answered)
                 for route in self.routes:
                     route.health.look((now - due) / 1e9)
                 # After a stall the next fold is counted from now: one late fold is one stall.
@@ -262,7 +261,7 @@ class Session:
     @property
     def in_flight(self) -> dict[Series, int]:
         """Requests sent and not yet ended, by series."""
-        return {route.lane.series: route.lane.outstanding for route in self.routes}
+        return {route.results.series: route.results.outstanding for route in self.routes}
 
     def measure_from(self, when_ns: int) -> None:
         """Requests due from then on are measured; those before are warm-up. Said once, when all users are there."""
@@ -291,13 +290,13 @@ class Session:
             gevent.sleep(0.002)
         if not self.ended_ns:
             self.ended_ns = time.monotonic_ns()
-            cut = self.probes.vitals if self.probes is not None else None
-            self.vitals = cut or self.watch.finish(rates)
-            self.vitals.events = self._events()
+            cut = self.probes.health if self.probes is not None else None
+            self.health = cut or self.watch.summary(rates)
+            self.health.events = self._events()
 
-    def notes(self) -> Vitals:
+    def notes(self) -> GeneratorHealth:
         """What there is to judge the run by so far."""
-        return self.watch.finish(self._planned_rates())
+        return self.watch.summary(self._planned_rates())
 
     def _planned_rates(self) -> list[float]:
         """Arrivals a second of each source; none where there is no one plan for the whole measured part."""

@@ -9,11 +9,9 @@ from typing import Any
 
 import gevent
 
-from loadgen.measure._generator_health import Vitals
-from loadgen.measure._telemetry import Sampler
+from loadgen.measure import GeneratorHealth, HostSampler, RunTotals
 from loadgen.run._coordinator import Keeper, feed_all, finish
 from loadgen.run._session import Session
-from loadgen.run._writer import Outcome
 from loadgen.search._probes import Order, Probes
 from loadgen.search._search import Sums
 
@@ -23,7 +21,7 @@ class Alone(Keeper):
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
-        self._sampler = Sampler(self.runner.client_id)
+        self._sampler = HostSampler(self.runner.client_id)
 
     def begin(self) -> None:
         options, catalogue = self._find()
@@ -40,16 +38,16 @@ class Alone(Keeper):
     def stop_probe(self, number: int) -> None:
         self._probes().stop(number)
 
-    def rested(self, number: int) -> Vitals | None:
+    def rested(self, number: int) -> GeneratorHealth | None:
         probes = self._probes()
-        return probes.vitals if probes.done == number else None
+        return probes.health if probes.done == number else None
 
     def sums(self) -> Sums:
         assert self.session is not None
         recorder = self.session.recorder
         totals = {series: tally.copy() for series, tally in recorder.total.items()}
         warmups = {series: tally.copy() for series, tally in recorder.warmup.items()}
-        return Sums(totals, warmups, self.session.watch.dependence())
+        return Sums(totals, warmups, self.session.watch.autocorrelation())
 
     def generators(self) -> list[dict[str, Any]]:
         return [{"client": self.runner.client_id, "complete": True}]
@@ -72,10 +70,10 @@ class Alone(Keeper):
         self._book.interval(gained)
         feed_all(self.environment.stats, gained)
         self.onlooker.hear(self.runner.client_id, socket.gethostname(), self._sampler.sample())
-        if self.onlooker.due_for_lights() and self.session.watch.begun and self._shape is None:
+        if self.onlooker.due_for_lights() and self.session.watch.measuring and self._shape is None:
             self._judge(self._outcome(self.session, self.session.notes()))
         self.onlooker.tick(gained, self.session.in_flight)
-        self._stop_if_resolved(self.session.recorder.total, self.session.watch.dependence)
+        self._stop_if_resolved(self.session.recorder.total, self.session.watch.autocorrelation)
 
     def drain(self) -> None:
         if self._shape is not None:
@@ -92,9 +90,9 @@ class Alone(Keeper):
         if self._shape is not None:
             self._shape.rest()
         self.session = None
-        self._close(self._outcome(session, session.vitals))
+        self._close(self._outcome(session, session.health))
 
-    def _outcome(self, session: Session, vitals: Vitals) -> Outcome:
+    def _outcome(self, session: Session, health: GeneratorHealth) -> RunTotals:
         recorder = session.recorder
         generator = {
             "client": self.runner.client_id,
@@ -103,4 +101,4 @@ class Alone(Keeper):
             "complete": True,
         }
         firsts = recorder.first_requests_ns
-        return Outcome(recorder.total, recorder.warmup, firsts, session.measured_s, [generator], vitals)
+        return RunTotals(recorder.total, recorder.warmup, firsts, session.measured_s, [generator], health)

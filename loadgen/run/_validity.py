@@ -17,7 +17,7 @@ from capacity.statistics import validity
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.intervals import Check, samples_needed
 from loadgen._options import Options
-from loadgen.run._writer import Outcome
+from loadgen.measure import RunTotals
 
 #: A run too short for a figure says nothing wrong by not having it.
 _ENOUGH_FOR_LITTLE = 200
@@ -29,41 +29,41 @@ _OF_THE_HARDWARE = ("unsent requests", "offered rate")
 _REPORTED = "generators that reported their end"
 
 
-def checks_of(outcome: Outcome, options: Options) -> list[Check]:
+def checks_of(outcome: RunTotals, options: Options) -> list[Check]:
     """Everything that is checked of the run itself, worst series or generator where there are several."""
     checks = whole_checks(outcome)
-    vitals, totals = outcome.vitals, outcome.totals
+    health, totals = outcome.health, outcome.totals
     service = _pooled(totals.values(), "service")
-    checks.append(validity.generator_processor(vitals.processor_share))
-    if vitals.lag.count:
-        checks.append(validity.loop_lag(vitals.lag, service, options.slo))
+    checks.append(validity.generator_processor(health.processor_share))
+    if health.loop_lag.count:
+        checks.append(validity.loop_lag(health.loop_lag, service, options.slo))
     checks.append(validity.out_of_range(sum(h.above for t in totals.values() for h in t.histograms.values())))
     if options.is_open:
         checks += _schedule(outcome, options, service)
     checks += _little(outcome, service)
-    course = vitals.mean_latencies()
+    course = health.mean_latencies()
     if course.size >= _ENOUGH_BINS:
         checks.append(validity.warm_up(course))
         if options.is_open:
-            checks.append(validity.backlog(vitals.in_flight_course()))
-    checks += _samples(totals, vitals.dependence, options)
+            checks.append(validity.backlog(health.in_flight_over_time()))
+    checks += _samples(totals, health.autocorrelation, options)
     return checks
 
 
-def whole_checks(outcome: Outcome) -> list[Check]:
+def whole_checks(outcome: RunTotals) -> list[Check]:
     """Whether the run is all there."""
     return [_measured(outcome), _reported(outcome), *_refused(outcome)]
 
 
-def probe_checks(outcome: Outcome, options: Options) -> list[Check]:
+def probe_checks(outcome: RunTotals, options: Options) -> list[Check]:
     """What may be wrong with the generators in one probe. What the hardware does under too much load is no fault."""
-    vitals, totals = outcome.vitals, outcome.totals
+    health, totals = outcome.health, outcome.totals
     service = _pooled(totals.values(), "service")
-    checks = [_reported(outcome), validity.generator_processor(vitals.processor_share)]
-    if vitals.lag.count:
-        checks.append(validity.loop_lag(vitals.lag, service, options.slo))
+    checks = [_reported(outcome), validity.generator_processor(health.processor_share)]
+    if health.loop_lag.count:
+        checks.append(validity.loop_lag(health.loop_lag, service, options.slo))
     sent = [check for check in _schedule(outcome, options, service) if check.name not in _OF_THE_HARDWARE]
-    return [_doubted(check, vitals.lag.count, service.count) for check in checks + sent]
+    return [_doubted(check, health.loop_lag.count, service.count) for check in checks + sent]
 
 
 def _doubted(check: Check, wakes: int, requests: int) -> Check:
@@ -72,17 +72,17 @@ def _doubted(check: Check, wakes: int, requests: int) -> Check:
     return check.model_copy(update={"status": "WARN"}) if few and check.status == "FAIL" else check
 
 
-def lights_of(outcome: Outcome, options: Options) -> list[Check]:
+def lights_of(outcome: RunTotals, options: Options) -> list[Check]:
     """The same while the run goes on: nobody reported an end, so that light says who is there."""
     return [_present(check, outcome) if check.name == _REPORTED else check for check in checks_of(outcome, options)]
 
 
-def _present(check: Check, outcome: Outcome) -> Check:
+def _present(check: Check, outcome: RunTotals) -> Check:
     there = sum(bool(generator["complete"]) for generator in outcome.generators)
     return check.model_copy(update={"value": f"{there} are there"})
 
 
-def _measured(outcome: Outcome) -> Check:
+def _measured(outcome: RunTotals) -> Check:
     requests = sum(tally.requests for tally in outcome.totals.values())
     warm = sum(tally.requests for tally in outcome.warmups.values())
     return Check(
@@ -94,7 +94,7 @@ def _measured(outcome: Outcome) -> Check:
     )
 
 
-def _reported(outcome: Outcome) -> Check:
+def _reported(outcome: RunTotals) -> Check:
     missing = [str(generator["client"]) for generator in outcome.generators if not generator["complete"]]
     return Check(
         name=_REPORTED,
@@ -105,30 +105,30 @@ def _reported(outcome: Outcome) -> Check:
     )
 
 
-def _refused(outcome: Outcome) -> list[Check]:
+def _refused(outcome: RunTotals) -> list[Check]:
     refused = sum(outcome.refused.values())
     said = ", ".join(f"{count} {reason}" for reason, count in sorted(outcome.refused.items()))
     return [Check(name="refused reports", value=refused, threshold="0", status="WARN", detail=said)] if refused else []
 
 
-def _schedule(outcome: Outcome, options: Options, service: Histogram) -> list[Check]:
+def _schedule(outcome: RunTotals, options: Options, service: Histogram) -> list[Check]:
     """Open arrivals: were they sent as planned?"""
-    totals, vitals = outcome.totals.values(), outcome.vitals
+    totals, health = outcome.totals.values(), outcome.health
     due, requests = sum(t.due for t in totals), sum(t.requests for t in totals)
     if not due or not outcome.measured_s:
         return []
     # Random arrivals are held against their own schedule, regular ones against the rate that was asked for.
     planned = due / outcome.measured_s
-    if options.arrivals == "constant" and len(vitals.planned_rates) == len(outcome.generators):
-        planned = sum(vitals.planned_rates)
+    if options.arrivals == "constant" and len(health.planned_rates) == len(outcome.generators):
+        planned = sum(health.planned_rates)
     checks = [
         validity.offered_rate(planned, requests / outcome.measured_s),
         validity.lateness(_pooled(totals, "lateness"), service, options.slo),
         validity.unsent(sum(t.unsent for t in totals), due),
     ]
-    if options.arrivals == "poisson" and len(vitals.planned_rates) == len(vitals.due):
+    if options.arrivals == "poisson" and len(health.planned_rates) == len(health.due):
         # Gaps in units of each generator's own mean gap, so that all generators' are one sample.
-        pairs = list(zip(vitals.planned_rates, vitals.due, vitals.sent, strict=True))
+        pairs = list(zip(health.planned_rates, health.due, health.sent, strict=True))
         planned_gaps = np.concatenate([np.diff(due) * rate / 1e9 for rate, due, _ in pairs] or [np.empty(0)])
         sent_gaps = np.concatenate([np.diff(sent) * rate / 1e9 for rate, _, sent in pairs] or [np.empty(0)])
         if planned_gaps.size >= _ENOUGH_GAPS:
@@ -136,13 +136,13 @@ def _schedule(outcome: Outcome, options: Options, service: Histogram) -> list[Ch
     return checks
 
 
-def _little(outcome: Outcome, service: Histogram) -> list[Check]:
+def _little(outcome: RunTotals, service: Histogram) -> list[Check]:
     failed = _pooled(outcome.totals.values(), LATENCY_ERROR)
     ended = service.count + failed.count
     if ended < _ENOUGH_FOR_LITTLE or not outcome.measured_s:
         return []
     mean_s = (service.sum_ns + failed.sum_ns) / ended / 1e9
-    return [validity.littles_law(outcome.vitals.in_flight, ended / outcome.measured_s, mean_s)]
+    return [validity.littles_law(outcome.health.in_flight, ended / outcome.measured_s, mean_s)]
 
 
 def _samples(totals: Mapping[Series, Tally], dependence: Mapping[Series, float], options: Options) -> list[Check]:

@@ -6,7 +6,6 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,24 +22,11 @@ from capacity.rundir.run import RunFile, build
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.intervals import Check
 from loadgen._options import Options
-from loadgen.measure._generator_health import Vitals
+from loadgen.measure import RunTotals
 from loadgen.targets._discovery import Target, own_histograms, snapshot
 from loadgen.transport._access import Access
 
 RUNS = Path("runs")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Everything that the generators measured, added up. Times of requests in ns, `measured_s` in seconds."""
-
-    totals: Mapping[Series, Tally]
-    warmups: Mapping[Series, Tally]
-    first_requests_ns: Mapping[Series, int]
-    measured_s: float
-    generators: Sequence[Mapping[str, Any]]
-    vitals: Vitals
-    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 class Book:
@@ -122,7 +108,7 @@ class Book:
 
     def close(
         self,
-        outcome: Outcome,
+        outcome: RunTotals,
         checks: Sequence[Check],
         curve: Sequence[CapacityCurve] = (),
         durations_s: Mapping[tuple[HardwareCombination, str, bool], float] | None = None,
@@ -148,16 +134,16 @@ class Book:
             slo=self._options.slo,
             catalogue=self._catalogue,
             checks=list(checks),
-            dependence=outcome.vitals.dependence,
+            dependence=outcome.health.autocorrelation,
             generators=[dict(generator) for generator in outcome.generators],
             curve=curve,
             durations_s=durations_s,
-            events=outcome.vitals.events,
+            events=outcome.health.events,
         )
         file.save(self.directory)
         return file
 
-    def _conditions(self, outcome: Outcome) -> dict[str, str]:
+    def _conditions(self, outcome: RunTotals) -> dict[str, str]:
         return {
             **self._standing(),
             # Three digits, and no exponent where that is an hour.

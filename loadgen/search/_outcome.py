@@ -9,7 +9,7 @@ from capacity.rundir.document import CapacityCurve, Probe, Saturation, SloRate
 from capacity.search.slo_search import Seen, cliffs, conclude
 from capacity.statistics.intervals import Check
 from loadgen._options import Options
-from loadgen.run._writer import Outcome
+from loadgen.measure import RunTotals
 from loadgen.search._probes import Pool
 
 _OF_THE_RUN = ("measured requests", "generators that reported their end", "refused reports")
@@ -24,7 +24,7 @@ class Searched:
     ended: str = ""
     probes: list[Probe] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[RunTotals] = field(default_factory=list)
 
     def check(self, options: Options) -> Check:
         """Whether it found what it was for."""

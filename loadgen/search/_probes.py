@@ -16,8 +16,7 @@ from gevent.event import Event
 
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series
-from loadgen.measure._generator_health import Vitals, Watch
-from loadgen.measure._recorder import NEVER
+from loadgen.measure import NEVER, GeneratorHealth, HealthMonitor
 from loadgen.schedule._arrivals import constant, poisson
 from loadgen.schedule._pacer import Pacer
 from loadgen.targets._router import Route
@@ -90,7 +89,7 @@ class Probes:
         self._order: Order | None = None
         #: The last probe that is over, and what was noted during it.
         self.done = 0
-        self.vitals: Vitals | None = None
+        self.health: GeneratorHealth | None = None
         self.on_done: Callable[[], None] = lambda: None
 
     def add(self, source: Source) -> int:
@@ -144,10 +143,10 @@ class Probes:
         session, pool = self._session, self._pools[order.pool]
         for route in session.routes:
             # A lane whose budget is spent is never chosen: that keeps every router within the pool.
-            route.lane.budget = None if pool_of(route.target.series) == pool else 0
+            route.results.budget = None if pool_of(route.target.series) == pool else 0
         active = self._active(pool)
-        watch = session.watch = Watch(self._bounds_ns)
-        self.vitals = None
+        watch = session.watch = HealthMonitor(self._bounds_ns)
+        self.health = None
         try:
             if order.rate > 0:
                 self._hold(order, active)
@@ -156,10 +155,10 @@ class Probes:
             limit = time.monotonic() + session.options.deadline_ns / 1e9 + _GRACE_S
             while watch.in_flight and time.monotonic() < limit:
                 gevent.sleep(0.002)
-            watch.fold(session.recorder.fold(), 0)
-            vitals = watch.finish([order.rate] * len(active))
-            vitals.window_s = max(0, self._ended_ns - session.recorder.measuring_from) / 1e9
-            self.vitals = vitals
+            watch.record_fold(session.recorder.fold(), 0, session.recorder.answered)
+            health = watch.summary([order.rate] * len(active))
+            health.window_s = max(0, self._ended_ns - session.recorder.measuring_from) / 1e9
+            self.health = health
         finally:
             # All that this probe sent is in the histograms: what comes now is of none.
             session.recorder.measuring_from = NEVER
@@ -170,7 +169,7 @@ class Probes:
     def _hold(self, order: Order, active: Sequence[tuple[int, Source]]) -> None:
         session = self._session
         session.recorder.measuring_from = order.begins_ns + order.settle_ns
-        session.watch.window(opens=True)
+        session.watch.start_counting()
         playing = [
             self._pacer.add(order.begins_ns, self._offsets(order, source), self._firing(number, source))
             for number, source in active
@@ -182,7 +181,7 @@ class Probes:
         self._ended_ns = min(time.monotonic_ns(), ends_ns)
         for number in playing:
             self._pacer.remove(number)
-        session.watch.window(opens=False)
+        session.watch.stop_counting()
 
     def _offsets(self, order: Order, source: Source) -> Iterator[int]:
         options = self._session.options

@@ -20,10 +20,9 @@ from capacity.search.slo_search import SHORTEST_S, Plan, SloSearch, Step, Steps,
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.verdict import judge
 from loadgen._options import Options
-from loadgen.measure._generator_health import Vitals
-from loadgen.measure._recorder import difference
+from loadgen.measure import GeneratorHealth, RunTotals, tally_difference
 from loadgen.run._validity import probe_checks, whole_checks
-from loadgen.run._writer import Book, Outcome
+from loadgen.run._writer import Book
 from loadgen.search._outcome import Searched
 from loadgen.search._probes import Order, pool_of, pools_of
 from loadgen.search._verdicts import judged, words
@@ -65,7 +64,7 @@ class Prober(Protocol):
     def sources(self) -> list[int]: ...
     def order(self, order: Order) -> None: ...
     def stop_probe(self, number: int) -> None: ...
-    def rested(self, number: int) -> Vitals | None: ...
+    def rested(self, number: int) -> GeneratorHealth | None: ...
     def sums(self) -> Sums: ...
     def generators(self) -> list[dict[str, Any]]: ...
     def tick(self) -> None: ...
@@ -124,7 +123,7 @@ class Shape:
         underway, self._underway = self._underway, None
         if underway is not None and underway.order.rate > 0:
             underway.search.ended = underway.search.ended or "the run ended"
-            self._take(underway, self._keeper.rested(underway.order.number) or Vitals(), cut=True)
+            self._take(underway, self._keeper.rested(underway.order.number) or GeneratorHealth(), cut=True)
 
     # -- the course ---------------------------------------------------------------------------------------------------
 
@@ -216,11 +215,11 @@ class Shape:
         self._keeper.order(order)
         if step.early:
             self._watch(search, before, length_s)
-        vitals = self._await_rest(order.number, length_s)
+        health = self._await_rest(order.number, length_s)
         self._record()
         underway, self._underway = self._underway, None
         assert underway is not None
-        probe = self._take(underway, vitals or Vitals(), cut=False)
+        probe = self._take(underway, health or GeneratorHealth(), cut=False)
         self._say(words(probe, len(search.probes), self._options.slo))
 
     def _watch(self, search: Searched, before: Mapping[Series, Tally], length_s: float) -> None:
@@ -250,13 +249,13 @@ class Shape:
                 return
             last = verdict
 
-    def _await_rest(self, number: int, length_s: float) -> Vitals | None:
+    def _await_rest(self, number: int, length_s: float) -> GeneratorHealth | None:
         """The probe's notes when all generators are at rest; None where they did not come to rest in time."""
         limit = time.monotonic() + length_s + self._options.deadline_ns / 1e9 + _REST_GRACE_S
         while time.monotonic() < limit:
-            vitals = self._keeper.rested(number)
-            if vitals is not None:
-                return vitals
+            health = self._keeper.rested(number)
+            if health is not None:
+                return health
             gevent.sleep(_POLL_S / 5)
         return None
 
@@ -264,17 +263,17 @@ class Shape:
         with self._keeper.turn:
             self._keeper.tick()
 
-    def _take(self, underway: _Underway, vitals: Vitals, *, cut: bool) -> Probe:
+    def _take(self, underway: _Underway, health: GeneratorHealth, *, cut: bool) -> Probe:
         """The probe as run.json has it, from what was gained since it began."""
         search, step, slo = underway.search, underway.step, self._options.slo
         sums = self._keeper.sums()
         gained = {
-            series: difference(tally, underway.before.get(series, Tally()))
+            series: tally_difference(tally, underway.before.get(series, Tally()))
             for series, tally in sums.totals.items()
             if pool_of(series) == search.pool
         }
         self._book.take_own(gained, underway.from_s)
-        outcome = Outcome(gained, {}, {}, vitals.window_s, self._keeper.generators(), vitals)
+        outcome = RunTotals(gained, {}, {}, health.window_s, self._keeper.generators(), health)
         probe, seen = judged(
             Probe(
                 number=len(search.probes) + 1,
@@ -282,7 +281,7 @@ class Shape:
                 rate_rps=step.rate,
                 offered_rps=0.0,
                 achieved_rps=0.0,
-                seconds=round(vitals.window_s, 3),
+                seconds=round(health.window_s, 3),
                 from_s=underway.from_s,
                 to_s=self._book.at_s,
                 due=0,
@@ -310,7 +309,7 @@ class Shape:
 
     # -- what it found ------------------------------------------------------------------------------------------------
 
-    def close(self, outcome: Outcome) -> RunFile:
+    def close(self, outcome: RunTotals) -> RunFile:
         """Writes run.json: rows of the probes that `row_of` names, and the curves. `outcome` is of the whole run."""
         chosen = {search.pool: row_of(search.seen) for search in self._searches}
         totals = {series: Tally() for series in outcome.totals}
@@ -324,13 +323,13 @@ class Shape:
                 found = search.outcomes[number]
                 totals |= found.totals
                 durations[search.pool] = found.measured_s
-                dependence.update(found.vitals.dependence)
+                dependence.update(found.health.autocorrelation)
                 checks += search.named(probe_checks(found, self._options), alone)
             checks += search.named([search.check(self._options)], alone)
         curves = [search.curve(self._options, chosen[search.pool]) for search in self._searches]
-        vitals = Vitals()
-        vitals.dependence = dependence
-        rows = replace(outcome, totals=totals, measured_s=max(durations.values(), default=0.0), vitals=vitals)
+        health = GeneratorHealth()
+        health.autocorrelation = dependence
+        rows = replace(outcome, totals=totals, measured_s=max(durations.values(), default=0.0), health=health)
         return self._book.close(rows, checks, curves, durations)
 
     def _all(self) -> dict[Series, Tally]:

@@ -11,8 +11,8 @@ from capacity.search.slo_search import Seen, saturated, shares, throughput
 from capacity.statistics.intervals import Check, interval_us
 from capacity.statistics.slo import Slo
 from capacity.statistics.verdict import judge
+from loadgen.measure import RunTotals
 from loadgen.run._session import FOLD_EVERY_NS
-from loadgen.run._writer import Outcome
 
 
 def words(probe: Probe, number: int, slo: Slo | None) -> str:
@@ -28,16 +28,16 @@ def words(probe: Probe, number: int, slo: Slo | None) -> str:
 
 
 def judged(
-    probe: Probe, outcome: Outcome, checks: Sequence[Check], slo: Slo | None, rate: float, *, cut: bool
+    probe: Probe, outcome: RunTotals, checks: Sequence[Check], slo: Slo | None, rate: float, *, cut: bool
 ) -> tuple[Probe, Seen]:
     """The probe with its figures and its verdict, and as the search takes it."""
-    tally, vitals = Tally(), outcome.vitals
+    tally, health = Tally(), outcome.health
     for one in outcome.totals.values():
         tally.add(one)
     latency, lost = tally.histograms["latency"], tally.failed + tally.unsent
-    dependence = pooled_dependence(list(outcome.totals), outcome.totals, vitals.dependence)
-    achieved, interval = throughput(vitals.completed, FOLD_EVERY_NS / 1e9)
-    window_s = vitals.window_s
+    dependence = pooled_dependence(list(outcome.totals), outcome.totals, health.autocorrelation)
+    achieved, interval = throughput(health.completions, FOLD_EVERY_NS / 1e9)
+    window_s = health.window_s
     failed = [check for check in checks if check.status == "FAIL"]
     valid = not failed and window_s > 0
     verdict = judge(slo, latency, lost, dependence) if slo else None

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import gevent
 from gevent.event import Event
 
-from loadgen.measure._recorder import Lane
+from loadgen.measure import ResultBuffer
 from loadgen.transport._reply import CANCELLED, DEADLINE_EXCEEDED, OK, UNAVAILABLE, Reply, Unsettled
 
 #: Requests wait and none comes back for this long: suspicious. A target that turns out to be well, and slow, is given
@@ -65,7 +65,7 @@ class HealthChecker:
 
     def __init__(
         self,
-        lane: Lane,
+        results: ResultBuffer,
         patient: HealthTransport,
         check: HealthCheck,
         changed: Callable[[HealthChecker], None],
@@ -76,7 +76,7 @@ class HealthChecker:
         self.ramping = False
         self.events: list[HealthChange] = []
         self.lost_events = 0
-        self._lane = lane
+        self._results = results
         self._patient = patient
         self._check = check
         self._changed = changed
@@ -102,7 +102,7 @@ class HealthChecker:
         """A request came back without an answer."""
         if reply.code not in (UNAVAILABLE, DEADLINE_EXCEEDED) or not self.up:
             return
-        answered = self._lane.answered
+        answered = self._results.answered
         self._refused = self._refused + 1 if answered == self._answered_then else 1
         self._answered_then = answered
         if isinstance(reply, Unsettled):
@@ -113,9 +113,9 @@ class HealthChecker:
     def look(self, late_s: float) -> None:
         """Some twenty times a second; `late_s` is how much later than meant this generator came to it."""
         now = self._clock()
-        lane = self._lane
-        replied = lane.replied
-        if replied != self._seen or not lane.outstanding:
+        results = self._results
+        replied = results.replied
+        if replied != self._seen or not results.outstanding:
             if replied != self._seen:
                 self._patience_s = max(PATIENCE_S, EASE * self._patience_s)
                 self._calm_s = max(PATIENCE_S, EASE * self._calm_s)
@@ -191,7 +191,7 @@ class HealthChecker:
 
     def _note(self, why: str) -> None:
         if len(self.events) < MOST_EVENTS:
-            self.events.append(HealthChange(self._clock(), self._lane.series.worker, self.up, why[:200]))
+            self.events.append(HealthChange(self._clock(), self._results.series.worker, self.up, why[:200]))
         else:
             self.lost_events += 1
         self._changed(self)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from loadgen._errors import InputError
 from loadgen._options import Options
-from loadgen.measure._recorder import Lane
+from loadgen.measure import ResultBuffer
 from loadgen.targets._discovery import INFER_METHOD, Target
 from loadgen.targets._health import HealthCheck, HealthChecker, health_error
 from loadgen.targets._output_checks import OutputChecker, expected_from
@@ -88,7 +88,7 @@ class Route:
     """A target as the load path sees it: where to send, what to send by default, where the result goes."""
 
     target: Target
-    lane: Lane
+    results: ResultBuffer
     channel: Transport
     payload: Payload
     prepared: Any
@@ -141,9 +141,9 @@ def open_routes(options: Options, targets: Sequence[Target], changed: Callable[[
         payload = encode(target.series.model, target.version, tensors)
         channel = transport(options, target.address)
         outputs = OutputChecker(options.check_outputs, expected)
-        lane = Lane(target.series)
-        health = HealthChecker(lane, channel, health_check(options, target.address), changed)
-        routes.append(Route(target, lane, channel, payload, channel.prepare(payload.message), outputs, health))
+        results = ResultBuffer(target.series)
+        health = HealthChecker(results, channel, health_check(options, target.address), changed)
+        routes.append(Route(target, results, channel, payload, channel.prepare(payload.message), outputs, health))
     return routes
 
 
@@ -193,8 +193,8 @@ class Router:
     def choose(self, pinned: Route, candidates: Sequence[Route]) -> Route | None:
         """The route of the next request; None where nothing may be sent any more."""
         if self._name == "pinned":
-            return pinned if pinned.lane.budget != 0 else None
-        open_routes = [route for route in candidates if route.lane.budget != 0]
+            return pinned if pinned.results.budget != 0 else None
+        open_routes = [route for route in candidates if route.results.budget != 0]
         if not open_routes:
             return None
         if self.unwell:
@@ -207,4 +207,4 @@ class Router:
         if self._name == "round-robin":
             return open_routes[turned]
         # Ties go round, so that idle targets share alike.
-        return min(open_routes[turned:] + open_routes[:turned], key=lambda route: route.lane.outstanding)
+        return min(open_routes[turned:] + open_routes[:turned], key=lambda route: route.results.outstanding)

@@ -23,7 +23,7 @@ from capacity.rundir.run import HLOG_NAME, Run
 from capacity.search.slo_search import Seen, SloSearch, Step, saturated, shares
 from capacity.statistics.slo import Slo
 from capacity.statistics.verdict import judge
-from loadgen.measure._generator_health import Watch
+from loadgen.measure import HealthMonitor
 
 PRICE = 0.36
 CATALOGUE = Catalogue.parse(f"[hosts.box]\nprice = {PRICE}\n", "a study")
@@ -80,14 +80,14 @@ def queue(utilisation: float, service_ms: float = 5.0) -> Shape:
 
 
 def tallied(latencies_ms: NDArray[np.float64], bounds_ns: Sequence[int] = ()) -> tuple[Tally, float]:
-    """As a generator counts them: the tally, and the autocorrelation time that it noted, as Watch has it."""
+    """The tally of these latencies, and the autocorrelation time that HealthMonitor computes for them."""
     ns = (latencies_ms * 1e6).astype(np.int64)
     tally = Tally(due=ns.size, answered=ns.size)
     tally.histograms["latency"].record_ns(ns)
-    watch, nothing = Watch(bounds_ns), np.zeros_like(ns)
-    watch.begin()
-    watch.fold({SERIES: np.stack([nothing, nothing, ns], axis=1)}, 0)
-    return tally, watch.dependence()[SERIES]
+    monitor, zeros = HealthMonitor(bounds_ns), np.zeros_like(ns)
+    monitor.begin()
+    monitor.record_fold({SERIES: np.stack([zeros, zeros, ns], axis=1)}, 0, ns.size)
+    return tally, monitor.autocorrelation()[SERIES]
 
 
 def searched(generator: np.random.Generator, service_ms: float, slo: Slo, total_s: float = 165.0) -> list[Seen]:

@@ -14,7 +14,7 @@ from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.rundir.interval_log import tag_of
 from loadgen.distributed._snapshot import Snapshot, added, pack
-from loadgen.measure._generator_health import Vitals
+from loadgen.measure import GeneratorHealth
 
 #: A bucket of three significant digits is at most this wide, relative to what it holds; µs are rounded beside.
 RESOLUTION = 2**-10
@@ -37,7 +37,7 @@ def packed(tally: Tally, **changed: Any) -> bytes:
         "first_ns": {ONE: 7},
         "dependence": {ONE: 1.5},
         "in_flight": {ONE: 2},
-        "vitals": Vitals(),
+        "health": GeneratorHealth(),
         "run": "r",
         "sequence": 3,
         "final": True,
@@ -151,10 +151,10 @@ def test_the_snapshot_that_the_hostile_ones_are_made_of_is_taken() -> None:
         wire(total=[1]),
         wire(probe=-1),
         wire(sources=["one"]),
-        wire(vitals={**wire()["vitals"], "processor": float("nan")}),
-        wire(vitals={**wire()["vitals"], "due": [b"12345678"]}),
-        wire(vitals={**wire()["vitals"], "course": [np.full(3, np.nan).tobytes()]}),
-        wire(vitals={**wire()["vitals"], "course": [bytes(8)]}),
+        wire(health={**wire()["health"], "processor": float("nan")}),
+        wire(health={**wire()["health"], "due": [b"12345678"]}),
+        wire(health={**wire()["health"], "timeline": [np.full(3, np.nan).tobytes()]}),
+        wire(health={**wire()["health"], "timeline": [bytes(8)]}),
         of(counts=[3, 2, 0, 0, 0]),
         of(counts=[2, 2, 0, 0]),
         of(counts=[-2, -2, 0, 0, 0]),

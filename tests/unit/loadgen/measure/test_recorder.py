@@ -4,28 +4,28 @@ import numpy as np
 
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import LATENCY_ERROR, Series, Tally
-from loadgen.measure._recorder import Lane, Recorder, difference
+from loadgen.measure import Recorder, ResultBuffer, tally_difference
 from loadgen.transport._reply import UNSENT
 
 SERIES = Series(HardwareCombination("host", "cpu-1c"), "m", "cpu:0 @ a:1", False)
 MS = 1_000_000
 
 
-def recorder() -> tuple[Recorder, Lane]:
-    lane = Lane(SERIES)
-    return Recorder({SERIES: lane}), lane
+def new_recorder() -> tuple[Recorder, ResultBuffer]:
+    buffer = ResultBuffer(SERIES)
+    return Recorder({SERIES: buffer}), buffer
 
 
 def test_percentiles_equal_numpys_over_the_raw_values() -> None:
-    book, lane = recorder()
-    book.measuring_from = 0
+    recorder, buffer = new_recorder()
+    recorder.measuring_from = 0
     latencies = np.random.default_rng(7).lognormal(np.log(5e6), 0.5, 20_000).astype(np.int64)
     for latency in latencies.tolist():
-        lane.record(10, 10, 10 + latency, 0)
+        buffer.record(10, 10, 10 + latency, 0)
 
-    book.flip()
+    recorder.flip()
 
-    histogram = book.total[SERIES].histograms["latency"]
+    histogram = recorder.total[SERIES].histograms["latency"]
     assert histogram.count == 20_000
     assert histogram.sum_ns == int(latencies.sum())
     for percentile in (50, 90, 99):
@@ -36,45 +36,45 @@ def test_percentiles_equal_numpys_over_the_raw_values() -> None:
 
 
 def test_first_request_and_warm_up_are_kept_apart() -> None:
-    book, lane = recorder()
-    lane.first_due = 100
-    lane.record(100, 100, 100 + 9 * MS, 0)
-    book.fold()
-    book.measuring_from = 1000
+    recorder, buffer = new_recorder()
+    buffer.first_due = 100
+    buffer.record(100, 100, 100 + 9 * MS, 0)
+    recorder.fold()
+    recorder.measuring_from = 1000
     for due in (500, 999, 1000, 2000):
-        lane.record(due, due, due + MS, 0)
+        buffer.record(due, due, due + MS, 0)
 
-    book.flip()
+    recorder.flip()
 
-    assert book.warmup[SERIES].answered == 3
-    assert book.total[SERIES].answered == 2
-    assert book.first_requests_ns == {SERIES: 9 * MS}
+    assert recorder.warmup[SERIES].answered == 3
+    assert recorder.total[SERIES].answered == 2
+    assert recorder.first_requests_ns == {SERIES: 9 * MS}
 
 
 def test_the_first_request_is_apart_even_without_a_warm_up_and_when_it_fails() -> None:
-    book, lane = recorder()
-    book.measuring_from = 0
-    lane.first_due = 100
-    lane.record(100, 100, 100 + MS, 14)
-    lane.record(200, 200, 200 + MS, 0)
+    recorder, buffer = new_recorder()
+    recorder.measuring_from = 0
+    buffer.first_due = 100
+    buffer.record(100, 100, 100 + MS, 14)
+    buffer.record(200, 200, 200 + MS, 0)
 
-    book.flip()
+    recorder.flip()
 
-    assert book.warmup[SERIES].errors == {"UNAVAILABLE": 1}
-    assert (book.total[SERIES].answered, book.total[SERIES].errors) == (1, {})
-    assert book.first_requests_ns == {SERIES: MS}
+    assert recorder.warmup[SERIES].errors == {"UNAVAILABLE": 1}
+    assert (recorder.total[SERIES].answered, recorder.total[SERIES].errors) == (1, {})
+    assert recorder.first_requests_ns == {SERIES: MS}
 
 
 def test_failed_requests_stay_in_the_counts_with_their_code() -> None:
-    book, lane = recorder()
-    book.measuring_from = 0
-    lane.record(1, 1, 1 + MS, 0)
-    lane.record(2, 3, 2 + 5 * MS, 4)
-    lane.record(4, 5, 4 + 5 * MS, 99)
-    lane.record(6, 6, 6, UNSENT)
-    lane.record(7, 7, 7, UNSENT)
+    recorder, buffer = new_recorder()
+    recorder.measuring_from = 0
+    buffer.record(1, 1, 1 + MS, 0)
+    buffer.record(2, 3, 2 + 5 * MS, 4)
+    buffer.record(4, 5, 4 + 5 * MS, 99)
+    buffer.record(6, 6, 6, UNSENT)
+    buffer.record(7, 7, 7, UNSENT)
 
-    gained = book.flip()[SERIES]
+    gained = recorder.flip()[SERIES]
 
     assert (gained.due, gained.requests, gained.answered, gained.unsent) == (5, 3, 1, 2)
     assert gained.errors == {"DEADLINE_EXCEEDED": 1, "UNKNOWN": 1}
@@ -83,18 +83,18 @@ def test_failed_requests_stay_in_the_counts_with_their_code() -> None:
 
 
 def test_intervals_add_up_to_the_total_and_each_result_is_in_one() -> None:
-    book, lane = recorder()
-    book.measuring_from = 0
+    recorder, buffer = new_recorder()
+    recorder.measuring_from = 0
     added = Tally()
     for interval in range(5):
         for number in range(interval + 1):
-            lane.record(number, number, number + MS * (interval + 1), 0)
-        before = book.total[SERIES].copy()
-        gained = book.flip()[SERIES]
+            buffer.record(number, number, number + MS * (interval + 1), 0)
+        before = recorder.total[SERIES].copy()
+        gained = recorder.flip()[SERIES]
         added.add(gained)
-        again = difference(book.total[SERIES], before)
-        assert (again.due, again.answered) == (gained.due, gained.answered)
-        assert np.array_equal(again.histograms["latency"].counts, gained.histograms["latency"].counts)
+        gained_again = tally_difference(recorder.total[SERIES], before)
+        assert (gained_again.due, gained_again.answered) == (gained.due, gained.answered)
+        assert np.array_equal(gained_again.histograms["latency"].counts, gained.histograms["latency"].counts)
 
     assert added.requests == 15
-    assert added.histograms == book.total[SERIES].histograms
+    assert added.histograms == recorder.total[SERIES].histograms

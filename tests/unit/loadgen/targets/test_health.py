@@ -10,7 +10,7 @@ import pytest
 
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series
-from loadgen.measure._recorder import Lane
+from loadgen.measure import ResultBuffer
 from loadgen.targets._health import LEAST_SHARE, PATIENCE_S, RAMP_S, REFUSALS, HealthChecker, health_error
 from loadgen.transport._reply import (
     DEADLINE_EXCEEDED,
@@ -38,9 +38,9 @@ class Bed:
     changes: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.lane = Lane(SERIES)
+        self.results = ResultBuffer(SERIES)
         self.health = HealthChecker(
-            self.lane, self, self.check, lambda health: self.changes.append(health.up), clock=lambda: self.now_ns
+            self.results, self, self.check, lambda health: self.changes.append(health.up), clock=lambda: self.now_ns
         )
 
     def check(self, timeout_s: float) -> str:
@@ -51,7 +51,7 @@ class Bed:
         self.renewed += 1
 
     def answered(self) -> None:
-        self.lane.record(self.now_ns, self.now_ns, self.now_ns, OK)
+        self.results.record(self.now_ns, self.now_ns, self.now_ns, OK)
 
     def look(self, seconds: float, late_s: float = 0.0) -> None:
         self.now_ns += round(seconds * 1e9)
@@ -123,7 +123,7 @@ def test_a_target_that_refuses_because_it_is_full_stays_and_is_asked_ever_more_s
 
 def test_requests_that_wait_in_vain_are_suspicious_and_a_slow_target_gets_more_time(bed: Bed) -> None:
     bed.look(0.05)
-    bed.lane.outstanding = 1
+    bed.results.outstanding = 1
     bed.look(PATIENCE_S)
     assert bed.checks == 0
     bed.look(0.05)
@@ -137,7 +137,7 @@ def test_requests_that_wait_in_vain_are_suspicious_and_a_slow_target_gets_more_t
 
 
 def test_a_generator_that_stood_still_does_not_blame_its_targets(bed: Bed) -> None:
-    bed.lane.outstanding = 1
+    bed.results.outstanding = 1
     bed.look(0.05)
     bed.look(3.0, late_s=2.95)
     assert bed.checks == 0

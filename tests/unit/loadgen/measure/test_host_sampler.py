@@ -1,10 +1,10 @@
 """What a generator samples of itself and of its host's processors."""
 
-from loadgen.measure._telemetry import Sampler
+from loadgen.measure import HostSampler
 
 
 def test_a_generator_tells_of_itself_and_of_its_host() -> None:
-    readings = Sampler("me_1").sample()
+    readings = HostSampler("me_1").sample()
     assert {(reading.device, reading.id, reading.measure) for reading in readings} == {
         ("generator", "me_1", "utilisation_percent"),
         ("cpu", "", "utilisation_percent"),

@@ -1,4 +1,4 @@
-"""What this generator and its host's processors do; what workers do, they tell themselves."""
+"""Readings of a generator's host and of its own process; a target's readings come from the target itself."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import psutil
 from capacity.rundir.telemetry import Reading
 
 
-class Sampler:
-    """Readings of this host, and of this process as `generator` (by its client id).
+class HostSampler:
+    """Samples this host's processors, and this process under its client id as the device `generator`.
 
-    Once a second is meant: processor shares are since the sample before.
+    A processor's share is since the sample before, so samples are to be a second or so apart.
     """
 
     def __init__(self, client: str) -> None:
@@ -21,7 +21,7 @@ class Sampler:
         self._process.cpu_percent()
 
     def sample(self) -> list[Reading]:
-        """The readings now."""
+        """Returns the readings now."""
         return [
             Reading("generator", self._client, "utilisation_percent", self._process.cpu_percent()),
             Reading("cpu", "", "utilisation_percent", psutil.cpu_percent()),
