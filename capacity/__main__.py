@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -135,10 +136,13 @@ app.command()(plan)
 app.command("stress")(stress)
 
 
-def main() -> None:
-    """The command line; what a user got wrong is one line on stderr and exit code 2."""
+def main(arguments: Sequence[str] | None = None, program: str = "python -m capacity") -> None:
+    """Runs the subcommand of `arguments` (default: the command line); `program` is the command's name in messages.
+
+    Wrong input is one line on stderr and exit code 2.
+    """
     try:
-        app()
+        app(list(sys.argv[1:] if arguments is None else arguments), prog_name=program)
     except (ValueError, OSError) as error:
         print(f"capacity: {error}", file=sys.stderr)
         raise SystemExit(2) from None

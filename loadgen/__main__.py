@@ -1,49 +1,73 @@
-"""`python -m loadgen …` is `locust -f loadgen/ …` from any folder, and `--help` says our options; Locust's does not."""
+"""`python -m loadgen …` runs Locust with the locustfile of this package; `--help` lists our options."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from loadgen import _options
-from loadgen.distributed import _signing
 
+def main(arguments: Sequence[str] | None = None, program: str = "python -m loadgen") -> None:
+    """Runs `convert-azure`, `password` or, with `load` or without a subcommand, Locust.
 
-def main() -> None:
-    """Locust's help is printed before any locustfile is loaded, so ours has a place of its own."""
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        parser = argparse.ArgumentParser(
-            prog="locust -f loadgen/",
-            usage="%(prog)s [Locust's options] [these]",
-            description="Drives inference servers and records what they did.",
-            epilog="Locust's own options (-u, -r, -t, --headless, --processes, --master, …) are in: locust --help. "
-            "python -m loadgen convert-azure IN.csv OUT.csv makes a trace of Azure's LLM inference trace.",
-            add_help=False,
-        )
-        _options.register(parser)
-        _signing.register_options(parser)
-        parser.print_help()
+    `arguments` are those of the command line where None; `program` is the command's name in usage and errors.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["convert-azure"]:
+        raise SystemExit(_convert_azure(words[1:], f"{program} convert-azure"))
+    if words[:1] == ["password"]:
+        from loadgen.web._login import print_user
+
+        raise SystemExit(print_user(words[1:], f"{program} password"))
+    if words[:1] == ["load"]:
+        words, program = words[1:], f"{program} load"
+    if {"-h", "--help"} & set(words):
+        _print_help(program)
         return
-    if sys.argv[1:2] == ["convert-azure"]:
-        sys.exit(_convert(sys.argv[2:]))
-    from locust.main import main as locust
+    from locust.main import main as run_locust
 
-    sys.argv[1:1] = ["-f", str(Path(__file__).parent)]
-    locust()
+    sys.argv = [program, "-f", str(Path(__file__).parent), *words]
+    run_locust()
 
 
-def _convert(arguments: list[str]) -> int:
-    from loadgen.schedule._arrivals import convert_azure
+def _print_help(program: str) -> None:
+    """Prints our options. Locust prints its own help before it loads a locustfile, so ours are missing there."""
+    from loadgen import _options
+    from loadgen.distributed import _signing
 
+    parser = argparse.ArgumentParser(
+        prog=program,
+        usage="%(prog)s [OPTION OF LOCUST]… [OPTION]…",
+        description="Sends load to inference servers and records it in a run directory (locust -f loadgen/).",
+        epilog="Locust's own options (-u, -r, -t, --headless, --processes, --master, …): locust --help.",
+        add_help=False,
+    )
+    _options.register(parser)
+    _signing.register_options(parser)
+    parser.print_help()
+
+
+def _convert_azure(arguments: Sequence[str], program: str) -> int:
+    """Converts a trace; returns the exit code."""
+    if {"-h", "--help"} & set(arguments):
+        print(
+            f"usage: {program} IN.csv OUT.csv\n\nMakes a trace for --arrivals trace:OUT.csv from Azure's LLM inference "
+            "trace, with columns TIMESTAMP, ContextTokens and GeneratedTokens."
+        )
+        return 0
     if len(arguments) != 2:
-        print("error: python -m loadgen convert-azure IN.csv OUT.csv", file=sys.stderr)
+        print(f"error: expected two files: {program} IN.csv OUT.csv", file=sys.stderr)
         return 2
+    from loadgen._errors import InputError
+    from loadgen.schedule._convert import convert_azure_trace
+
     try:
-        print(f"{convert_azure(Path(arguments[0]), Path(arguments[1]))} arrivals")
-    except (OSError, ValueError) as error:
+        count = convert_azure_trace(Path(arguments[0]), Path(arguments[1]))
+    except (OSError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    print(f"{count} arrivals")
     return 0
 
 

@@ -5,7 +5,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -209,12 +209,13 @@ def statistics(
 _after_dashes: list[str] = []
 
 
-def main() -> None:
-    arguments = sys.argv[1:]
+def main(arguments: Sequence[str] | None = None, program: str = "python -m worker") -> None:
+    """Runs the subcommand of `arguments` (default: the command line); `program` is the command's name in messages."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["fleet"] and "--" in arguments:
         place = arguments.index("--")
         arguments, _after_dashes[:] = arguments[:place], arguments[place + 1 :]
-    app(arguments, prog_name="python -m worker")
+    app(arguments, prog_name=program)
 
 
 if __name__ == "__main__":

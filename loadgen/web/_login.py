@@ -6,6 +6,7 @@ import getpass
 import re
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def read_users(path: Path) -> dict[str, str]:
         if not colon or not name or not _HASH.fullmatch(hashed):
             # The line itself is not repeated: it may hold a password in plain text.
             raise InputError(
-                f"--web-users {path}, line {number}: write name:hash, as `python -m loadgen.web._login NAME` prints it"
+                f"--web-users {path}, line {number}: expected name:hash, as `inferload password NAME` prints it"
             )
         users[name] = hashed
     if not users:
@@ -77,14 +78,22 @@ def install(web_ui: Any, users: dict[str, str], base: str = "") -> None:
     }
 
 
-def main() -> None:
-    """Asks for a password, and prints the line of the user file for the name given."""
-    if len(sys.argv) != 2 or ":" in sys.argv[1] or not sys.argv[1].strip():
-        print("usage: python -m loadgen.web._login NAME >> users.txt", file=sys.stderr)
-        raise SystemExit(2)
+def print_user(arguments: Sequence[str], program: str) -> int:
+    """Prints the line of the user file for the one name in `arguments`; returns the exit code.
+
+    The password is read from the terminal, or from standard input where that is none.
+    """
+    usage = f"usage: {program} NAME >> users.txt"
+    if {"-h", "--help"} & set(arguments):
+        print(f"{usage}\n\nAsks for a password and prints NAME:HASH, a line of the file of --web-users.")
+        return 0
+    if len(arguments) != 1 or ":" in arguments[0] or not arguments[0].strip():
+        print(f"error: expected one name without a colon; {usage}", file=sys.stderr)
+        return 2
     password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-    print(f"{sys.argv[1]}:{generate_password_hash(password)}")
+    print(f"{arguments[0]}:{generate_password_hash(password)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(print_user(sys.argv[1:], "python -m loadgen.web._login"))

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from loadgen.schedule._arrivals import Arrival, constant, convert_azure, poisson, read_trace, trace
+from loadgen._errors import InputError
+from loadgen.schedule._arrivals import Arrival, constant, poisson, read_trace, trace
+from loadgen.schedule._convert import convert_azure_trace
 from loadgen.schedule._pacer import Pacer
 
 
@@ -68,7 +70,7 @@ def test_azures_llm_trace_becomes_one_of_ours(tmp_path: Path) -> None:
     rows = "2023-11-16 18:17:03.9799600,4808,10\n2023-11-16 18:17:04.0319600,3180,8\n2023-11-16 18:17:03.9599600,7,9\n"
     (tmp_path / "azure.csv").write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{rows}")
 
-    assert convert_azure(tmp_path / "azure.csv", tmp_path / "ours.csv") == 3
+    assert convert_azure_trace(tmp_path / "azure.csv", tmp_path / "ours.csv") == 3
 
     assert read_trace(tmp_path / "ours.csv") == [
         Arrival(0.0, "", 7),
@@ -85,8 +87,8 @@ def test_what_is_not_azures_trace_is_refused_with_its_line(tmp_path: Path) -> No
         ("TIMESTAMP,ContextTokens\n2023-11-16 18:17:03,many\n", "line 2"),
     ):
         (tmp_path / "azure.csv").write_text(text)
-        with pytest.raises(ValueError, match=sentence):
-            convert_azure(tmp_path / "azure.csv", tmp_path / "ours.csv")
+        with pytest.raises(InputError, match=sentence):
+            convert_azure_trace(tmp_path / "azure.csv", tmp_path / "ours.csv")
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_a_wrong_login_file_is_said_in_one_sentence(tmp_path: Path) -> None:
     assert found == [
         "--web-login: say who may log in, with --web-users FILE",
         "--web-users none.txt: No such file or directory",
-        "--web-users plain.txt, line 1: write name:hash, as `python -m loadgen.web._login NAME` prints it",
+        "--web-users plain.txt, line 1: expected name:hash, as `inferload password NAME` prints it",
         "--web-users empty.txt: no user in it",
         "--web-users: give --web-login too",
     ]
