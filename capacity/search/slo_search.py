@@ -1,231 +1,168 @@
-"""Which rate to try next: the search for the highest rate within an SLO, and even steps up to saturation.
-
-Decisions only: no clock and no load in here.
-"""
+"""The search for the highest rate within an SLO: `--shape slo-search`. It only decides; it has no clock and no load."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from capacity.search.crossing import (
-    Seen,
-    Share,
-    bounds,
-    cliffs,
-    conclude,
-    confirms,
-    crossing,
-    estimate,
-    row_of,
-    saturated,
-    shares,
-    throughput,
-    verdicts_of,
-)
+from capacity.search.conclusion import rate_bounds, rate_inversions, verdicts_by_rate
+from capacity.search.crossing import estimate_crossing
+from capacity.search.next_probe import MAX_PROBES, MIN_PROBE_S, NextProbe, SearchEnd
+from capacity.search.probe_summary import ProbeSummary, Verdict
 
-__all__ = [
-    "SHORTEST_S",
-    "Plan",
-    "Seen",
-    "Share",
-    "SloSearch",
-    "Step",
-    "Steps",
-    "Stop",
-    "bounds",
-    "cliffs",
-    "conclude",
-    "crossing",
-    "estimate",
-    "row_of",
-    "saturated",
-    "shares",
-    "throughput",
-]
-
-#: Shares of the time that is there: at most so much for one probe of this phase.
-_TIME = {"bracket": 0.08, "saturate": 0.02, "refine": 0.2, "recheck": 0.12, "confirm": 0.2}
-#: A probe shorter than this, in seconds, says nothing.
-SHORTEST_S = 2.0
-_SATURATE_MOST_S = 5.0
-#: Passing and failing rates this close are not looked between.
+#: The greatest length of a probe of each phase, as a share of the whole search's time.
+_TIME_SHARES = {"bracket": 0.08, "saturate": 0.02, "refine": 0.2, "recheck": 0.12, "confirm": 0.2}
+_SATURATE_MAX_S = 5.0
+#: A passing and a failing rate this close are not refined further.
 _CLOSE = 1.08
-#: How far from the estimate a verdict is looked for first, and how much farther after each that stayed open.
-_OFFSET, _FARTHER = 0.1, 0.04
+#: The distance from the estimated crossing at which a verdict is looked for first, and how much farther after each
+#: inconclusive one.
+_OFFSET, _OFFSET_STEP = 0.1, 0.04
+#: The gap below the crossing counts for more by this factor: the passing rate is what is claimed.
 _LOWER_FIRST = 1.2
-#: The share of the time that is kept for confirming, and how far back each time that a rate is not confirmed.
-_KEPT, _BACK = 0.28, 0.92
-_MOST_PROBES = 60
-_MOST_TRIES = 4
-_STEPS = 10
-_NONE_PASSED = "no rate passed: a probe of a lower one would take longer than there is time"
-
-
-@dataclass(frozen=True)
-class Step:
-    """The next probe: at most `most_s` seconds long; `early` ends it as soon as its verdict is clear."""
-
-    phase: str
-    rate: float
-    most_s: float
-    early: bool = False
-
-
-@dataclass(frozen=True)
-class Stop:
-    """No more probes, and why."""
-
-    reason: str
+#: The share of the time that is reserved for confirming, and the factor to go back by when a rate is not confirmed.
+_CONFIRM_SHARE, _STEP_BACK = 0.28, 0.92
+_MAX_TRIES = 4
+#: A probe must have room for so many requests to be worth its time.
+_MIN_REQUESTS = 60
+_NONE_MET = "no tested rate met the SLO, and a probe of a lower rate would take longer than the time left"
 
 
 @dataclass(frozen=True)
 class SloSearch:
-    """Doubles or halves from `first` until a pass lies under a fail, looks where it saturates, closes in, and confirms.
+    """Doubles or halves the rate from `first_rps` until one that met the SLO lies below one that missed it; looks for
+    saturation; narrows the bounds; confirms the passing rate with a fresh probe.
 
-    `closed_rps` is what a closed loop got through, `total_s` the time for everything.
+    `closed_rps` is the throughput of a closed loop, `total_s` the time for everything, in seconds.
     """
 
-    first: float
+    first_rps: float
     closed_rps: float
     total_s: float
 
-    def next(self, seen: Sequence[Seen], left_s: float) -> Step | Stop:
-        """The next probe, with `left_s` seconds left."""
-        if any(confirms(one) and one.rate <= (bounds(seen)[0] or 0) for one in seen):
-            return Stop("confirmed")
-        if left_s < SHORTEST_S:
-            return Stop("the time was over")
-        if len(seen) >= _MOST_PROBES:
-            return Stop(f"{_MOST_PROBES} probes did not settle it")
-        if not seen:
-            return self._step("bracket", self.first, left_s)
-        for phase in (self._again, self._recheck, self._bracket, self._saturate, self._refine, self._confirm):
-            found = phase(seen, left_s)
-            if found is not None:
-                return found
-        return Stop("no probe would tell more")
+    def next(self, probes: Sequence[ProbeSummary], left_s: float) -> NextProbe | SearchEnd:
+        """Returns the next probe, with `left_s` seconds left."""
+        if any(probe.confirms and probe.planned_rps <= (rate_bounds(probes)[0] or 0) for probe in probes):
+            return SearchEnd("confirmed")
+        if left_s < MIN_PROBE_S:
+            return SearchEnd("no time left")
+        if len(probes) >= MAX_PROBES:
+            return SearchEnd(f"stopped after {MAX_PROBES} probes")
+        if not probes:
+            return self._probe("bracket", self.first_rps, left_s)
+        for phase in (self._repeat, self._recheck, self._bracket, self._saturate, self._refine, self._confirm):
+            decision = phase(probes, left_s)
+            if decision is not None:
+                return decision
+        return SearchEnd("no further probe would narrow the bounds")
 
-    def _step(self, phase: str, rate: float, left_s: float) -> Step:
-        most = max(_TIME[phase] * self.total_s, SHORTEST_S)
+    def _probe(self, phase: str, rate: float, left_s: float) -> NextProbe:
+        seconds = max(_TIME_SHARES[phase] * self.total_s, MIN_PROBE_S)
         if phase == "saturate":
-            most = min(most, _SATURATE_MOST_S)
-        return Step(phase, round(rate, 4), min(most, left_s), early=phase not in ("confirm", "saturate"))
+            seconds = min(seconds, _SATURATE_MAX_S)
+        stop_early = phase not in ("confirm", "saturate")
+        return NextProbe(phase, round(rate, 4), min(seconds, left_s), stop_early)
 
-    def _again(self, seen: Sequence[Seen], left_s: float) -> Step | None:
-        """What a generator could not do once may have been a disturbance; twice is its limit."""
-        last = seen[-1]
-        if last.valid or last.phase == "saturate" or sum(one.rate == last.rate and not one.valid for one in seen) > 1:
+    def _repeat(self, probes: Sequence[ProbeSummary], left_s: float) -> NextProbe | None:
+        """A probe that the generator limited once may have met a disturbance; the second time it is its limit."""
+        last = probes[-1]
+        if last.valid or last.phase == "saturate":
             return None
-        return self._step(last.phase, last.rate, left_s)
+        if sum(probe.planned_rps == last.planned_rps and not probe.valid for probe in probes) > 1:
+            return None
+        return self._probe(last.phase, last.planned_rps, left_s)
 
-    def _recheck(self, seen: Sequence[Seen], left_s: float) -> Step | None:
-        """A fail below a pass: chance, a disturbance, or a cliff. It is a cliff where it fails again."""
-        for rate, _above in cliffs(seen):
-            tries = [one for one in seen if one.rate == rate and one.valid]
-            if len(tries) < 2:
-                return self._step("recheck", rate, left_s)
+    def _recheck(self, probes: Sequence[ProbeSummary], left_s: float) -> NextProbe | None:
+        """A rate that missed the SLO below one that met it is probed twice: chance or a disturbance does not repeat."""
+        for rate, _above in rate_inversions(probes):
+            if sum(probe.planned_rps == rate and probe.valid for probe in probes) < 2:
+                return self._probe("recheck", rate, left_s)
         return None
 
-    def _bracket(self, seen: Sequence[Seen], left_s: float) -> Step | Stop | None:
-        verdicts = verdicts_of(seen)
-        passing, failing = bounds(seen)
-        kept_up = {one.rate for one in seen if one.valid}
-        limit = min((one.rate for one in seen if one.rate not in kept_up), default=None)
+    def _bracket(self, probes: Sequence[ProbeSummary], left_s: float) -> NextProbe | SearchEnd | None:
+        verdicts = verdicts_by_rate(probes)
+        passing, failing = rate_bounds(probes)
+        valid_rates = {probe.planned_rps for probe in probes if probe.valid}
+        limit = min((probe.planned_rps for probe in probes if probe.planned_rps not in valid_rates), default=None)
         if not verdicts:
             assert limit is not None
-            if len(seen) >= _MOST_TRIES:
-                return Stop("the generator was at its limit at every rate that was tried")
-            return self._step("bracket", limit / 4, left_s)
-        leaning = {one.rate for one in seen if one.valid and one.leans}
-        if passing is None and (not leaning or failing is not None or max(verdicts) not in leaning):
-            lowest = min(verdicts)
-            if leaning and lowest in leaning:
-                # Too short to tell: farther from where it seems to be crossed, and for longer.
-                tries = sum(one.phase == "refine" for one in seen)
-                rate = 0.75 * 0.85**tries * (crossing(seen) or min(failing or math.inf, *(verdicts.keys() - leaning)))
-                return self._step("refine", rate, left_s) if rate * left_s >= 60 else Stop(_NONE_PASSED)
-            if lowest / 2 * left_s < 60:
-                return Stop(_NONE_PASSED)
-            return self._step("bracket", lowest / 2, left_s)
+            if len(probes) >= _MAX_TRIES:
+                return SearchEnd("the generator reached its own limit at every tested rate")
+            return self._probe("bracket", limit / 4, left_s)
+        likely_met = {probe.planned_rps for probe in probes if probe.valid and probe.likely_met}
+        if passing is None and (not likely_met or failing is not None or max(verdicts) not in likely_met):
+            return self._go_down(probes, verdicts, likely_met, left_s)
         if failing is None:
             highest = max(verdicts)
-            rate = highest * (2 if highest in leaning else 1.4)
+            rate = highest * (2 if highest in likely_met else 1.4)
             if limit is not None and rate >= limit:
                 # Between the last rate that the generator kept up with and the first that it did not.
                 rate = math.sqrt(highest * limit)
                 if rate < 1.1 * highest:
                     return None
-            return self._step("bracket", rate, left_s)
+            return self._probe("bracket", rate, left_s)
         return None
 
-    def _saturate(self, seen: Sequence[Seen], left_s: float) -> Step | None:
-        tries = [one for one in seen if one.phase == "saturate"]
-        _passing, failing = bounds(seen)
-        if failing is None or any(one.saturated for one in seen) or len(tries) >= _MOST_TRIES:
-            return None
-        if any(not one.valid for one in tries) or left_s < 0.35 * self.total_s:
-            return None
-        rate = 2 * tries[-1].rate if tries else max(1.3 * self.closed_rps, 1.3 * max(one.rate for one in seen))
-        return self._step("saturate", rate, left_s)
+    def _go_down(
+        self,
+        probes: Sequence[ProbeSummary],
+        verdicts: Mapping[float, Verdict],
+        likely_met: set[float],
+        left_s: float,
+    ) -> NextProbe | SearchEnd:
+        """No rate has met the SLO yet: a lower rate, with time for enough requests."""
+        lowest = min(verdicts)
+        if lowest in likely_met:
+            # The probe was too short for a verdict: farther below the crossing, and for longer.
+            tries = sum(probe.phase == "refine" for probe in probes)
+            missed = min([rate for rate in verdicts if rate not in likely_met], default=math.inf)
+            rate = 0.75 * 0.85**tries * (estimate_crossing(probes) or missed)
+            phase = "refine"
+        else:
+            rate, phase = lowest / 2, "bracket"
+        return self._probe(phase, rate, left_s) if rate * left_s >= _MIN_REQUESTS else SearchEnd(_NONE_MET)
 
-    def _refine(self, seen: Sequence[Seen], left_s: float) -> Step | None:
-        passing, failing = bounds(seen)
-        spare = left_s - _KEPT * self.total_s
-        confirming = any(one.phase == "confirm" for one in seen)
+    def _saturate(self, probes: Sequence[ProbeSummary], left_s: float) -> NextProbe | None:
+        tries = [probe for probe in probes if probe.phase == "saturate"]
+        _passing, failing = rate_bounds(probes)
+        if failing is None or any(probe.saturated for probe in probes) or len(tries) >= _MAX_TRIES:
+            return None
+        if any(not probe.valid for probe in tries) or left_s < 0.35 * self.total_s:
+            return None
+        if tries:
+            rate = 2 * tries[-1].planned_rps
+        else:
+            rate = max(1.3 * self.closed_rps, 1.3 * max(probe.planned_rps for probe in probes))
+        return self._probe("saturate", rate, left_s)
+
+    def _refine(self, probes: Sequence[ProbeSummary], left_s: float) -> NextProbe | None:
+        passing, failing = rate_bounds(probes)
+        spare = left_s - _CONFIRM_SHARE * self.total_s
+        confirming = any(probe.phase == "confirm" for probe in probes)
         if passing is None or failing is None or failing / passing <= _CLOSE or confirming:
             return None
-        if spare < max(0.04 * self.total_s, SHORTEST_S):
+        if spare < max(0.04 * self.total_s, MIN_PROBE_S):
             return None
-        inside = [one for one in seen if one.valid and passing < one.rate < failing]
+        inside = [probe.planned_rps for probe in probes if probe.valid and passing < probe.planned_rps < failing]
         if not inside:
-            return self._step("refine", math.sqrt(passing * failing), spare)
-        middle = crossing(seen) or math.sqrt(passing * failing)
+            return self._probe("refine", math.sqrt(passing * failing), spare)
+        middle = estimate_crossing(probes) or math.sqrt(passing * failing)
         middle = min(max(middle, passing * 1.001), failing / 1.001)
-        below = middle * (1 - _OFFSET - _FARTHER * sum(one.rate < middle * 0.98 for one in inside))
-        above = middle * (1 + _OFFSET + _FARTHER * sum(one.rate > middle * 1.02 for one in inside))
-        # The side on which less is known first; where it is much the same the lower one, since what passes is wanted.
+        below = middle * (1 - _OFFSET - _OFFSET_STEP * sum(rate < middle * 0.98 for rate in inside))
+        above = middle * (1 + _OFFSET + _OFFSET_STEP * sum(rate > middle * 1.02 for rate in inside))
+        # The wider gap first; of nearly equal ones the lower, since the passing rate is what is claimed.
         sides = [(_LOWER_FIRST * middle / passing, below), (failing / middle, above)]
         for _gap, rate in sorted(sides, reverse=True):
             if passing * 1.02 < rate < failing / 1.02:
-                return self._step("refine", rate, spare)
+                return self._probe("refine", rate, spare)
         return None
 
-    def _confirm(self, seen: Sequence[Seen], left_s: float) -> Step | None:
-        passing, _failing = bounds(seen)
-        tried = [one for one in seen if one.phase == "confirm"]
-        if passing is None or len(tried) >= _MOST_TRIES or left_s < min(0.06 * self.total_s, 10):
+    def _confirm(self, probes: Sequence[ProbeSummary], left_s: float) -> NextProbe | None:
+        passing, _failing = rate_bounds(probes)
+        tries = [probe for probe in probes if probe.phase == "confirm"]
+        if passing is None or len(tries) >= _MAX_TRIES or left_s < min(0.06 * self.total_s, 10):
             return None
-        # A rate that was not confirmed is not tried again: a little less may well be.
-        rate = min([passing, *(_BACK * one.rate for one in tried if one.valid)])
-        return self._step("confirm", rate, left_s)
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Doubles from `first` until less is answered than is offered, then goes there in even steps, and one beyond."""
-
-    first: float
-    total_s: float
-
-    def next(self, seen: Sequence[Seen], left_s: float) -> Step | Stop:
-        """The next probe, with `left_s` seconds left."""
-        if left_s < SHORTEST_S:
-            return Stop("the time was over")
-        drawn = [one for one in seen if one.phase == "step"]
-        top = max((one.achieved for one in seen if one.saturated and one.valid), default=None)
-        limit = min((one.rate for one in seen if not one.valid), default=None)
-        if not drawn and top is None and limit is None and len(seen) < _MOST_PROBES:
-            rate = 2 * seen[-1].rate if seen else self.first
-            most = min(max(0.03 * self.total_s, SHORTEST_S), _SATURATE_MOST_S)
-            return Step("bracket", round(rate, 4), min(most, left_s))
-        # What a step finds does not move the others.
-        size = drawn[0].rate if drawn else (top if top is not None else limit or seen[-1].rate) / _STEPS
-        if len(drawn) > _STEPS:
-            return Stop("all steps were taken")
-        most = max(left_s / (_STEPS + 1 - len(drawn)) - 0.5, SHORTEST_S)
-        return Step("step", round(size * (len(drawn) + 1), 4), min(most, left_s))
-
-
-Plan = Callable[[Sequence[Seen], float], Step | Stop]
+        # A rate that was not confirmed is not tried again; a slightly lower one may be confirmed.
+        rate = min([passing, *(_STEP_BACK * probe.planned_rps for probe in tries if probe.valid)])
+        return self._probe("confirm", rate, left_s)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from capacity.rundir.document import CapacityCurve, Probe, Saturation, SloRate
-from capacity.search.slo_search import Seen, cliffs, conclude
+from capacity.search import ProbeSummary, conclude, rate_inversions
 from capacity.statistics.intervals import Check
 from loadgen._options import Options
 from loadgen.measure import RunTotals
@@ -23,7 +23,7 @@ class Searched:
     sources: int = 0
     ended: str = ""
     probes: list[Probe] = field(default_factory=list)
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[ProbeSummary] = field(default_factory=list)
     outcomes: list[RunTotals] = field(default_factory=list)
 
     def check(self, options: Options) -> Check:
@@ -69,7 +69,7 @@ class Searched:
         most = max(full, key=lambda probe: probe.achieved_rps, default=None)
         notes = [
             f"{rate:,.5g}/s failed and {above:,.5g}/s above it passed: what passes there is not counted on"
-            for rate, above in cliffs(self.seen)
+            for rate, above in rate_inversions(self.seen)
         ]
         if limited := [probe for probe in probes if not probe.valid]:
             notes.append(

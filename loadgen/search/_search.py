@@ -16,7 +16,16 @@ from capacity.measures.tally import Series, Tally
 from capacity.pricing.cost import duration
 from capacity.rundir.document import Probe, RunFile, SloRate
 from capacity.rundir.rows import pooled_dependence
-from capacity.search.slo_search import SHORTEST_S, Plan, SloSearch, Step, Steps, Stop, conclude, row_of
+from capacity.search import (
+    MIN_PROBE_S,
+    NextProbe,
+    SearchEnd,
+    SearchStrategy,
+    SloSearch,
+    StepSearch,
+    conclude,
+    probe_for_row,
+)
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.verdict import judge
 from loadgen._options import Options
@@ -76,7 +85,7 @@ class _Underway:
 
     search: Searched
     order: Order
-    step: Step
+    step: NextProbe
     from_s: float
     before: Mapping[Series, Tally]
 
@@ -169,15 +178,15 @@ class Shape:
         plan = self._plan(closed_rps, until - time.monotonic())
         while True:
             found = plan(search.seen, until - time.monotonic())
-            if isinstance(found, Stop):
+            if isinstance(found, SearchEnd):
                 search.ended = found.reason
                 return
             self._probe(index, search, found, service_s, until)
 
-    def _plan(self, closed_rps: float, total_s: float) -> Plan:
+    def _plan(self, closed_rps: float, total_s: float) -> SearchStrategy:
         if self._options.shape == "steps":
-            return Steps(first=closed_rps, total_s=total_s).next
-        return SloSearch(first=closed_rps / 2, closed_rps=closed_rps, total_s=total_s).next
+            return StepSearch(first_rps=closed_rps, total_s=total_s).next
+        return SloSearch(first_rps=closed_rps / 2, closed_rps=closed_rps, total_s=total_s).next
 
     def _warm(self, index: int, search: Searched) -> tuple[float, float]:
         """A closed loop of all users, which is kept apart: answers a second, and the mean time of one in seconds."""
@@ -196,24 +205,27 @@ class Shape:
         warmups = [tally for series, tally in self._keeper.sums().warmups.items() if pool_of(series) == search.pool]
         return sum(t.answered for t in warmups), sum(t.histograms["latency"].sum_ns for t in warmups) / 1e9
 
-    def _probe(self, index: int, search: Searched, step: Step, service_s: float, until: float) -> None:
+    def _probe(self, index: int, search: Searched, step: NextProbe, service_s: float, until: float) -> None:
         settle_s = min(
-            max(_SETTLE_S, _SETTLE_REQUESTS * service_s), max(_SETTLE_SHARE * step.most_s, _SETTLE_S), _SETTLE_MOST_S
+            max(_SETTLE_S, _SETTLE_REQUESTS * service_s),
+            max(_SETTLE_SHARE * step.max_seconds, _SETTLE_S),
+            _SETTLE_MOST_S,
         )
-        length_s = max(step.most_s, settle_s + SHORTEST_S / 2)
+        length_s = max(step.max_seconds, settle_s + MIN_PROBE_S / 2)
         passing, failing = self._reached(search)
         self._say(
-            f"probe {len(search.probes) + 1}, {step.phase}: {step.rate:,.4g}/s for {'at most ' if step.early else ''}"
-            f"{duration(length_s)}{passing}{failing}; at most {duration(max(until - time.monotonic(), 0))} to go"
+            f"probe {len(search.probes) + 1}, {step.phase}: {step.rate_rps:,.4g}/s for "
+            f"{'at most ' if step.stop_early else ''}{duration(length_s)}{passing}{failing}; "
+            f"at most {duration(max(until - time.monotonic(), 0))} to go"
         )
         self._record()
         before = {series: tally.copy() for series, tally in self._keeper.sums().totals.items()}
         self._book.measuring_begins()
         self._number += 1
-        order = Order(self._number, index, step.rate / search.sources, 0, int(settle_s * 1e9), int(length_s * 1e9))
+        order = Order(self._number, index, step.rate_rps / search.sources, 0, int(settle_s * 1e9), int(length_s * 1e9))
         self._underway = _Underway(search, order, step, self._book.at_s, before)
         self._keeper.order(order)
-        if step.early:
+        if step.stop_early:
             self._watch(search, before, length_s)
         health = self._await_rest(order.number, length_s)
         self._record()
@@ -278,7 +290,7 @@ class Shape:
             Probe(
                 number=len(search.probes) + 1,
                 phase=step.phase,
-                rate_rps=step.rate,
+                rate_rps=step.rate_rps,
                 offered_rps=0.0,
                 achieved_rps=0.0,
                 seconds=round(health.window_s, 3),
@@ -291,7 +303,7 @@ class Shape:
             outcome,
             probe_checks(outcome, self._options),
             slo,
-            step.rate,
+            step.rate_rps,
             cut=cut,
         )
         search.probes.append(probe)
@@ -310,8 +322,8 @@ class Shape:
     # -- what it found ------------------------------------------------------------------------------------------------
 
     def close(self, outcome: RunTotals) -> RunFile:
-        """Writes run.json: rows of the probes that `row_of` names, and the curves. `outcome` is of the whole run."""
-        chosen = {search.pool: row_of(search.seen) for search in self._searches}
+        """Writes run.json: rows of the probes that `probe_for_row` names, and the curves. `outcome`: the run's."""
+        chosen = {search.pool: probe_for_row(search.seen) for search in self._searches}
         totals = {series: Tally() for series in outcome.totals}
         durations: dict[tuple[HardwareCombination, str, bool], float] = {}
         dependence: dict[Series, float] = {}

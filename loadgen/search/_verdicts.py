@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from capacity.measures.tally import Tally
 from capacity.rundir.document import Probe
 from capacity.rundir.rows import measure, pooled_dependence
-from capacity.search.slo_search import Seen, saturated, shares, throughput
+from capacity.search import ProbeSummary, bound_shares, is_saturated, throughput_with_interval
 from capacity.statistics.intervals import Check, interval_us
 from capacity.statistics.slo import Slo
 from capacity.statistics.verdict import judge
@@ -29,14 +29,14 @@ def words(probe: Probe, number: int, slo: Slo | None) -> str:
 
 def judged(
     probe: Probe, outcome: RunTotals, checks: Sequence[Check], slo: Slo | None, rate: float, *, cut: bool
-) -> tuple[Probe, Seen]:
+) -> tuple[Probe, ProbeSummary]:
     """The probe with its figures and its verdict, and as the search takes it."""
     tally, health = Tally(), outcome.health
     for one in outcome.totals.values():
         tally.add(one)
     latency, lost = tally.histograms["latency"], tally.failed + tally.unsent
     dependence = pooled_dependence(list(outcome.totals), outcome.totals, health.autocorrelation)
-    achieved, interval = throughput(health.completions, FOLD_EVERY_NS / 1e9)
+    achieved, interval = throughput_with_interval(health.completions, FOLD_EVERY_NS / 1e9)
     window_s = health.window_s
     failed = [check for check in checks if check.status == "FAIL"]
     valid = not failed and window_s > 0
@@ -49,7 +49,7 @@ def judged(
     status = None if verdict is None else "UNRESOLVED" if cut or not valid else verdict.status
     first = slo.bounds[0][0] if slo and slo.bounds else None
     ends = interval_us(latency, first, lost, dependence) if first is not None else None
-    full = window_s > 0 and saturated(tally.due, round(achieved * window_s))
+    full = window_s > 0 and is_saturated(tally.due, round(achieved * window_s))
     told = probe.model_copy(
         update={
             "offered_rps": round(tally.due / window_s, 3) if window_s else 0.0,
@@ -75,13 +75,13 @@ def judged(
             "checks": [check for check in checks if check.status != "PASS"],
         }
     )
-    seen = Seen(
+    seen = ProbeSummary(
         phase=told.phase,
-        rate=rate,
-        offered=told.offered_rps,
-        achieved=achieved,
+        planned_rps=rate,
+        offered_rps=told.offered_rps,
+        throughput_rps=achieved,
         verdict=status,
-        shares=shares(slo, latency, lost, dependence) if slo and valid else (),
+        shares=bound_shares(slo, latency, lost, dependence) if slo and valid else (),
         saturated=full,
         valid=valid and not cut,
     )

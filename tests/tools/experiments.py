@@ -20,7 +20,7 @@ from capacity.rundir.document import RunFile
 from capacity.rundir.interval_log import LogWriter, tag_of
 from capacity.rundir.rows import build
 from capacity.rundir.run import HLOG_NAME, Run
-from capacity.search.slo_search import Seen, SloSearch, Step, saturated, shares
+from capacity.search import NextProbe, ProbeSummary, SloSearch, bound_shares, is_saturated
 from capacity.statistics.slo import Slo
 from capacity.statistics.verdict import judge
 from loadgen.measure import HealthMonitor
@@ -90,16 +90,16 @@ def tallied(latencies_ms: NDArray[np.float64], bounds_ns: Sequence[int] = ()) ->
     return tally, monitor.autocorrelation()[SERIES]
 
 
-def searched(generator: np.random.Generator, service_ms: float, slo: Slo, total_s: float = 165.0) -> list[Seen]:
+def searched(generator: np.random.Generator, service_ms: float, slo: Slo, total_s: float = 165.0) -> list[ProbeSummary]:
     """The probes of a search for the highest Poisson rate that one exponential server carries within an SLO."""
     plan, left = SloSearch(500 / service_ms, 1000 / service_ms, total_s), total_s
-    seen: list[Seen] = []
+    seen: list[ProbeSummary] = []
     bounds_ns = [bound_ns for _p, bound_ns in slo.bounds]
-    while isinstance(step := plan.next(seen, left), Step):
-        for part in (0.25, 0.5, 1.0) if step.early else (1.0,):
-            seconds = step.most_s * part
-            due = max(int(generator.poisson(step.rate * seconds)), 1)
-            drawn = queue(step.rate * service_ms / 1000, service_ms).draw(generator, due)
+    while isinstance(step := plan.next(seen, left), NextProbe):
+        for part in (0.25, 0.5, 1.0) if step.stop_early else (1.0,):
+            seconds = step.max_seconds * part
+            due = max(int(generator.poisson(step.rate_rps * seconds)), 1)
+            drawn = queue(step.rate_rps * service_ms / 1000, service_ms).draw(generator, due)
             tally, dependence = tallied(drawn, bounds_ns)
             latency = tally.histograms["latency"]
             verdict = judge(slo, latency, 0, dependence).status
@@ -107,14 +107,14 @@ def searched(generator: np.random.Generator, service_ms: float, slo: Slo, total_
                 break
         achieved = min(due / seconds, 1000 / service_ms)
         seen.append(
-            Seen(
+            ProbeSummary(
                 phase=step.phase,
-                rate=step.rate,
-                offered=due / seconds,
-                achieved=achieved,
+                planned_rps=step.rate_rps,
+                offered_rps=due / seconds,
+                throughput_rps=achieved,
                 verdict=verdict,
-                shares=shares(slo, latency, 0, dependence),
-                saturated=saturated(due, int(achieved * seconds)),
+                shares=bound_shares(slo, latency, 0, dependence),
+                saturated=is_saturated(due, int(achieved * seconds)),
             )
         )
         left -= seconds + 1

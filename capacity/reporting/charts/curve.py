@@ -40,7 +40,7 @@ def sentence(curve: CapacityCurve) -> str:
         said.append(f"saturated at {rate_words(full.rps)}{ends}")
     elif curve.shape == "steps":
         said.append("no step saturated it")
-    if curve.ended not in ("", "confirmed", "all steps were taken"):
+    if curve.ended not in ("", "confirmed", "all steps are done", "all steps were taken"):
         said.append(f"ended because {curve.ended}" if curve.ended.startswith("the ") else f"ended: {curve.ended}")
     return "; ".join(said)
 

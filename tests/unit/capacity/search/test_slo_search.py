@@ -9,23 +9,22 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from capacity.search.slo_search import (
-    Seen,
-    Share,
+from capacity.search import (
+    BoundShare,
+    NextProbe,
+    ProbeSummary,
+    SearchEnd,
     SloSearch,
-    Step,
-    Steps,
-    Stop,
-    bounds,
-    cliffs,
+    StepSearch,
+    bound_shares,
     conclude,
-    crossing,
-    estimate,
-    row_of,
-    saturated,
-    shares,
-    throughput,
+    is_saturated,
+    probe_for_row,
+    rate_inversions,
+    throughput_with_interval,
 )
+from capacity.search.conclusion import rate_bounds
+from capacity.search.crossing import crossing_with_interval, estimate_crossing
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.slo import Slo
 from capacity.statistics.verdict import judge
@@ -40,80 +39,84 @@ def smooth(rate: float) -> float:
 
 
 class Machine:
-    """Answers probes as hardware with this share within the bound would, each answer by chance. `keeps_up` is the
-    highest rate that its generator does."""
+    """Answers probes as hardware with this share within the bound would, each answer by chance. `limit_rps` is the
+    highest rate that its generator reaches."""
 
     def __init__(
-        self, within: Callable[[float], float], seed: int = 0, dependence: float = 3.0, keeps_up: float = math.inf
+        self,
+        within: Callable[[float], float],
+        seed: int = 0,
+        dependence: float = 3.0,
+        limit_rps: float = math.inf,
     ) -> None:
         self._within = within
         self._random = np.random.default_rng(seed)
         self._dependence = dependence
-        self._keeps_up = keeps_up
+        self._limit_rps = limit_rps
 
-    def probe(self, step: Step, slo: Slo | None = SLO) -> tuple[Seen, float]:
-        """What a probe finds, and how many seconds it took: of one that may end early, as many as it needed."""
-        for part in (0.25, 0.5, 1.0) if step.early else (1.0,):
-            seconds = step.most_s * part
-            due = int(self._random.poisson(step.rate * seconds))
-            hits = int(self._random.binomial(due / self._dependence, self._within(step.rate)) * self._dependence)
+    def probe(self, step: NextProbe, slo: Slo | None = SLO) -> tuple[ProbeSummary, float]:
+        """Returns the probe's summary and its length in seconds; one that may stop early stops at a clear verdict."""
+        for part in (0.25, 0.5, 1.0) if step.stop_early else (1.0,):
+            seconds = step.max_seconds * part
+            due = int(self._random.poisson(step.rate_rps * seconds))
+            hits = int(self._random.binomial(due / self._dependence, self._within(step.rate_rps)) * self._dependence)
             latency = Histogram()
             latency.record_ns([20_000_000] * hits + [40_000_000] * (due - hits))
             verdict = judge(slo, latency, 0, self._dependence).status if slo else None
             if verdict != "UNRESOLVED":
                 break
         achieved = min(due / seconds, SATURATED)
-        valid = step.rate <= self._keeps_up
-        seen = Seen(
+        valid = step.rate_rps <= self._limit_rps
+        probes = ProbeSummary(
             phase=step.phase,
-            rate=step.rate,
-            offered=due / seconds,
-            achieved=achieved,
+            planned_rps=step.rate_rps,
+            offered_rps=due / seconds,
+            throughput_rps=achieved,
             verdict=verdict if valid or slo is None else "UNRESOLVED",
-            shares=shares(slo, latency, 0, self._dependence) if slo and valid else (),
-            saturated=saturated(due, int(achieved * seconds)),
+            shares=bound_shares(slo, latency, 0, self._dependence) if slo and valid else (),
+            saturated=is_saturated(due, int(achieved * seconds)),
             valid=valid,
         )
-        return seen, seconds
+        return probes, seconds
 
 
-def search(machine: Machine, total_s: float = 165.0, first: float = 48.0) -> tuple[list[Seen], str, float]:
+def search(machine: Machine, total_s: float = 165.0, first: float = 48.0) -> tuple[list[ProbeSummary], str, float]:
     """All probes of a search, why it ended, and how long it took with a second of pause after each probe."""
-    plan = SloSearch(first=first, closed_rps=2 * first, total_s=total_s)
-    seen: list[Seen] = []
+    plan = SloSearch(first_rps=first, closed_rps=2 * first, total_s=total_s)
+    probes: list[ProbeSummary] = []
     left = total_s
-    while isinstance(step := plan.next(seen, left), Step):
-        assert step.most_s <= left
-        one, seconds = machine.probe(step)
-        seen.append(one)
+    while isinstance(step := plan.next(probes, left), NextProbe):
+        assert step.max_seconds <= left
+        probe, seconds = machine.probe(step)
+        probes.append(probe)
         left -= seconds + 1
-    return seen, step.reason, total_s - left
+    return probes, step.reason, total_s - left
 
 
-def probed(*what: tuple[float, str], phase: str = "refine") -> list[Seen]:
+def probes_of(*verdicts: tuple[float, str], phase: str = "refine") -> list[ProbeSummary]:
     """Probes of these rates and verdicts, with the shares that go with them."""
     within = {"PASS": 0.97, "FAIL": 0.5, "UNRESOLVED": 0.9}
     return [
-        Seen(phase, rate, rate, rate, verdict, (share(within[verdict]),))  # type: ignore[arg-type]
-        for rate, verdict in what
+        ProbeSummary(phase, rate, rate, rate, verdict, (bound_share(within[verdict]),))  # type: ignore[arg-type]
+        for rate, verdict in verdicts
     ]
 
 
-def share(within: float) -> Share:
+def bound_share(within: float) -> BoundShare:
     """Of a thousand independent samples."""
-    return Share(0.9, within, 1000)
+    return BoundShare(0.9, within, 1000)
 
 
 def test_it_finds_the_known_rate_in_its_time_and_the_interval_holds_it() -> None:
-    found = [search(Machine(smooth, seed)) for seed in range(20)]
+    searches = [search(Machine(smooth, seed)) for seed in range(20)]
 
-    rates = [conclude(seen) for seen, _reason, _seconds in found]
+    rates = [conclude(probes) for probes, _reason, _seconds in searches]
     close = [abs((rate.estimate_rps or 0) / 70 - 1) <= 0.05 for rate in rates]
-    held = [rate.interval is not None and rate.interval[0] <= 70 <= rate.interval[1] for rate in rates]
+    covered = [rate.interval is not None and rate.interval[0] <= 70 <= rate.interval[1] for rate in rates]
     assert sum(close) >= 19
-    assert sum(held) >= 17
-    assert all(seconds <= 165 + 1 for _seen, _reason, seconds in found)
-    assert sum(reason == "confirmed" for _seen, reason, _seconds in found) >= 16
+    assert sum(covered) >= 17
+    assert all(seconds <= 165 + 1 for _probes, _reason, seconds in searches)
+    assert sum(reason == "confirmed" for _probes, reason, _seconds in searches) >= 16
     # A claim is wrong where the truth is on its other side: chance does that rarely.
     wrong = [rate for rate in rates if (rate.passing_rps or 0) > 70 or (rate.failing_rps or 99) < 70]
     assert len(wrong) <= 3
@@ -121,54 +124,54 @@ def test_it_finds_the_known_rate_in_its_time_and_the_interval_holds_it() -> None
 
 @pytest.mark.parametrize("first", [1.0, 9.0, 300.0, 2000.0])
 def test_a_bad_first_rate_costs_time_and_not_the_answer(first: float) -> None:
-    seen, _reason, _seconds = search(Machine(smooth), first=first)
+    probes, _reason, _seconds = search(Machine(smooth), first=first)
 
-    rate = conclude(seen)
+    rate = conclude(probes)
     assert rate.estimate_rps == pytest.approx(70, rel=0.08)
 
 
-def test_an_unresolved_probe_is_no_bound() -> None:
-    seen = probed((40, "PASS"), (60, "UNRESOLVED"), (70, "UNRESOLVED"), (80, "FAIL"))
+def test_an_inconclusive_probe_is_no_bound() -> None:
+    probes = probes_of((40, "PASS"), (60, "UNRESOLVED"), (70, "UNRESOLVED"), (80, "FAIL"))
 
-    assert bounds(seen) == (40, 80)
-    assert bounds(probed((60, "UNRESOLVED"))) == (None, None)
-    assert conclude(seen).passing_rps == 40
-    assert conclude(seen).failing_rps == 80
+    assert rate_bounds(probes) == (40, 80)
+    assert rate_bounds(probes_of((60, "UNRESOLVED"))) == (None, None)
+    assert conclude(probes).passing_rps == 40
+    assert conclude(probes).failing_rps == 80
 
 
-def test_a_pass_above_a_fail_is_tried_again_and_is_no_bound_where_it_stays() -> None:
-    plan = SloSearch(first=10, closed_rps=20, total_s=165)
-    odd = probed((20, "PASS"), (40, "FAIL"), (80, "PASS"), (160, "FAIL"))
+def test_a_miss_below_a_met_rate_is_rechecked_and_is_the_bound_where_it_repeats() -> None:
+    plan = SloSearch(first_rps=10, closed_rps=20, total_s=165)
+    inverted = probes_of((20, "PASS"), (40, "FAIL"), (80, "PASS"), (160, "FAIL"))
 
-    step = plan.next(odd, 100)
-    assert isinstance(step, Step)
-    assert (step.phase, step.rate) == ("recheck", 40)
+    step = plan.next(inverted, 100)
+    assert isinstance(step, NextProbe)
+    assert (step.phase, step.rate_rps) == ("recheck", 40)
 
-    again = [*odd, *probed((40, "PASS"))]
-    assert cliffs(again) == []
-    assert bounds(again) == (80, 160)
+    met = [*inverted, *probes_of((40, "PASS"))]
+    assert rate_inversions(met) == []
+    assert rate_bounds(met) == (80, 160)
 
-    stays = [*odd, *probed((40, "FAIL"))]
-    assert cliffs(stays) == [(40, 80)]
-    assert bounds(stays) == (20, 40)
-    after = plan.next(stays, 100)
-    assert isinstance(after, Step)
+    missed = [*inverted, *probes_of((40, "FAIL"))]
+    assert rate_inversions(missed) == [(40, 80)]
+    assert rate_bounds(missed) == (20, 40)
+    after = plan.next(missed, 100)
+    assert isinstance(after, NextProbe)
     assert after.phase != "recheck"
 
 
 def test_a_real_cliff_is_found_from_below() -> None:
-    def holed(rate: float) -> float:
+    def with_gap(rate: float) -> float:
         return 0.5 if 30 < rate < 45 else smooth(rate)
 
-    seen, _reason, _seconds = search(Machine(holed, seed=1), first=40)
+    probes, _reason, _seconds = search(Machine(with_gap, seed=1), first=40)
 
-    assert (conclude(seen).passing_rps or 0) < 31
+    assert (conclude(probes).passing_rps or 0) < 31
 
 
-def test_what_the_generator_could_not_do_is_no_verdict_on_the_hardware() -> None:
-    seen, reason, _seconds = search(Machine(smooth, keeps_up=55), first=20)
+def test_the_generators_own_limit_is_no_verdict_on_the_hardware() -> None:
+    probes, reason, _seconds = search(Machine(smooth, limit_rps=55), first=20)
 
-    rate = conclude(seen)
+    rate = conclude(probes)
     assert rate.failing_rps is None
     assert rate.estimate_rps is None
     assert rate.passing_rps is not None
@@ -176,30 +179,30 @@ def test_what_the_generator_could_not_do_is_no_verdict_on_the_hardware() -> None
     assert rate.confirmed, reason
 
 
-def test_a_generator_that_keeps_up_with_nothing_ends_the_search() -> None:
-    seen, reason, _seconds = search(Machine(smooth, keeps_up=0))
+def test_a_generator_that_limit_rps_with_nothing_ends_the_search() -> None:
+    probes, reason, _seconds = search(Machine(smooth, limit_rps=0))
 
-    assert reason == "the generator was at its limit at every rate that was tried"
-    assert len(seen) <= 8
-    assert row_of(seen) is None
-    assert conclude(seen).passing_rps is None
+    assert reason == "the generator reached its own limit at every tested rate"
+    assert len(probes) <= 8
+    assert probe_for_row(probes) is None
+    assert conclude(probes).passing_rps is None
 
 
 def test_hardware_that_never_meets_the_slo_ends_the_search() -> None:
-    seen, reason, _seconds = search(Machine(lambda rate: 0.3))
+    probes, reason, _seconds = search(Machine(lambda rate: 0.3))
 
-    assert reason.startswith("no rate passed")
-    assert len(seen) < 12
-    assert conclude(seen).passing_rps is None
-    shown = row_of(seen)
+    assert reason.startswith("no tested rate met the SLO")
+    assert len(probes) < 12
+    assert conclude(probes).passing_rps is None
+    shown = probe_for_row(probes)
     assert shown is not None
-    assert seen[shown].rate == min(one.rate for one in seen)
+    assert probes[shown].planned_rps == min(probe.planned_rps for probe in probes)
 
 
 def test_hardware_that_meets_it_up_to_saturation_is_bounded_there() -> None:
-    seen, _reason, seconds = search(Machine(lambda rate: 0.999 if rate < 95 else 0.02))
+    probes, _reason, seconds = search(Machine(lambda rate: 0.999 if rate < 95 else 0.02))
 
-    rate = conclude(seen)
+    rate = conclude(probes)
     assert seconds <= 166
     assert rate.passing_rps is not None
     assert rate.failing_rps is not None
@@ -207,92 +210,95 @@ def test_hardware_that_meets_it_up_to_saturation_is_bounded_there() -> None:
 
 
 def test_a_confirming_probe_that_fails_takes_the_rate_back() -> None:
-    once = [*probed((40, "PASS"), (60, "PASS"), (64, "FAIL")), *probed((60, "FAIL"), phase="confirm")]
+    once = [*probes_of((40, "PASS"), (60, "PASS"), (64, "FAIL")), *probes_of((60, "FAIL"), phase="confirm")]
 
-    assert bounds(once) == (40, 64)
+    assert rate_bounds(once) == (40, 64)
     assert not conclude(once).confirmed
-    confirmed = [*once, *probed((40, "PASS"), phase="confirm")]
+    confirmed = [*once, *probes_of((40, "PASS"), phase="confirm")]
     assert conclude(confirmed).confirmed
-    assert row_of(confirmed) == len(confirmed) - 1
-    assert SloSearch(20, 40, 165).next(confirmed, 100) == Stop("confirmed")
+    assert probe_for_row(confirmed) == len(confirmed) - 1
+    assert SloSearch(20, 40, 165).next(confirmed, 100) == SearchEnd("confirmed")
 
 
 def test_a_bound_is_claimed_at_the_planned_or_the_offered_rate_whichever_claims_less() -> None:
-    low, high = probed((50, "PASS"), (70, "FAIL"))
-    few = [Seen("refine", 50, 48.5, 48.5, "PASS", low.shares), Seen("refine", 70, 71.5, 71.5, "FAIL", high.shares)]
+    low, high = probes_of((50, "PASS"), (70, "FAIL"))
+    probes = [
+        ProbeSummary("refine", 50, 48.5, 48.5, "PASS", low.shares),
+        ProbeSummary("refine", 70, 71.5, 71.5, "FAIL", high.shares),
+    ]
 
-    assert (conclude(few).passing_rps, conclude(few).failing_rps) == (48.5, 71.5)
+    assert (conclude(probes).passing_rps, conclude(probes).failing_rps) == (48.5, 71.5)
 
 
 def test_the_fit_never_lets_more_load_be_better() -> None:
-    seen = [
-        Seen("refine", rate, rate, rate, "UNRESOLVED", (share(within),))
+    probes = [
+        ProbeSummary("refine", rate, rate, rate, "UNRESOLVED", (bound_share(within),))
         for rate, within in ((40, 0.96), (50, 0.93), (60, 0.94), (70, 0.86), (80, 0.87))
     ]
 
-    middle = crossing(seen)
+    middle = estimate_crossing(probes)
     assert middle is not None
     assert 60 < middle < 75
-    found = estimate(seen)
-    assert found is not None
-    assert found[1] < middle < found[2]
-    assert crossing(seen[:3]) is None
+    crossing = crossing_with_interval(probes)
+    assert crossing is not None
+    assert crossing[1] < middle < crossing[2]
+    assert estimate_crossing(probes[:3]) is None
 
 
 def test_an_slo_with_several_bounds_is_crossed_where_the_first_of_them_is() -> None:
     slo = Slo.parse("p50=10ms,p90=30ms,errors=1%")
 
-    def one(rate: float, fast: float, within: float) -> Seen:
+    def summary(rate: float, fast: float, within: float) -> ProbeSummary:
         latency = Histogram()
         latency.record_ns(
             [5_000_000] * round(1000 * fast)
             + [20_000_000] * round(1000 * (within - fast))
             + [50_000_000] * round(1000 * (1 - within))
         )
-        return Seen("refine", rate, rate, rate, "UNRESOLVED", shares(slo, latency, 0, 1.0))
+        return ProbeSummary("refine", rate, rate, rate, "UNRESOLVED", bound_shares(slo, latency, 0, 1.0))
 
-    median_first = [one(40, 0.6, 0.99), one(80, 0.4, 0.97)]
-    tail_first = [one(40, 0.9, 0.95), one(80, 0.8, 0.85)]
+    median_first = [summary(40, 0.6, 0.99), summary(80, 0.4, 0.97)]
+    tail_first = [summary(40, 0.9, 0.95), summary(80, 0.8, 0.85)]
 
-    assert crossing(median_first) == pytest.approx(math.sqrt(40 * 80), rel=0.01)
-    assert crossing(tail_first) is not None
+    assert estimate_crossing(median_first) == pytest.approx(math.sqrt(40 * 80), rel=0.01)
+    assert estimate_crossing(tail_first) is not None
 
 
 def test_steps_are_even_and_go_one_beyond_saturation() -> None:
-    plan = Steps(first=30, total_s=120)
-    seen: list[Seen] = []
+    plan = StepSearch(first_rps=30, total_s=120)
+    probes: list[ProbeSummary] = []
     left = 120.0
-    while isinstance(step := plan.next(seen, left), Step):
-        one, seconds = Machine(smooth, len(seen)).probe(step, slo=None)
-        seen.append(one)
+    while isinstance(step := plan.next(probes, left), NextProbe):
+        probe, seconds = Machine(smooth, len(probes)).probe(step, slo=None)
+        probes.append(probe)
         left -= seconds + 0.5
 
-    drawn = [one.rate for one in seen if one.phase == "step"]
-    assert len(drawn) == 11
-    assert [b - a for a, b in pairwise(drawn)] == pytest.approx([drawn[0]] * 10, abs=1e-3)
-    assert drawn[9] == pytest.approx(SATURATED, rel=0.01)
-    assert seen[-1].saturated
+    steps = [probe.planned_rps for probe in probes if probe.phase == "step"]
+    assert len(steps) == 11
+    assert [b - a for a, b in pairwise(steps)] == pytest.approx([steps[0]] * 10, abs=1e-3)
+    assert steps[9] == pytest.approx(SATURATED, rel=0.01)
+    assert probes[-1].saturated
     assert left >= -0.5
-    shown = row_of(seen)
+    shown = probe_for_row(probes)
     assert shown is not None
-    assert not seen[shown].saturated
+    assert not probes[shown].saturated
 
 
 def test_less_answered_than_offered_is_saturation_only_beyond_chance() -> None:
-    assert not saturated(100, 85)
-    assert saturated(100, 75)
-    assert not saturated(10_000, 9_600)
-    assert saturated(10_000, 9_400)
+    assert not is_saturated(100, 85)
+    assert is_saturated(100, 75)
+    assert not is_saturated(10_000, 9_600)
+    assert is_saturated(10_000, 9_400)
 
 
 def test_the_interval_of_a_throughput_holds_it() -> None:
     random = np.random.default_rng(3)
-    held = 0
+    covered = 0
     for _ in range(100):
-        rate, interval = throughput([random.poisson(5.0, 60), random.poisson(2.5, 61)], 0.05)
+        rate, interval = throughput_with_interval([random.poisson(5.0, 60), random.poisson(2.5, 61)], 0.05)
         assert interval is not None
         assert interval[0] <= rate * 1.01
-        held += interval[0] <= 150 <= interval[1]
-    assert held >= 88
-    assert throughput([np.array([5, 5, 5])], 0.05) == (100.0, None)
-    assert throughput([], 0.05) == (0.0, None)
+        covered += interval[0] <= 150 <= interval[1]
+    assert covered >= 88
+    assert throughput_with_interval([np.array([5, 5, 5])], 0.05) == (100.0, None)
+    assert throughput_with_interval([], 0.05) == (0.0, None)

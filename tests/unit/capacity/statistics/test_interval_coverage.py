@@ -25,7 +25,7 @@ from tools.experiments import (
 
 from capacity.comparison.compare import compare
 from capacity.pricing.cost import rate_per_100k, rates_per_100k, sequential_per_100k
-from capacity.search.slo_search import conclude, throughput
+from capacity.search import conclude, throughput_with_interval
 from capacity.statistics.slo import Slo
 
 EXPERIMENTS = int(os.environ.get("INFERLOAD_EXPERIMENTS", "30"))
@@ -76,7 +76,7 @@ def test_the_interval_of_p90_and_of_the_price_holds_the_truth_in_93_to_97_of_100
 def test_the_interval_of_the_saturated_price_holds_the_truth(variation: float) -> None:
     generator, service, inside = np.random.default_rng(8), lognormal(variation), 0
     for _ in range(EXPERIMENTS):
-        _rate, ends = throughput([answered_in_a_closed_loop(generator, service, 20)], 0.05)
+        _rate, ends = throughput_with_interval([answered_in_a_closed_loop(generator, service, 20)], 0.05)
         assert ends is not None
         prices = rates_per_100k(PRICE, ends)
         assert prices is not None
