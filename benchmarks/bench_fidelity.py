@@ -36,7 +36,7 @@ from null_server import null_server
 from rich.console import Console
 from rich.table import Table
 
-from capacity.rundir import interval_log as hlog
+from capacity.rundir.interval_log import parse_series_tag, read_interval_log
 from capacity.statistics.histogram import Histogram
 
 RATE, LONG_RATE = 5000, 2000
@@ -173,8 +173,8 @@ def _quarters(values: Sequence[float]) -> list[Sequence[float]]:
 
 def _lateness_by_quarter(folder: Path, seconds: float) -> list[Histogram]:
     quarters = [Histogram() for _ in range(4)]
-    for interval in hlog.read(folder / "run.hlog"):
-        if hlog.parse_tag(interval.tag)[1] == "lateness":
+    for interval in read_interval_log(folder / "run.hlog"):
+        if parse_series_tag(interval.tag)[1] == "lateness":
             quarters[min(int(interval.start_s * 4 / seconds), 3)].add(interval.histogram)
     return quarters
 

@@ -25,9 +25,9 @@ from hdrh.histogram import HdrHistogram
 
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
-from capacity.rundir.interval_log import LogWriter, tag_of
-from capacity.statistics.encoding import DIGITS, HIGHEST_US, LOWEST_US
+from capacity.rundir.interval_log import IntervalLogWriter, series_tag
 from capacity.statistics.histogram import MEASURES, Histogram
+from capacity.statistics.payload import HIGHEST_US, LOWEST_US, SIGNIFICANT_DIGITS
 from loadgen.distributed._signing import seal
 from loadgen.distributed._snapshot import Snapshot, added, pack
 from loadgen.distributed._sockets import Gate
@@ -49,7 +49,7 @@ SERIES = [
     Series(HardwareCombination.parse(f"host{n} + cpu-1c"), "model", f"cpu:0 @ host{n}:9000", True)
     for n in range(COMBINATIONS)
 ]
-KNOWN = {tag_of(series, "latency"): series for series in SERIES}
+KNOWN = {series_tag(series, "latency"): series for series in SERIES}
 
 
 def values_ns(rng: np.random.Generator, size: int, scale: float) -> Any:
@@ -65,7 +65,7 @@ def bulk(rounds: int, size: int = 20_000) -> tuple[list[float], list[float]]:
         histogram, begun = Histogram(), time.perf_counter_ns()
         histogram.record_ns(values)
         ours.append((time.perf_counter_ns() - begun) / size)
-        peer, micros = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS), (values // 1000).tolist()
+        peer, micros = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS), (values // 1000).tolist()
         begun = time.perf_counter_ns()
         for value in micros:
             peer.record_value(value)
@@ -185,7 +185,7 @@ def mastering(seconds: int) -> list[float]:
     speaker = subprocess.Popen(["taskset", "-c", str(SERVER_CORE), *command])
     listener = gevent.spawn(listen)
     try:
-        with tempfile.TemporaryDirectory() as folder, LogWriter(Path(folder) / "run.hlog", time.time()) as log:
+        with tempfile.TemporaryDirectory() as folder, IntervalLogWriter(Path(folder) / "run.hlog", time.time()) as log:
             while len(last) < GENERATORS and not listener.ready():
                 gevent.sleep(0.05)
             began = time.monotonic()
@@ -198,7 +198,7 @@ def mastering(seconds: int) -> list[float]:
                 for series, tally in total.items():
                     for measure, histogram in tally_difference(tally, written[series]).histograms.items():
                         if histogram.count:
-                            log.write(second - 1, 1.0, tag_of(series, measure), histogram)
+                            log.write(second - 1, 1.0, series_tag(series, measure), histogram)
                             gevent.sleep(0)
                 written = total
                 now, used = time.monotonic(), time.process_time()

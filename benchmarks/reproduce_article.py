@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import brentq
 
-from capacity.pricing.cost import money, sequential_per_100k
+from capacity.pricing.cost import format_money, sequential_per_100k
 from capacity.reporting.entries import choices, entries
-from capacity.rundir.document import Row
-from capacity.rundir.interval_log import LogWriter
+from capacity.rundir.interval_log import IntervalLogWriter
 from capacity.rundir.run import Run
+from capacity.rundir.run_file import Row
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.slo import Slo
 
@@ -102,7 +102,7 @@ def _normal(places: NDArray[np.float64]) -> NDArray[np.float64]:
 def write_times(directory: Path) -> Path:
     """The log that the workers replay, a tag for each combination."""
     path = directory / LOG
-    with LogWriter(
+    with IntervalLogWriter(
         path, 0.0, ["service times for simulated hardware, as benchmarks/reproduce_article.py has them"]
     ) as log:
         for row in ARTICLE:
@@ -175,7 +175,7 @@ def aggregate(rows: Sequence[Row], console: Console) -> None:
             "–" if price is None else f"${price + 1e-9:.2f}",
             _ms(row.compute_us.p90),
             _ms(mean),
-            "–" if cost is None else money(cost, row.currency),
+            "–" if cost is None else format_money(cost, row.currency),
             _ms(row.latency_us.p90),
             _ms(row.latency_us.mean),
             f"{'given' if known.given else 'assumed'} {known.mean:g}, {known.p90:g}: {known.source}",
@@ -201,7 +201,7 @@ def at_slo(rows: Sequence[Row], console: Console) -> Row | None:
             "–" if failing is None else f"{failing:.1f}/s",
             "–" if row.slo_rate.estimate_rps is None else f"{row.slo_rate.estimate_rps:.1f}/s",
             "–" if passing is None else f"{passing * means[row.hardware] / 10:.0f} %",
-            row.cost_per_100k.reasons.get("at_slo", "–") if cost is None else money(cost, row.currency),
+            row.cost_per_100k.reasons.get("at_slo", "–") if cost is None else format_money(cost, row.currency),
         )
     console.print(table)
     priced = [row for row in rows if row.cost_per_100k.at_slo is not None]

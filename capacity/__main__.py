@@ -13,14 +13,14 @@ from rich.markup import escape
 
 from capacity.commands.plan import plan
 from capacity.commands.stress import stress
-from capacity.comparison.compare import Limit, compare, conditions_that_differ
+from capacity.comparison.run_comparison import ChangeLimit, compare_runs, differing_conditions
 from capacity.pricing.catalogue import Catalogue
 from capacity.reporting.entries import entries, slo_of
 from capacity.reporting.export import FORMATS, name_of, text, write_parquet
 from capacity.reporting.html import write_report
 from capacity.reporting.terminal import print_table, wide_console
-from capacity.rundir.merge import merge
-from capacity.rundir.recovery import gather, local_logs
+from capacity.rundir.merge import merge_runs
+from capacity.rundir.recovery import find_generator_logs, recover_run
 from capacity.rundir.run import Run
 from capacity.statistics.slo import Slo
 
@@ -85,26 +85,26 @@ def _export(
 
 
 @app.command("merge")
-def merge_runs(
+def merge(
     runs: Runs,
     out: Annotated[Path, typer.Option(help="the new run directory", show_default=False)],
     catalogue: Annotated[Path | None, typer.Option(help="price by this hardware.toml instead")] = None,
 ) -> None:
     """Puts whole runs together as one, or the logs that one run's generators kept themselves."""
     prices = Catalogue.load(catalogue) if catalogue else None
-    logs = [local_logs(directory) for directory in runs]
+    logs = [find_generator_logs(directory) for directory in runs]
     if any(logs):
         if not all(logs):
             raise ValueError(f"{runs[logs.index([])]} is no log of a generator; whole runs merge with whole runs")
-        file = gather([log for found in logs for log in found], out, prices)
+        file = recover_run([log for found in logs for log in found], out, prices)
     else:
-        file = merge([Run.load(directory) for directory in runs], out, prices)
+        file = merge_runs([Run.load(directory) for directory in runs], out, prices)
     requests = sum(row.requests for row in file.rows)
     Console().print(f"merged: {out}, {requests:,} requests in {len(file.rows)} rows", soft_wrap=True, highlight=False)
 
 
 @app.command("compare")
-def compare_runs(
+def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="run directory to compare with", show_default=False)],
     second: Annotated[Path, typer.Argument(metavar="B", help="run directory that may be better", show_default=False)],
     fail_if: Annotated[list[str] | None, typer.Option(help="exit with 1 on such a change: 'p99 > +5%'")] = None,
@@ -113,12 +113,12 @@ def compare_runs(
     confidence: of two runs that are alike, 5 comparisons in 100 call a difference.
     """
     runs = Run.load(first), Run.load(second)
-    limits = [Limit.parse(text) for text in fail_if or []]
+    limits = [ChangeLimit.parse(text) for text in fail_if or []]
     console = Console()
-    for name, ours, theirs in conditions_that_differ(*runs):
+    for name, ours, theirs in differing_conditions(*runs):
         console.print(f"[yellow]other conditions[/yellow] {escape(f'{name}: {ours} / {theirs}')}", highlight=False)
     broken = []
-    for pair in compare(*runs):
+    for pair in compare_runs(*runs):
         a, b = pair.first.hardware, pair.second.hardware
         marks = " (simulated)" if pair.first.simulated or pair.second.simulated else ""
         title = f"{pair.first.model}, {a if a == b else f'A {a}, B {b}'}{marks}"

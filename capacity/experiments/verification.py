@@ -23,11 +23,11 @@ from capacity.planning.offers import Offer
 from capacity.planning.plan_file import Compared, PlanRow, Verification
 from capacity.planning.pools import Service
 from capacity.planning.problem import Ground
-from capacity.rundir.interval_log import LogWriter
+from capacity.rundir.interval_log import IntervalLogWriter
 from capacity.rundir.run import Run
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.intervals import samples_needed
-from capacity.statistics.verdict import judge
+from capacity.statistics.verdict import judge_slo
 from worker.wire import format_duration
 
 WARMUP_S = 3.0
@@ -174,7 +174,7 @@ def _replayed(offer: Offer, path: Path) -> Path:
         histogram = Histogram()
         table = offer.profile.pass_of(offer.profile.sizes[0]).table_us
         histogram.record_ns((table * 1000).astype("int64"))
-    with LogWriter(path, 0.0) as log:
+    with IntervalLogWriter(path, 0.0) as log:
         log.write(0.0, 1.0, _TAG, histogram)
     return path
 
@@ -247,7 +247,7 @@ def _verified(
         due, answered = due + row.due, answered + row.answered
     lost = due - answered
     dependence = max((row.dependence for row in run.file.rows), default=1.0)
-    verdict = judge(ground.task.service.slo, latency, lost, dependence)
+    verdict = judge_slo(ground.task.service.slo, latency, lost, dependence)
     foretold = dict(predicted.percentiles)
     compared = []
     for percentile in (50.0, 90.0, 99.0):

@@ -16,16 +16,16 @@ LATENCY_ERROR = "latency-error"
 OFFERED, UNSENT = "offered", "unsent"
 HISTOGRAMS = (*MEASURES, LATENCY_ERROR, OFFERED, UNSENT)
 #: What workers measure of themselves, told once for the whole run; and how long forward passes held them, by rows.
-OWN = ("queue", "compute")
+TARGET_MEASURES = ("queue", "compute")
 _PASS = re.compile(r"pass-([1-9]\d{0,9})")
 
 
-def pass_of(rows: int) -> str:
+def pass_measure(rows: int) -> str:
     """The measure of forward passes of so many rows."""
     return f"pass-{rows}"
 
 
-def rows_of(measure: str) -> int | None:
+def pass_rows(measure: str) -> int | None:
     """Of how many rows the passes of this measure are; None where it is another measure."""
     match = _PASS.fullmatch(measure)
     return int(match[1]) if match else None
@@ -33,12 +33,12 @@ def rows_of(measure: str) -> int | None:
 
 def is_measure(name: str) -> bool:
     """Whether a histogram may be called so."""
-    return name in HISTOGRAMS or rows_of(name) is not None
+    return name in HISTOGRAMS or pass_rows(name) is not None
 
 
-def is_own(name: str) -> bool:
+def is_target_measure(name: str) -> bool:
     """Whether workers measure this of themselves."""
-    return name in OWN or rows_of(name) is not None
+    return name in TARGET_MEASURES or pass_rows(name) is not None
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,13 @@ class Tally:
         """The tally that `to_wire` sent; ValueError on anything else."""
         try:
             tally = cls(
-                due=count_of(wire["due"]),
-                answered=count_of(wire["answered"]),
-                unsent=count_of(wire["unsent"]),
-                errors={_name(code): count_of(count) for code, count in wire["errors"].items()},
-                bytes_in=count_of(wire["bytes"][0]),
-                bytes_out=count_of(wire["bytes"][1]),
-                retries=count_of(wire.get("retries", 0)),
+                due=checked_count(wire["due"]),
+                answered=checked_count(wire["answered"]),
+                unsent=checked_count(wire["unsent"]),
+                errors={_name(code): checked_count(count) for code, count in wire["errors"].items()},
+                bytes_in=checked_count(wire["bytes"][0]),
+                bytes_out=checked_count(wire["bytes"][1]),
+                retries=checked_count(wire.get("retries", 0)),
             )
             for name, parts in wire["histograms"].items():
                 if not is_measure(name):
@@ -143,18 +143,18 @@ class Tally:
                     raise ValueError("a histogram's payload is bytes")
                 tally.histograms[name] = Histogram.decode(
                     payload,
-                    count=count_of(count),
-                    sum_ns=count_of(sum_ns),
-                    min_ns=count_of(min_ns),
-                    max_ns=count_of(max_ns),
-                    above=count_of(above),
+                    count=checked_count(count),
+                    sum_ns=checked_count(sum_ns),
+                    min_ns=checked_count(min_ns),
+                    max_ns=checked_count(max_ns),
+                    above=checked_count(above),
                 )
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"a tally came malformed: {error}") from None
         return tally
 
 
-def count_of(value: object) -> int:
+def checked_count(value: object) -> int:
     """A count that came from outside; ValueError for anything that is none."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{value!r} is not a count")

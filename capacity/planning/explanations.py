@@ -11,7 +11,7 @@ from capacity.planning.offers import slower
 from capacity.planning.plan_file import Alternative, Lost, Prediction, Sensitivity
 from capacity.planning.pools import Pools
 from capacity.planning.problem import Ground, percentiles_of, prediction_of
-from capacity.pricing.cost import hourly
+from capacity.pricing.cost import format_hourly
 
 WORSE = 1.2
 _RUNNER_UPS = 4
@@ -110,12 +110,12 @@ class Reasons:
             else:
                 cost = count * offer.price
                 more = f"{100 * (cost / found.cost - 1):.0f} % more" if cost > found.cost * 1.005 else "the same"
-                reason = f"{count} of it would cost {hourly(cost, offer.currency)} an hour: {more}"
+                reason = f"{count} of it would cost {format_hourly(cost, offer.currency)} an hour: {more}"
                 lost.append(Lost(hardware=offer.name, step="price", reason=reason))
         for number, least in found.beaten.items():
             offer = self._all[number]
             if self._ground.pools.highest(number, 1) > 0:
-                reason = f"with it, never idle, at least {hourly(least, offer.currency)} an hour"
+                reason = f"with it, never idle, at least {format_hourly(least, offer.currency)} an hour"
                 lost.append(Lost(hardware=offer.name, step="price", reason=reason))
         return lost
 
@@ -145,7 +145,7 @@ class Reasons:
         bare = least_cost(options, rate, (), self._task.survive)
         if bare < found.cost * 0.99:
             said.append(
-                f"latency: by throughput alone {hourly(bare, currency)} an hour would do; the SLO takes "
+                f"latency: by throughput alone {format_hourly(bare, currency)} an hour would do; the SLO takes "
                 f"{100 * (found.cost / bare - 1):.0f} % more"
                 if bare > 0
                 else "latency: by throughput alone a free fleet would do"
@@ -154,7 +154,8 @@ class Reasons:
             calm = Search([offer.stock for offer in self._all], self._ground.pools).plan(rate)
             if calm and calm.cost < found.cost - 1e-9:
                 said.append(
-                    f"survival: without --survive {self._task.survive} it would cost {hourly(calm.cost, currency)}"
+                    f"survival: without --survive {self._task.survive} it would cost "
+                    f"{format_hourly(calm.cost, currency)}"
                 )
         if any(offer.limit is not None for offer in self._all):
             free = [replace(offer, limit=None) for offer in self._all]
@@ -166,7 +167,8 @@ class Reasons:
                     if offer.limit is not None and count > before
                 ]
                 said.append(
-                    f"limit: without that on {' and '.join(names)} it would cost {hourly(unlimited.cost, currency)}"
+                    f"limit: without that on {' and '.join(names)} it would cost "
+                    f"{format_hourly(unlimited.cost, currency)}"
                 )
         said += [
             f"memory: {loser.label} is left out ({loser.reason})"
@@ -182,5 +184,7 @@ class Reasons:
         ]
         if dearer:
             cost, number = min(dearer)
-            said.append(f"price: the next, {self._all[number].name} alone, costs {hourly(cost, currency)} an hour")
+            said.append(
+                f"price: the next, {self._all[number].name} alone, costs {format_hourly(cost, currency)} an hour"
+            )
         return said

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from capacity.measures.combination import HardwareCombination
 from capacity.planning.fleet_search import Stock
-from capacity.pricing.catalogue import MARKETS, Catalogue, Unknown
-from capacity.pricing.choice import Candidate, Loser, Step, memory_step
+from capacity.pricing.catalogue import MARKETS, Catalogue, UnknownPrice
+from capacity.pricing.choice import Candidate, ChoiceStep, Excluded, exclude_by_memory
 from capacity.reporting.entries import entries
-from capacity.rundir.document import Row
 from capacity.rundir.run import Run
+from capacity.rundir.run_file import Row
 from capacity.simulation.profile import Profile
 from capacity.statistics.histogram import Histogram
 
@@ -71,7 +71,7 @@ class Offers:
 
     model: str
     kept: tuple[Offer, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[ChoiceStep, ...]
 
     def without(self, numbers: Sequence[int]) -> Offers:
         """The same without some of the kept."""
@@ -120,30 +120,30 @@ def gather(
         raise ValueError(f"no run has the model {model}; they have {', '.join(models) or 'none'}")
     rows = [entry for entry in found if entry.row.model == model]
     steps = []
-    invalid = [Loser(entry.label, f"its run is not valid: {entry.invalid}") for entry in rows if entry.invalid]
+    invalid = [Excluded(entry.label, f"its run is not valid: {entry.invalid}") for entry in rows if entry.invalid]
     valid = [entry for entry in rows if not entry.invalid]
     instances: dict[HardwareCombination, list[tuple[Run, Row]]] = {}
     for entry in valid:
         row = _with_memory(entry.row, catalogue)
         instances.setdefault(instance_of(entry.row), []).append((entry.run, row))
     if invalid:
-        steps.append(Step("validity", tuple(instance.name for instance in instances), tuple(invalid)))
-    enough, memory = memory_step([Candidate(instance.name, same[-1][1]) for instance, same in instances.items()])
+        steps.append(ChoiceStep("validity", tuple(instance.name for instance in instances), tuple(invalid)))
+    enough, memory = exclude_by_memory([Candidate(instance.name, same[-1][1]) for instance, same in instances.items()])
     steps.append(memory)
     names = {candidate.label for candidate in enough}
     _check_limits(limits, instances)
     offers: list[Offer] = []
-    unpriced: list[Loser] = []
+    unpriced: list[Excluded] = []
     for instance, same in instances.items():
         if instance.name not in names:
             continue
         made = _offers_of(runs, model, instance, same, catalogue, markets, limits)
         if isinstance(made, str):
-            unpriced.append(Loser(instance.name, made))
+            unpriced.append(Excluded(instance.name, made))
         else:
             offers += made
     kept = tuple(dict.fromkeys(offer.name for offer in offers))
-    steps.append(Step("price", kept, tuple(unpriced)))
+    steps.append(ChoiceStep("price", kept, tuple(unpriced)))
     currencies = {offer.currency for offer in offers}
     if len(currencies) > 1:
         raise ValueError(f"prices in {' and '.join(sorted(currencies))} are not compared: price all in one currency")
@@ -169,7 +169,7 @@ def _offers_of(
     profile = Profile.from_runs(runs, instance, model)
     for market in markets:
         price = catalogue.price(instance, market)
-        if isinstance(price, Unknown):
+        if isinstance(price, UnknownPrice):
             reasons.append(price.reason)
             continue
         made.append(

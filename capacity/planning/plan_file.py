@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from capacity.rundir import json_file as stored
+from capacity.rundir.json_file import read_json_file, write_json_file
 
 PLAN_SCHEMA = 1
 PLAN_NAME = "plan.json"
@@ -226,9 +226,9 @@ class PlanFile(_Frozen):
 
     def save(self, directory: Path) -> Path:
         """Writes plan.json into a folder; OSError where that cannot be."""
-        return stored.write(self, directory / PLAN_NAME)
+        return write_json_file(self, directory / PLAN_NAME)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Reads and checks a plan.json; ValueError in one sentence naming file and field."""
-        return stored.read(cls, path, PLAN_SCHEMA)
+        return read_json_file(cls, path, PLAN_SCHEMA)

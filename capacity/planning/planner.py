@@ -7,7 +7,7 @@ from capacity.planning.explanations import Reasons
 from capacity.planning.fleet_search import Found
 from capacity.planning.plan_file import FleetPlan, Schedule, SlotPlan
 from capacity.planning.problem import Ground, percentiles_of, prediction_of
-from capacity.pricing.cost import hourly
+from capacity.pricing.cost import format_hourly
 
 
 class Planner:
@@ -32,8 +32,8 @@ class Planner:
         if over:
             currency = self._ground.all[0].currency
             why = (
-                f"the cheapest fleet, {self._reasons.words(found.counts)}, costs {hourly(found.cost, currency)} "
-                f"an hour, more than the {hourly(self._task.max_price or 0.0, currency)} allowed"
+                f"the cheapest fleet, {self._reasons.words(found.counts)}, costs {format_hourly(found.cost, currency)} "
+                f"an hour, more than the {format_hourly(self._task.max_price or 0.0, currency)} allowed"
             )
             return FleetPlan(rps=rps, required_rps=required, why_not=why, losers=self._reasons.losers(found))
         self._task.say("what would break it")

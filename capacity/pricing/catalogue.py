@@ -32,7 +32,7 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Unknown:
+class UnknownPrice:
     """Why there is no price."""
 
     reason: str
@@ -54,7 +54,7 @@ class _Entry(BaseModel):
         return {"spot": self.spot, "reserved": self.reserved}.get(market, self.price)
 
 
-class Host(_Entry):
+class HostEntry(_Entry):
     """A host type: its price an hour, its memory, and the accelerators that are part of it at that price."""
 
     memory_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -68,13 +68,13 @@ class Host(_Entry):
         return self
 
 
-class Accelerator(_Entry):
+class AcceleratorEntry(_Entry):
     """An accelerator type: its memory, and its price an hour where it is bought apart from a host."""
 
     memory_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
-class Combination(_Entry):
+class CombinationEntry(_Entry):
     """A combined price, which overrides the sum of its parts."""
 
     # Narrowed: an entry for no price at all would say nothing.
@@ -91,9 +91,9 @@ class Catalogue(BaseModel):
     date: str = ""
     note: str = ""
     purchase: str = "on-demand"
-    hosts: dict[str, Host] = {}
-    accelerators: dict[str, Accelerator] = {}
-    combinations: dict[str, Combination] = {}
+    hosts: dict[str, HostEntry] = {}
+    accelerators: dict[str, AcceleratorEntry] = {}
+    combinations: dict[str, CombinationEntry] = {}
     targets: dict[str, str] = {}
 
     @model_validator(mode="after")
@@ -153,7 +153,7 @@ class Catalogue(BaseModel):
             update[kind] = getattr(self, kind) | getattr(own, kind)
         return self.model_copy(update=update)
 
-    def price(self, combination: HardwareCombination, market: str = MARKETS[0]) -> Price | Unknown:
+    def price(self, combination: HardwareCombination, market: str = MARKETS[0]) -> Price | UnknownPrice:
         """The price an hour of the whole combination in one of MARKETS, or why it is not known.
 
         An accelerator that is bought apart costs its own price in that market, else its ordinary one.
@@ -165,12 +165,12 @@ class Catalogue(BaseModel):
         host = self.hosts.get(combination.host)
         asked = None if host is None else host.asked(market)
         if host is None or asked is None:
-            return Unknown(f"no {kind} for the host '{combination.host}' in the catalogue")
+            return UnknownPrice(f"no {kind} for the host '{combination.host}' in the catalogue")
         parts, total = [_note("host", host, market)], asked * combination.hosts
         if combination.accelerator and not _CORES.fullmatch(combination.accelerator):
             if combination.accelerator == host.accelerator:
                 if combination.count > host.accelerators * combination.hosts:
-                    return Unknown(
+                    return UnknownPrice(
                         f"{combination.name} has more accelerators than the {host.accelerators} of each "
                         f"{combination.host} in the catalogue"
                     )
@@ -179,9 +179,9 @@ class Catalogue(BaseModel):
             else:
                 extra = self.accelerators.get(combination.accelerator)
                 if extra is None or extra.price is None:
-                    return Unknown(f"no price for '{combination.accelerator}' beside '{combination.host}'")
+                    return UnknownPrice(f"no price for '{combination.accelerator}' beside '{combination.host}'")
                 if extra.currency != host.currency:
-                    return Unknown(f"host and accelerator are priced in {host.currency} and {extra.currency}")
+                    return UnknownPrice(f"host and accelerator are priced in {host.currency} and {extra.currency}")
                 own = extra.asked(market)
                 total += (extra.price if own is None else own) * combination.count
                 parts.append(_note("accelerator", extra, market if own is not None else MARKETS[0]))

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capacity.pricing.cost import duration, money, size
-from capacity.rundir.document import Row
+from capacity.pricing.cost import format_bytes, format_money, format_seconds
+from capacity.rundir.run_file import Row
 from capacity.statistics.slo import Slo
 
 # Above this share of the memory there is, a combination is kept and called tight.
@@ -29,7 +29,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Loser:
+class Excluded:
     """Who lost a step, and why."""
 
     label: str
@@ -37,13 +37,13 @@ class Loser:
 
 
 @dataclass(frozen=True)
-class Step:
+class ChoiceStep:
     """One step of the choice: who came through it, remarks on some of those, and who did not."""
 
     name: str
     kept: tuple[str, ...]
-    losers: tuple[Loser, ...]
-    remarks: tuple[Loser, ...] = ()
+    losers: tuple[Excluded, ...]
+    remarks: tuple[Excluded, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Choice:
 
     model: str
     winner: Candidate | None
-    steps: tuple[Step, ...]
+    steps: tuple[ChoiceStep, ...]
     reason: str
 
     @property
@@ -72,28 +72,28 @@ def choose(candidates: Sequence[Candidate], slo: Slo | None) -> Choice:
     steps = []
     if len(valid) < len(candidates):
         lost = tuple(
-            Loser(entry.label, f"its run is not valid: {entry.invalid}") for entry in candidates if entry.invalid
+            Excluded(entry.label, f"its run is not valid: {entry.invalid}") for entry in candidates if entry.invalid
         )
-        steps.append(Step("validity", _labels(valid), lost))
-    enough, memory = memory_step(valid)
+        steps.append(ChoiceStep("validity", _labels(valid), lost))
+    enough, memory = exclude_by_memory(valid)
     fast, latency = _by_latency(enough, slo)
     winner, cost = _by_cost(fast)
     steps += [memory, latency, cost]
     return Choice(models.pop(), winner, tuple(steps), _reason(winner, valid, enough, fast, slo))
 
 
-def memory_step(candidates: Sequence[Candidate]) -> tuple[list[Candidate], Step]:
+def exclude_by_memory(candidates: Sequence[Candidate]) -> tuple[list[Candidate], ChoiceStep]:
     """Those with enough memory, and the step that says so."""
     kept, losers, remarks = [], [], []
     for candidate in candidates:
         short, remark = _memory(candidate.row)
         if short:
-            losers.append(Loser(candidate.label, short))
+            losers.append(Excluded(candidate.label, short))
             continue
         kept.append(candidate)
         if remark:
-            remarks.append(Loser(candidate.label, remark))
-    return kept, Step("memory", _labels(kept), tuple(losers), tuple(remarks))
+            remarks.append(Excluded(candidate.label, remark))
+    return kept, ChoiceStep("memory", _labels(kept), tuple(losers), tuple(remarks))
 
 
 def _memory(row: Row) -> tuple[str, str]:
@@ -111,47 +111,49 @@ def _memory(row: Row) -> tuple[str, str]:
         if not needs:
             continue
         if has is None:
-            remarks.append(f"needs {size(needs)} of {place} memory; how much there is is not known")
+            remarks.append(f"needs {format_bytes(needs)} of {place} memory; how much there is is not known")
         elif needs > has:
-            return f"needs {size(needs)} of {place} memory and has {size(has)}", ""
+            return f"needs {format_bytes(needs)} of {place} memory and has {format_bytes(has)}", ""
         elif needs > _TIGHT * has:
-            remarks.append(f"tight: {size(needs)} of {size(has)} of {place} memory")
+            remarks.append(f"tight: {format_bytes(needs)} of {format_bytes(has)} of {place} memory")
     return "", "; ".join(remarks)
 
 
-def _by_latency(candidates: list[Candidate], slo: Slo | None) -> tuple[list[Candidate], Step]:
+def _by_latency(candidates: list[Candidate], slo: Slo | None) -> tuple[list[Candidate], ChoiceStep]:
     if slo is None:
-        return candidates, Step("latency", _labels(candidates), ())
+        return candidates, ChoiceStep("latency", _labels(candidates), ())
     kept = [candidate for candidate in candidates if candidate.row.meets_slo]
     losers = [
-        Loser(candidate.label, "; ".join([*candidate.row.slo_reasons, *_longer(candidate.row)]) or "not judged")
+        Excluded(candidate.label, "; ".join([*candidate.row.slo_reasons, *_longer(candidate.row)]) or "not judged")
         for candidate in candidates
         if not candidate.row.meets_slo
     ]
-    return kept, Step("latency", _labels(kept), tuple(losers))
+    return kept, ChoiceStep("latency", _labels(kept), tuple(losers))
 
 
 def _longer(row: Row) -> list[str]:
     if row.meets_slo is not None or row.more_seconds is None:
         return []
-    return [f"about {duration(row.more_seconds)} more would tell"]
+    return [f"about {format_seconds(row.more_seconds)} more would tell"]
 
 
-def _by_cost(candidates: list[Candidate]) -> tuple[Candidate | None, Step]:
+def _by_cost(candidates: list[Candidate]) -> tuple[Candidate | None, ChoiceStep]:
     priced = [entry for entry in candidates if entry.row.cost_per_100k.sequential is not None]
     losers = [
-        Loser(entry.label, entry.row.cost_per_100k.reasons.get("sequential", "no price is known"))
+        Excluded(entry.label, entry.row.cost_per_100k.reasons.get("sequential", "no price is known"))
         for entry in candidates
         if entry.row.cost_per_100k.sequential is None
     ]
     currencies = {entry.row.currency for entry in priced}
     if len(currencies) > 1:
-        return None, Step("cost", (), tuple(Loser(entry.label, f"priced in {entry.row.currency}") for entry in priced))
+        return None, ChoiceStep(
+            "cost", (), tuple(Excluded(entry.label, f"priced in {entry.row.currency}") for entry in priced)
+        )
     # Where prices tie the lower P90 wins, as in the article.
     priced.sort(key=lambda entry: (_price_of(entry), entry.row.latency_us.p90 or math.inf))
     if not priced and len(candidates) == 1:
         # Nobody is left to compare a price with.
-        return candidates[0], Step("cost", _labels(candidates), (), tuple(losers))
+        return candidates[0], ChoiceStep("cost", _labels(candidates), (), tuple(losers))
     if not priced and _same_host(candidates):
         return _by_host_time(candidates)
     winner = priced[0] if priced else None
@@ -160,8 +162,8 @@ def _by_cost(candidates: list[Candidate]) -> tuple[Candidate | None, Step]:
         asked, lowest = _price_of(entry), _price_of(winner)
         more = f"{100 * (asked / lowest - 1):.0f} % more" if lowest > 0 and asked > lowest else "the same, and slower"
         apart = f", {unclear}" if (unclear := _not_told_apart(winner, entry)) else ""
-        losers.append(Loser(entry.label, f"{money(asked, entry.row.currency)} per 100,000: {more}{apart}"))
-    return winner, Step("cost", (winner.label,) if winner else (), tuple(losers))
+        losers.append(Excluded(entry.label, f"{format_money(asked, entry.row.currency)} per 100,000: {more}{apart}"))
+    return winner, ChoiceStep("cost", (winner.label,) if winner else (), tuple(losers))
 
 
 def _same_host(candidates: list[Candidate]) -> bool:
@@ -175,14 +177,14 @@ def _host_time_us(candidate: Candidate) -> float:
     return (candidate.row.latency_us.mean or 0.0) / candidate.row.count
 
 
-def _by_host_time(candidates: list[Candidate]) -> tuple[Candidate, Step]:
+def _by_host_time(candidates: list[Candidate]) -> tuple[Candidate, ChoiceStep]:
     first, *others = sorted(candidates, key=lambda entry: (_host_time_us(entry), entry.label))
     least = _host_time_us(first)
     losers = [
-        Loser(entry.label, f"{100 * (_host_time_us(entry) / least - 1):.0f} % more of the host's time an inference")
+        Excluded(entry.label, f"{100 * (_host_time_us(entry) / least - 1):.0f} % more of the host's time an inference")
         for entry in others
     ]
-    return first, Step("cost", (first.label,), tuple(losers))
+    return first, ChoiceStep("cost", (first.label,), tuple(losers))
 
 
 def _not_told_apart(winner: Candidate, other: Candidate) -> str:
@@ -196,7 +198,7 @@ def _not_told_apart(winner: Candidate, other: Candidate) -> str:
     seconds = spent * ((halves / gap) ** 2 - 1) if gap > 0 else math.inf
     if not 0 < seconds < _LONGEST_S:
         return "not told apart"
-    return f"not told apart yet; about {duration(seconds)} more would"
+    return f"not told apart yet; about {format_seconds(seconds)} more would"
 
 
 def _price_of(candidate: Candidate) -> float:
@@ -216,14 +218,14 @@ def _reason(
         price = (
             "; its price is not known"
             if cost is None
-            else f", {money(cost, winner.row.currency)} per 100,000 inferences"
+            else f", {format_money(cost, winner.row.currency)} per 100,000 inferences"
         )
         return f"the only one that is left{under}{price}."
     if winner and winner.row.cost_per_100k.sequential is None:
         time = f"{_host_time_us(winner) / 1000:.3g} ms"
         return f"the least of the host's time an inference{under}, {time}. All are slices of one host of unknown price."
     if winner:
-        price = money(_price_of(winner), winner.row.currency)
+        price = format_money(_price_of(winner), winner.row.currency)
         return f"the lowest sequential price{under}, {price} per 100,000 inferences."
     if not valid:
         return "No run is valid, so nothing can be said about the hardware."

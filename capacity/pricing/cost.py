@@ -30,7 +30,7 @@ def rates_per_100k(price_per_hour: float, ends: tuple[float, float] | None) -> t
     return rate_per_100k(price_per_hour, ends[1]), rate_per_100k(price_per_hour, ends[0])
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes as a person reads them: 1.5 GiB."""
     power = 0
     while count >= 1024 and power < len(_UNITS) - 1:
@@ -38,21 +38,21 @@ def size(count: float) -> str:
     return f"{count:.3g} {_UNITS[power]}"
 
 
-def hourly(amount: float, currency: str) -> str:
+def format_hourly(amount: float, currency: str) -> str:
     """A price an hour as lists give it: $0.205, $3.06."""
     digits = f"{amount:.4f}".rstrip("0")
     decimals = max(len(digits) - digits.index(".") - 1, 2)
-    return f"{money(0, currency)[:-4]}{amount:,.{decimals}f}"
+    return f"{format_money(0, currency)[:-4]}{amount:,.{decimals}f}"
 
 
-def round_money(amount: float, currency: str) -> str:
+def format_axis_price(amount: float, currency: str) -> str:
     """A round number on an axis, with the decimals that it has: $0.025, $2.00."""
     digits = f"{amount:.6g}"
     decimals = len(digits.partition(".")[2]) if "e" not in digits else 9
-    return f"{money(0, currency)[:-4]}{amount:,.{max(decimals, 2)}f}"
+    return f"{format_money(0, currency)[:-4]}{amount:,.{max(decimals, 2)}f}"
 
 
-def duration(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Seconds as a person plans them: 20 s, 3 min, 2 h, rounded up."""
     for unit, size_s in (("h", 3600), ("min", 60)):
         if seconds > 2 * size_s:
@@ -60,7 +60,7 @@ def duration(seconds: float) -> str:
     return f"{math.ceil(seconds)} s"
 
 
-def money(amount: float, currency: str) -> str:
+def format_money(amount: float, currency: str) -> str:
     """$0.06, $0.0042, €1.20: two decimals, or two digits where it is less than a cent would show."""
     sign = {"USD": "$", "EUR": "€", "GBP": "£"}.get(currency, f"{currency} " if currency else "")
     decimals = 2 if amount == 0 or amount >= 0.05 else 1 - math.floor(math.log10(amount))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from capacity.pricing.cost import hourly, money, size
+from capacity.pricing.cost import format_bytes, format_hourly, format_money
 from capacity.reporting.entries import Entry, ms, percentile, verdict
-from capacity.rundir.document import Row
+from capacity.rundir.run_file import Row
 from capacity.statistics.slo import Slo
 
 
@@ -39,8 +39,11 @@ def cost_columns(slo: Slo | None, found: Sequence[Entry]) -> list[Column]:
     """First inference, memory, prices, energy where the power of any row is known, and the verdict on the SLO."""
     columns = [
         Column("first ms", lambda row: ms(row.first_inference_us)),
-        Column("memory", lambda row: size(row.memory_bytes) if row.memory_bytes else "–"),
-        Column("price/h", lambda row: "–" if row.price_per_hour is None else hourly(row.price_per_hour, row.currency)),
+        Column("memory", lambda row: format_bytes(row.memory_bytes) if row.memory_bytes else "–"),
+        Column(
+            "price/h",
+            lambda row: "–" if row.price_per_hour is None else format_hourly(row.price_per_hour, row.currency),
+        ),
         Column("per 100,000", cost_words),
     ]
     if any(entry.row.cost_per_100k.saturated is not None for entry in found):
@@ -59,19 +62,19 @@ def _energy(row: Row) -> str:
 def cost_words(row: Row) -> str:
     """The sequential price, or a dash."""
     cost = row.cost_per_100k.sequential
-    return "–" if cost is None else money(cost, row.currency)
+    return "–" if cost is None else format_money(cost, row.currency)
 
 
 def saturated_words(row: Row) -> str:
     """The price at the highest throughput, or a dash."""
     cost = row.cost_per_100k.saturated
-    return "–" if cost is None else money(cost, row.currency)
+    return "–" if cost is None else format_money(cost, row.currency)
 
 
 def slo_words(row: Row) -> str:
     """The price at the highest rate that meets the SLO, or a dash."""
     cost = row.cost_per_100k.at_slo
-    return "–" if cost is None else money(cost, row.currency)
+    return "–" if cost is None else format_money(cost, row.currency)
 
 
 def notes(found: Sequence[Entry]) -> list[str]:
@@ -83,7 +86,7 @@ def notes(found: Sequence[Entry]) -> list[str]:
         if entry.row.worker is None and "sequential" in entry.row.cost_per_100k.reasons
     )
     said += dict.fromkeys(
-        f"{entry.label}: {hourly(entry.row.price_per_hour, entry.row.currency)} an hour ({entry.row.price_note})"
+        f"{entry.label}: {format_hourly(entry.row.price_per_hour, entry.row.currency)} an hour ({entry.row.price_note})"
         for entry in found
         if entry.row.price_per_hour is not None and entry.row.price_note
     )

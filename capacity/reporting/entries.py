@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from capacity.pricing.catalogue import Catalogue
 from capacity.pricing.choice import Candidate, Choice, choose
-from capacity.rundir.document import Measure, Row, SloRate
-from capacity.rundir.rows import judged, price
+from capacity.rundir.rows import judge_row, price_row
 from capacity.rundir.run import Run
+from capacity.rundir.run_file import Measure, Row, SloRate
 from capacity.rundir.telemetry import joules_per_inference
 from capacity.statistics.intervals import samples_needed
 from capacity.statistics.slo import Slo
@@ -98,9 +98,9 @@ def _anew(run: Run, row: Row, slo: Slo | None, catalogue: Catalogue | None) -> R
         if latency is None and row.answered:
             raise ValueError(f"{run.directory} was not judged by {slo}, and without its run.hlog it cannot be")
         if latency is not None:
-            row = _unsearched(judged(row, slo, latency), run.file.slo)
+            row = _unsearched(judge_row(row, slo, latency), run.file.slo)
     if catalogue is not None and row.worker is None:
-        row = price(row, catalogue)
+        row = price_row(row, catalogue)
     if row.joules_per_inference is None and run.telemetry:
         joules = joules_per_inference(run.file, row, run.telemetry, run.measured_from_s)
         row = row.model_copy(update={"joules_per_inference": joules})

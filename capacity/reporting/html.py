@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from capacity.pricing.catalogue import Catalogue
-from capacity.pricing.cost import hourly, size
+from capacity.pricing.cost import format_bytes, format_hourly
 from capacity.reporting import templates as pages
 from capacity.reporting.charts import bars
 from capacity.reporting.charts.canvas import DASHES, STYLE, Picture, stacked
@@ -23,9 +23,9 @@ from capacity.reporting.entries import PERCENTILES, Entry, choices, entries, jud
 from capacity.reporting.ordinals import pools
 from capacity.reporting.pareto import beaten, front
 from capacity.reporting.terminal import print_table
-from capacity.rundir import telemetry
 from capacity.rundir.run import HLOG_NAME, JSON_NAME, Run
-from capacity.rundir.timeline import Lines
+from capacity.rundir.telemetry import TELEMETRY_MEASURES, TELEMETRY_NAME
+from capacity.rundir.timeline import WindowStatistics
 from capacity.statistics.slo import Slo
 
 __all__ = ["print_table", "write_report"]
@@ -96,7 +96,7 @@ def write_report(
             dict.fromkeys(
                 (
                     entry.label,
-                    f"{hourly(entry.row.price_per_hour, entry.row.currency)} an hour ({entry.row.price_note})",
+                    f"{format_hourly(entry.row.price_per_hour, entry.row.currency)} an hour ({entry.row.price_note})",
                 )
                 for entry in found
                 if entry.row.price_per_hour is not None
@@ -167,7 +167,7 @@ def _curves(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[str, Any
 def _more_pictures(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[str, Any]:
     """Latency and rates over time with the telemetry under them, the shares of the mean, and the Pareto front."""
     drawn: list[Entry] = []
-    lines: list[Lines] = []
+    lines: list[WindowStatistics] = []
     offered: list[float | None] = []
     panels: list[Panel] = []
     for entry in rows:
@@ -195,7 +195,7 @@ def _more_pictures(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[s
 def _telemetry_panels(drawn: Sequence[Entry]) -> list[Panel]:
     """A panel for each measure that any of the runs sampled; the devices of a run share its line's colour."""
     panels = []
-    for measure, heading in telemetry.MEASURES.items():
+    for measure, heading in TELEMETRY_MEASURES.items():
         found: list[tuple[int, str, list[tuple[float, float]]]] = []
         for number, entry in enumerate(drawn):
             start, end = entry.run.measured_from_s, entry.run.measured_from_s + entry.run.file.duration_s
@@ -221,7 +221,7 @@ def _files(runs: Sequence[Run], out_dir: Path) -> list[tuple[str, list[tuple[str
     """Each run's raw data that is there: its name and its way from the report."""
     found = []
     for run in runs:
-        names = [name for name in (JSON_NAME, HLOG_NAME, telemetry.TELEMETRY_NAME) if (run.directory / name).is_file()]
+        names = [name for name in (JSON_NAME, HLOG_NAME, TELEMETRY_NAME) if (run.directory / name).is_file()]
         way = Path(os.path.relpath(run.directory.resolve(), out_dir.resolve()))
         found.append((run.name, [(name, quote((way / name).as_posix())) for name in names]))
     return found
@@ -252,7 +252,7 @@ def _template() -> Any:
     environment = pages.environment()
     environment.filters["ms"] = ms
     environment.filters["rate"] = rate_words
-    environment.filters["hourly"] = lambda row: hourly(row.price_per_hour, row.currency)
+    environment.filters["hourly"] = lambda row: format_hourly(row.price_per_hour, row.currency)
     environment.filters["cost"] = cost_words
-    environment.filters["size"] = lambda count: size(count) if count else "–"
+    environment.filters["size"] = lambda count: format_bytes(count) if count else "–"
     return environment.get_template("report.html")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capacity.comparison.skew import Sibling, siblings
+from capacity.comparison.target_skew import TargetSkew, target_skews
 from capacity.reporting.charts.bars import Bar, bars
 from capacity.reporting.charts.canvas import Picture
 from capacity.reporting.entries import Entry
@@ -16,7 +16,7 @@ class Pool:
     """The ordinals of one row."""
 
     entry: Entry
-    siblings: list[Sibling]
+    siblings: list[TargetSkew]
 
     @property
     def sentences(self) -> list[str]:
@@ -36,7 +36,7 @@ class Pool:
         return bars("Answered a second", rows, width)
 
 
-def _mark(sibling: Sibling) -> str:
+def _mark(sibling: TargetSkew) -> str:
     return f", {100 * sibling.slower_by:.0f} % slower" if sibling.slower and sibling.slower_by is not None else ""
 
 
@@ -49,7 +49,7 @@ def pools(found: Sequence[Entry]) -> list[Pool]:
         if course is not None and len(members) > 1 and not entry.invalid:
             pinned = entry.run.file.conditions.get("router", "pinned") == "pinned"
             by_rate = entry.run.file.arrivals == "closed" and pinned
-            made.append(Pool(entry, siblings(course, members, by_rate)))
+            made.append(Pool(entry, target_skews(course, members, by_rate)))
     return made
 
 

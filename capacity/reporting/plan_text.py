@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from capacity.planning.plan_file import Alternative, FleetPlan, Percentiles, PlanFile, Schedule, Verification
-from capacity.pricing.cost import hourly, money
+from capacity.pricing.cost import format_hourly, format_money
 from capacity.reporting.charts.canvas import Picture, stacked
 from capacity.reporting.charts.plan import cost_against_rate, day, write_png
 from capacity.reporting.entries import ms
@@ -61,12 +61,12 @@ def headline(plan: FleetPlan, currency: str) -> str:
     if not plan.rows:
         return f"{plan.rps:,g} requests/s: no fleet, because {plan.why_not}"
     assert plan.cost_per_hour is not None
-    cost = hourly(plan.cost_per_hour, currency)
+    cost = format_hourly(plan.cost_per_hour, currency)
     between = ""
     if plan.cost_interval and plan.cost_interval[0] != plan.cost_interval[1]:
-        low, high = (hourly(end, currency) for end in plan.cost_interval)
+        low, high = (format_hourly(end, currency) for end in plan.cost_interval)
         between = f" ({low} to {high} as exactly as service times are known)"
-    each = f"; {money(plan.cost_per_100k, currency)} per 100,000" if plan.cost_per_100k else ""
+    each = f"; {format_money(plan.cost_per_100k, currency)} per 100,000" if plan.cost_per_100k else ""
     return f"{plan.rps:,g} requests/s: {plan.fleet}, {cost} an hour{between}{each}"
 
 
@@ -82,7 +82,7 @@ def _facts(plan: FleetPlan, file: PlanFile) -> list[tuple[str, str]]:
     if plan.after_losses:
         facts.append((f"{file.survive} lost", f"{_latencies(plan.after_losses.latency_us)} ms, at worst"))
     if plan.least_cost is not None and plan.cost_per_hour:
-        said = f"no fleet can cost under {hourly(plan.least_cost, file.currency)} an hour, by capacity alone"
+        said = f"no fleet can cost under {format_hourly(plan.least_cost, file.currency)} an hour, by capacity alone"
         gap = f"{100 * (plan.solver_gap or 0):.2g} %"
         facts.append(("bound", f"{said}; solver's gap {gap}; fleets simulated: {plan.simulated_fleets}"))
     facts += [("binds", said) for said in plan.binds]
@@ -94,7 +94,9 @@ def _facts(plan: FleetPlan, file: PlanFile) -> list[tuple[str, str]]:
             said = f"the fleet still holds, {_latencies(plan.sensitivity.latency_us)} ms"
         else:
             said = "the fleet would miss the SLO; "
-            said += "no fleet would hold" if cost is None else f"one that holds costs {hourly(cost, file.currency)}"
+            said += (
+                "no fleet would hold" if cost is None else f"one that holds costs {format_hourly(cost, file.currency)}"
+            )
         facts.append((f"{worse} slower", said))
     facts += [(f"out, {lost.step}", f"{lost.hardware}: {lost.reason}") for lost in plan.losers]
     return facts
@@ -106,7 +108,7 @@ def _latencies(percentiles: Percentiles) -> str:
 
 def _runner_up(other: Alternative, currency: str) -> str:
     rows = " and ".join(row.words for row in other.rows)
-    return f"{rows}, {hourly(other.cost_per_hour, currency)} an hour, {100 * other.more:+.0f} %"
+    return f"{rows}, {format_hourly(other.cost_per_hour, currency)} an hour, {100 * other.more:+.0f} %"
 
 
 def print_plan(file: PlanFile, console: Console) -> None:
@@ -144,8 +146,8 @@ def _rows_table(plan: FleetPlan, currency: str) -> Table:
             escape(row.hardware) + (" [yellow]simulated[/yellow]" if row.simulated else ""),
             row.market,
             f"{row.instances * row.ordinals:,}",
-            hourly(row.price_each, currency),
-            hourly(row.price_each * row.instances, currency),
+            format_hourly(row.price_each, currency),
+            format_hourly(row.price_each * row.instances, currency),
         )
     return table
 
@@ -161,7 +163,7 @@ def _print_schedule(schedule: Schedule, currency: str, console: Console) -> None
             escape(slot.fleet),
             ms(slot.latency_us.p90),
             ms(slot.latency_us.p99),
-            hourly(slot.cost, currency),
+            format_hourly(slot.cost, currency),
         )
     console.print()
     console.print(table)
@@ -171,9 +173,10 @@ def _print_schedule(schedule: Schedule, currency: str, console: Console) -> None
 def _schedule_sentence(schedule: Schedule, currency: str) -> str:
     saved = f"{100 * (1 - schedule.cost_per_day / schedule.peak_cost):.0f} %" if schedule.peak_cost else "nothing"
     return (
-        f"{schedule.demand}: {money(schedule.cost_per_day, currency)} a day, {saved} less than the busiest slot's "
-        f"fleet all day ({money(schedule.peak_cost, currency)}); no schedule can cost under "
-        f"{money(schedule.least_cost, currency)}, by capacity alone; solver's gap {100 * schedule.solver_gap:.2g} %"
+        f"{schedule.demand}: {format_money(schedule.cost_per_day, currency)} a day, {saved} less than the busiest "
+        f"slot's fleet all day ({format_money(schedule.peak_cost, currency)}); no schedule can cost under "
+        f"{format_money(schedule.least_cost, currency)}, by capacity alone; "
+        f"solver's gap {100 * schedule.solver_gap:.2g} %"
     )
 
 
@@ -215,7 +218,10 @@ def markdown(file: PlanFile, pictured: bool) -> str:
             lines += ["|---:|---|---|---:|---:|---:|"]
         for row in plan.rows:
             name = f"{row.hardware} (simulated)" if row.simulated else row.hardware
-            each, whole = hourly(row.price_each, file.currency), hourly(row.price_each * row.instances, file.currency)
+            each, whole = (
+                format_hourly(row.price_each, file.currency),
+                format_hourly(row.price_each * row.instances, file.currency),
+            )
             total = row.instances * row.ordinals
             lines.append(f"| {row.instances:,} | {name} | {row.market} | {total:,} | {each} | {whole} |")
         lines += ["", *(f"- **{name}**: {said}" for name, said in _facts(plan, file))]
@@ -224,7 +230,7 @@ def markdown(file: PlanFile, pictured: bool) -> str:
         lines += ["|---|---:|---|---:|---:|---:|"]
         for slot in file.schedule.slots:
             p90, p99 = ms(slot.latency_us.p90), ms(slot.latency_us.p99)
-            cost = hourly(slot.cost, file.currency)
+            cost = format_hourly(slot.cost, file.currency)
             lines.append(f"| {slot.start} | {slot.rps:,g} | {slot.fleet} | {p90} | {p99} | {cost} |")
         lines += ["", f"{_schedule_sentence(file.schedule, file.currency)}."]
     if file.verification is not None:

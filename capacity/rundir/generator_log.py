@@ -17,16 +17,15 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from capacity.measures.tally import Series, Tally
-from capacity.rundir import interval_log as hlog
-from capacity.rundir.document import WorkerInfo
-from capacity.rundir.interval_log import LogWriter, parse_tag, tag_of
+from capacity.rundir.interval_log import Interval, IntervalLogWriter, parse_series_tag, read_interval_log, series_tag
+from capacity.rundir.run_file import TargetInfo
 from capacity.statistics.intervals import Check
 
-JOURNAL_NAME = "journal.jsonl"
+PROGRESS_NAME = "journal.jsonl"
 LOG_NAME = "generator.hlog"
 
 
-class Unbegun(ValueError):
+class EmptyLogError(ValueError):
     """A log whose generator was killed before its first line was whole."""
 
 
@@ -34,30 +33,30 @@ class _Line(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-class Plan(_Line):
+class RunDescription(_Line):
     """What a run is, the same for all its generators. `tags` are its series, as tags of their latency."""
 
     run: str
     started: datetime
     clients: list[str]
     tags: list[str]
-    workers: list[WorkerInfo] = []
+    workers: list[TargetInfo] = []
     options: dict[str, Any] = {}
     conditions: dict[str, str] = {}
     slo: str | None = None
 
 
-class Header(_Line):
+class GeneratorLogHeader(_Line):
     """The first line: whose log this is, and when it began (seconds since the epoch, by that host's clock)."""
 
     version: Literal[1] = Field(default=1, alias="schema")
     client: str
     host: str
     began: float
-    plan: Plan
+    plan: RunDescription
 
 
-class Entry(_Line):
+class GeneratorLogEntry(_Line):
     """One second, ended `at_s` after the log began: `lines` of the log so far, and by tag the counts so far. `warmup`
     is there where it changed.
 
@@ -75,7 +74,7 @@ class Entry(_Line):
     warmup: dict[str, Any] | None = None
 
 
-class End(_Line):
+class GeneratorLogEnd(_Line):
     """The last line: the generator ended as it should; what it found of itself."""
 
     final: Literal[True] = True
@@ -85,13 +84,13 @@ class End(_Line):
     round_trip_us: float | None = None
 
 
-class JournalWriter:
+class GeneratorLogWriter:
     """Writes both files, in a directory of their own."""
 
-    def __init__(self, directory: Path, header: Header) -> None:
+    def __init__(self, directory: Path, header: GeneratorLogHeader) -> None:
         directory.mkdir(parents=True, exist_ok=False)
-        self._log = LogWriter(directory / LOG_NAME, header.began, [f"inferload generator {header.client}"])
-        self._file = (directory / JOURNAL_NAME).open("w", encoding="utf-8", newline="\n")
+        self._log = IntervalLogWriter(directory / LOG_NAME, header.began, [f"inferload generator {header.client}"])
+        self._file = (directory / PROGRESS_NAME).open("w", encoding="utf-8", newline="\n")
         self._lines = 0
         self._warmup: dict[str, Any] = {}
         self._say(header)
@@ -112,14 +111,14 @@ class JournalWriter:
         for series, tally in gained.items():
             for measure, histogram in tally.histograms.items():
                 if histogram.count:
-                    self._log.write(start_s, length_s, tag_of(series, measure), histogram)
+                    self._log.write(start_s, length_s, series_tag(series, measure), histogram)
                     self._lines += 1
                     pause()
         self._log.flush()
         warmup = {_tag(series): _plain(tally) for series, tally in warmups.items()}
         changed, self._warmup = warmup != self._warmup, warmup
         self._say(
-            Entry(
+            GeneratorLogEntry(
                 sequence=sequence,
                 at_s=start_s + length_s,
                 lines=self._lines,
@@ -135,7 +134,7 @@ class JournalWriter:
             )
         )
 
-    def end(self, end: End) -> None:
+    def end(self, end: GeneratorLogEnd) -> None:
         """The last line; closes both files."""
         self._say(end)
         self.close()
@@ -152,41 +151,41 @@ class JournalWriter:
 
 
 @dataclass(frozen=True)
-class Journal:
+class GeneratorLog:
     """What one generator's own log holds. `torn`: its last line was cut off, and does not count."""
 
     directory: Path
-    header: Header
-    entries: tuple[Entry, ...]
+    header: GeneratorLogHeader
+    entries: tuple[GeneratorLogEntry, ...]
     warmups: dict[Series, Tally]
-    end: End | None
+    end: GeneratorLogEnd | None
     torn: bool
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Reads a journal; ValueError in one sentence where it is not one, or is damaged before its last line."""
-        path = directory / JOURNAL_NAME
+        path = directory / PROGRESS_NAME
         try:
             whole, _, rest = path.read_bytes().rpartition(b"\n")
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from None
         if not whole:
-            raise Unbegun(f"{path} holds no whole line")
-        entries: list[Entry] = []
-        header: Header | None = None
-        end: End | None = None
+            raise EmptyLogError(f"{path} holds no whole line")
+        entries: list[GeneratorLogEntry] = []
+        header: GeneratorLogHeader | None = None
+        end: GeneratorLogEnd | None = None
         warmup: dict[str, Any] = {}
         for number, text in enumerate(whole.split(b"\n"), 1):
             try:
                 line = json.loads(text)
                 if header is None:
-                    header = Header.model_validate(line)
+                    header = GeneratorLogHeader.model_validate(line)
                 elif end is not None:
                     raise ValueError("a line after the last")
                 elif "final" in line:
-                    end = End.model_validate(line)
+                    end = GeneratorLogEnd.model_validate(line)
                 else:
-                    entry = Entry.model_validate(line)
+                    entry = GeneratorLogEntry.model_validate(line)
                     if entry.sequence != len(entries) + 1:
                         raise ValueError(f"sequence {entry.sequence} where {len(entries) + 1} belongs")
                     warmup = entry.warmup if entry.warmup is not None else warmup
@@ -194,7 +193,7 @@ class Journal:
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: not a line of a journal ({_short(error)})") from None
         assert header is not None
-        warmups = {parse_tag(tag)[0]: Tally.from_wire(_bytes(wire)) for tag, wire in warmup.items()}
+        warmups = {parse_series_tag(tag)[0]: Tally.from_wire(_bytes(wire)) for tag, wire in warmup.items()}
         return cls(directory, header, tuple(entries), warmups, end, bool(rest))
 
     @property
@@ -203,15 +202,15 @@ class Journal:
         return self.header.plan.run, self.header.client
 
     @property
-    def last(self) -> Entry | None:
+    def last(self) -> GeneratorLogEntry | None:
         """The state after the last whole second; None where there was none."""
         return self.entries[-1] if self.entries else None
 
-    def intervals(self) -> Iterator[hlog.Interval]:
+    def intervals(self) -> Iterator[Interval]:
         """The log's lines as far as the journal vouches for them; ValueError where they are fewer."""
         wanted = self.last.lines if self.last else 0
         found = 0
-        for interval in islice(hlog.read(self.directory / LOG_NAME), wanted):
+        for interval in islice(read_interval_log(self.directory / LOG_NAME), wanted):
             found += 1
             yield interval
         if found < wanted:
@@ -219,29 +218,29 @@ class Journal:
 
     def tallies(self) -> dict[Series, Tally]:
         """Counts of the journal with the histograms of the log; ValueError where the two disagree."""
-        tallies: dict[Series, Tally] = {parse_tag(tag)[0]: Tally() for tag in self.header.plan.tags}
+        tallies: dict[Series, Tally] = {parse_series_tag(tag)[0]: Tally() for tag in self.header.plan.tags}
         for interval in self.intervals():
-            series, measure = parse_tag(interval.tag)
+            series, measure = parse_series_tag(interval.tag)
             tallies.setdefault(series, Tally()).histograms[measure].add(interval.histogram)
         for tag, counts in (self.last.counts if self.last else {}).items():
-            tally = tallies.setdefault(parse_tag(tag)[0], Tally())
+            tally = tallies.setdefault(parse_series_tag(tag)[0], Tally())
             tally.due, tally.answered, tally.unsent, tally.bytes_in, tally.bytes_out = counts
         for tag, errors in (self.last.errors if self.last else {}).items():
-            tallies[parse_tag(tag)[0]].errors = dict(errors)
+            tallies[parse_series_tag(tag)[0]].errors = dict(errors)
         for tag, retries in (self.last.retries if self.last else {}).items():
-            tallies[parse_tag(tag)[0]].retries = retries
+            tallies[parse_series_tag(tag)[0]].retries = retries
         for series, tally in tallies.items():
             held = tally.histograms["latency"].count
             if held != tally.answered:
                 raise ValueError(
                     f"{self.directory} is not whole: of {series.worker}, {LOG_NAME} holds {held} answers "
-                    f"and {JOURNAL_NAME} says {tally.answered}"
+                    f"and {PROGRESS_NAME} says {tally.answered}"
                 )
         return tallies
 
 
 def _tag(series: Series) -> str:
-    return tag_of(series, "latency")
+    return series_tag(series, "latency")
 
 
 def _plain(tally: Tally) -> dict[str, Any]:

@@ -25,14 +25,14 @@ _EXACT = re.compile(r"#\[Exact: count=(\d+) sum_ns=(\d+) min_ns=(\d+) max_ns=(\d
 _ORIGIN = {False: "measured", True: "simulated"}
 
 
-def tag_of(series: Series, measure: str) -> str:
+def series_tag(series: Series, measure: str) -> str:
     """`hardware/model/worker/measured|simulated/measure`, each percent-encoded: no comma, no whitespace."""
     parts = (series.hardware.name, series.model, series.worker, _ORIGIN[series.simulated], measure)
     return "/".join(quote(part, safe=":@+()") for part in parts)
 
 
-def parse_tag(tag: str) -> tuple[Series, str]:
-    """What `tag_of` was given; ValueError on any other tag."""
+def parse_series_tag(tag: str) -> tuple[Series, str]:
+    """What `series_tag` was given; ValueError on any other tag."""
     parts = [unquote(part) for part in tag.split("/")]
     if len(parts) != 5 or parts[3] not in _ORIGIN.values() or not is_measure(parts[4]):
         raise ValueError(f"'{tag}' is not a tag of this log")
@@ -50,7 +50,7 @@ class Interval:
     histogram: Histogram
 
 
-class LogWriter:
+class IntervalLogWriter:
     """Writes one log. Nothing is buffered past `flush`, so a killed run keeps every interval but the last."""
 
     def __init__(self, path: Path, started_unix_s: float, comments: Iterable[str] = ()) -> None:
@@ -90,7 +90,7 @@ class LogWriter:
         self.close()
 
 
-def read(path: Path) -> Iterator[Interval]:
+def read_interval_log(path: Path) -> Iterator[Interval]:
     """The intervals of a log in its order; ValueError naming file and line where it is not one.
 
     A last line without its newline was cut off when the writer died, and ends the log.
@@ -103,7 +103,7 @@ def read(path: Path) -> Iterator[Interval]:
         yield Interval(line[1] or "", float(line[2]), float(line[3]), histogram)
 
 
-def extent(path: Path, tags: Callable[[str], bool]) -> tuple[float, float] | None:
+def interval_log_extent(path: Path, tags: Callable[[str], bool]) -> tuple[float, float] | None:
     """From when to when, in seconds since the log's start, there are intervals under these tags; None if never."""
     spans = [(float(line[2]), float(line[2]) + float(line[3])) for _, line, _ in _lines(path) if tags(line[1] or "")]
     return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else None

@@ -13,16 +13,16 @@ from pydantic import BaseModel, ValidationError
 T = TypeVar("T", bound=BaseModel)
 
 
-def text_of(document: BaseModel) -> str:
+def json_text(document: BaseModel) -> str:
     """The file's text; every number in it is finite."""
     data = document.model_dump(mode="json", by_alias=True)
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write(document: BaseModel, path: Path) -> Path:
+def write_json_file(document: BaseModel, path: Path) -> Path:
     """Writes it in one step: a reader sees the old file or the new one, never half. OSError where it cannot be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = text_of(document)
+    text = json_text(document)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -36,7 +36,7 @@ def write(document: BaseModel, path: Path) -> Path:
     return path
 
 
-def read(kind: type[T], path: Path, schema: int) -> T:
+def read_json_file(kind: type[T], path: Path, schema: int) -> T:
     """Reads and checks it; ValueError in one sentence naming file and field."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

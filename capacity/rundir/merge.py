@@ -17,18 +17,17 @@ from typing import Any
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
-from capacity.rundir import interval_log as hlog
-from capacity.rundir.document import JSON_NAME, Row, RunFile, WorkerInfo
-from capacity.rundir.interval_log import LogWriter, tag_of
-from capacity.rundir.rows import build
+from capacity.rundir.interval_log import Interval, IntervalLogWriter, parse_series_tag, read_interval_log, series_tag
+from capacity.rundir.rows import build_run_file
 from capacity.rundir.run import HLOG_NAME, Run
+from capacity.rundir.run_file import JSON_NAME, Row, RunFile, TargetInfo
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.slo import Slo
 
 _Pool = tuple[HardwareCombination, str, bool]
 
 
-def merge(runs: Sequence[Run], directory: Path, catalogue: Catalogue | None = None) -> RunFile:
+def merge_runs(runs: Sequence[Run], directory: Path, catalogue: Catalogue | None = None) -> RunFile:
     """Writes the merged run into a new directory, priced as the runs were unless a catalogue is given.
 
     ValueError for runs that do not belong together, that are not whole, or where the directory holds a run.
@@ -54,8 +53,8 @@ def merge(runs: Sequence[Run], directory: Path, catalogue: Catalogue | None = No
     for pool, rows in pools.items():
         members = [runs[index] for index in rows]
         # A row's rates are over the time in which its own runs ran, so each pool is summed up by itself.
-        parts.append(build(**_counted(members, pool, names[pool]), duration_s=_covered(members), **common))
-    whole = build(tallies={}, warmups={}, first_requests_ns={}, duration_s=_covered(runs), **common)
+        parts.append(build_run_file(**_counted(members, pool, names[pool]), duration_s=_covered(members), **common))
+    whole = build_run_file(tallies={}, warmups={}, first_requests_ns={}, duration_s=_covered(runs), **common)
     merged = whole.model_copy(
         update={
             "valid": all(run.file.valid for run in runs),
@@ -64,7 +63,9 @@ def merge(runs: Sequence[Run], directory: Path, catalogue: Catalogue | None = No
         }
     )
     directory.mkdir(parents=True, exist_ok=True)
-    with LogWriter(directory / HLOG_NAME, started.timestamp(), [f"merged from {run.name}" for run in runs]) as log:
+    with IntervalLogWriter(
+        directory / HLOG_NAME, started.timestamp(), [f"merged from {run.name}" for run in runs]
+    ) as log:
         shifted = [_shifted(run, names, (run.file.started - started).total_seconds()) for run in runs]
         for start_s, interval, tag in heapq.merge(*shifted, key=lambda line: line[0]):
             log.write(start_s, interval.length_s, tag, interval.histogram)
@@ -183,12 +184,12 @@ def _warmup(ordinal: Row) -> Tally:
 
 def _shifted(
     run: Run, names: Mapping[_Pool, HardwareCombination], later_s: float
-) -> Iterator[tuple[float, hlog.Interval, str]]:
+) -> Iterator[tuple[float, Interval, str]]:
     """A run's intervals with their start in the merged run, and their tag there."""
-    for interval in hlog.read(run.directory / HLOG_NAME):
-        series, measure = hlog.parse_tag(interval.tag)
+    for interval in read_interval_log(run.directory / HLOG_NAME):
+        series, measure = parse_series_tag(interval.tag)
         hardware = names.get((series.hardware, series.model, series.simulated), series.hardware)
-        yield interval.start_s + later_s, interval, tag_of(replace(series, hardware=hardware), measure)
+        yield interval.start_s + later_s, interval, series_tag(replace(series, hardware=hardware), measure)
 
 
 def _span(run: Run) -> tuple[float, float]:
@@ -219,7 +220,7 @@ def _conditions(runs: Sequence[Run]) -> dict[str, str]:
     return {name: " / ".join(values) for name, values in found.items()}
 
 
-def _workers(runs: Sequence[Run]) -> list[WorkerInfo]:
+def _workers(runs: Sequence[Run]) -> list[TargetInfo]:
     """Every worker once; the last run's description, whose peaks are the highest, for a process that served several."""
     found = {(info.label, info.instance_id): info for run in runs for info in run.file.workers}
     return list(found.values())

@@ -9,21 +9,21 @@ from typing import Any
 
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.document import JSON_NAME, RunFile
-from capacity.rundir.generator_log import JOURNAL_NAME, Entry, Journal, Unbegun
-from capacity.rundir.interval_log import Interval, LogWriter, parse_tag
-from capacity.rundir.rows import build
+from capacity.rundir.generator_log import PROGRESS_NAME, EmptyLogError, GeneratorLog, GeneratorLogEntry
+from capacity.rundir.interval_log import Interval, IntervalLogWriter, parse_series_tag
+from capacity.rundir.rows import build_run_file
 from capacity.rundir.run import HLOG_NAME
+from capacity.rundir.run_file import JSON_NAME, RunFile
 from capacity.statistics.intervals import Check
 from capacity.statistics.slo import Slo
 
 
-def local_logs(directory: Path) -> list[Path]:
+def find_generator_logs(directory: Path) -> list[Path]:
     """The directories in and under this one that a generator wrote; empty where there is none."""
-    return sorted(path.parent for path in directory.rglob(JOURNAL_NAME)) if directory.is_dir() else []
+    return sorted(path.parent for path in directory.rglob(PROGRESS_NAME)) if directory.is_dir() else []
 
 
-def gather(directories: Sequence[Path], out: Path, catalogue: Catalogue | None = None) -> RunFile:
+def recover_run(directories: Sequence[Path], out: Path, catalogue: Catalogue | None = None) -> RunFile:
     """Writes the run that these logs are of into a new directory, with the histograms that its master would have had.
 
     What only the master knew is not there: the workers' own clocks, and telemetry. ValueError for logs of different
@@ -40,7 +40,7 @@ def gather(directories: Sequence[Path], out: Path, catalogue: Catalogue | None =
             raise ValueError(f"{journals[0].directory} and {journal.directory} are of different runs")
         if other != plan:
             raise ValueError(f"{journals[0].directory} and {journal.directory} are of one run in two configurations")
-    tallies: dict[Series, Tally] = {parse_tag(tag)[0]: Tally() for tag in plan.tags}
+    tallies: dict[Series, Tally] = {parse_series_tag(tag)[0]: Tally() for tag in plan.tags}
     warmups: dict[Series, Tally] = {series: Tally() for series in tallies}
     first_ns: dict[Series, int] = {}
     dependence: dict[Series, float] = {}
@@ -52,17 +52,17 @@ def gather(directories: Sequence[Path], out: Path, catalogue: Catalogue | None =
         for series, tally in journal.warmups.items():
             warmups[series].add(tally)
         for tag, ns in (journal.last.first_ns if journal.last else {}).items():
-            series = parse_tag(tag)[0]
+            series = parse_series_tag(tag)[0]
             first_ns[series] = max(ns, first_ns.get(series, 0))
         for tag, samples in (journal.end.dependence if journal.end else {}).items():
-            series = parse_tag(tag)[0]
+            series = parse_series_tag(tag)[0]
             dependence[series] = max(samples, dependence.get(series, 1.0))
         generators.append(_generator(journal, sum(tally.requests for tally in own.values())))
     there = {generator["client"] for generator in generators}
     generators += [_absent(client) for client in plan.clients if client not in there]
     generators.sort(key=lambda generator: str(generator["client"]))
     duration_s = max((journal.last.measured_s for journal in journals if journal.last), default=0.0)
-    file = build(
+    file = build_run_file(
         started=plan.started,
         options=plan.options,
         conditions={
@@ -87,22 +87,22 @@ def gather(directories: Sequence[Path], out: Path, catalogue: Catalogue | None =
     return file
 
 
-def _loaded(directories: Sequence[Path]) -> tuple[list[Journal], list[Path]]:
+def _loaded(directories: Sequence[Path]) -> tuple[list[GeneratorLog], list[Path]]:
     """The journals, and the directories of those that were never begun."""
     journals, unbegun = [], []
     for directory in directories:
         try:
-            journals.append(Journal.load(directory))
-        except Unbegun:
+            journals.append(GeneratorLog.load(directory))
+        except EmptyLogError:
             unbegun.append(directory)
     if not journals:
         raise ValueError(f"no generator's log has begun in {', '.join(str(directory) for directory in directories)}")
     return journals, unbegun
 
 
-def _once(journals: Sequence[Journal]) -> tuple[list[Journal], int]:
+def _once(journals: Sequence[GeneratorLog]) -> tuple[list[GeneratorLog], int]:
     """Each client's longest log, and how many were copies. ValueError where two of one client contradict each other."""
-    kept: dict[tuple[str, str], Journal] = {}
+    kept: dict[tuple[str, str], GeneratorLog] = {}
     for journal in journals:
         other = kept.setdefault(journal.name, journal)
         if other is journal:
@@ -114,12 +114,12 @@ def _once(journals: Sequence[Journal]) -> tuple[list[Journal], int]:
     return list(kept.values()), len(journals) - len(kept)
 
 
-def _length(journal: Journal) -> tuple[int, bool]:
+def _length(journal: GeneratorLog) -> tuple[int, bool]:
     return len(journal.entries), journal.end is not None
 
 
-def _generator(journal: Journal, requests: int) -> dict[str, Any]:
-    last: Entry | None = journal.last
+def _generator(journal: GeneratorLog, requests: int) -> dict[str, Any]:
+    last: GeneratorLogEntry | None = journal.last
     began = journal.header.began - journal.header.plan.started.timestamp()
     return {
         "client": journal.header.client,
@@ -139,7 +139,7 @@ def _absent(client: str) -> dict[str, Any]:
 
 
 def _checks(
-    journals: Sequence[Journal], generators: Sequence[dict[str, Any]], copies: int, unbegun: Sequence[Path]
+    journals: Sequence[GeneratorLog], generators: Sequence[dict[str, Any]], copies: int, unbegun: Sequence[Path]
 ) -> list[Check]:
     missing = [str(generator["client"]) for generator in generators if not generator["complete"]]
     checks = [
@@ -169,16 +169,16 @@ def _checks(
     return checks
 
 
-def _write_log(journals: Sequence[Journal], out: Path) -> None:
+def _write_log(journals: Sequence[GeneratorLog], out: Path) -> None:
     """All intervals in the order of time. Each host's clock says when its generator began."""
     started = journals[0].header.plan.started.timestamp()
     out.mkdir(parents=True, exist_ok=True)
     comments = [f"from the log of {journal.header.client}" for journal in journals]
-    with LogWriter(out / HLOG_NAME, started, comments) as log:
+    with IntervalLogWriter(out / HLOG_NAME, started, comments) as log:
         for start_s, interval in heapq.merge(*(_shifted(j, started) for j in journals), key=lambda line: line[0]):
             log.write(start_s, interval.length_s, interval.tag, interval.histogram)
 
 
-def _shifted(journal: Journal, started: float) -> Iterator[tuple[float, Interval]]:
+def _shifted(journal: GeneratorLog, started: float) -> Iterator[tuple[float, Interval]]:
     for interval in journal.intervals():
         yield max(0.0, interval.start_s + journal.header.began - started), interval

@@ -10,37 +10,37 @@ from typing import Any
 
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue, Unknown
+from capacity.pricing.catalogue import Catalogue, UnknownPrice
 from capacity.pricing.cost import rate_per_100k, rates_per_100k, sequential_per_100k
-from capacity.rundir.document import (
-    CapacityCurve,
+from capacity.rundir.run_file import (
     CostPer100k,
     Measure,
     Memory,
     Row,
     RunFile,
     Saturation,
+    SearchResult,
     SloRate,
     TargetEvent,
+    TargetInfo,
     Warmup,
-    WorkerInfo,
 )
 from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import Check, interval_us, mean_interval_us, samples_needed
+from capacity.statistics.intervals import Check, mean_interval_us, percentile_interval_us, samples_needed
 from capacity.statistics.slo import Slo
-from capacity.statistics.verdict import judge
+from capacity.statistics.verdict import judge_slo
 
 _KIND_OF_CORES = "cpu-"
 # Little's law: more than this many requests in flight on each accelerator, and some of them were waiting.
 _ALONE = 1.1
 
 
-def build(
+def build_run_file(
     *,
     started: datetime,
     options: dict[str, Any],
     conditions: dict[str, str],
-    workers: list[WorkerInfo],
+    workers: list[TargetInfo],
     tallies: Mapping[Series, Tally],
     warmups: Mapping[Series, Tally],
     first_requests_ns: Mapping[Series, int],
@@ -50,7 +50,7 @@ def build(
     checks: list[Check],
     generators: list[dict[str, Any]],
     dependence: Mapping[Series, float] | None = None,
-    curve: Sequence[CapacityCurve] = (),
+    curve: Sequence[SearchResult] = (),
     durations_s: Mapping[tuple[HardwareCombination, str, bool], float] | None = None,
     events: Sequence[TargetEvent] = (),
 ) -> RunFile:
@@ -82,7 +82,7 @@ def build(
             duration_s=(durations_s or {}).get(pool, duration_s),
             slo=slo,
             catalogue=catalogue,
-            dependence=pooled_dependence(members, tallies, dependence or {}),
+            dependence=pooled_autocorrelation_time(members, tallies, dependence or {}),
             found=None if ordinal else searched.get((pool[0].name, *pool[1:])),
         )
 
@@ -125,7 +125,7 @@ def _row(
     members: list[Series],
     *,
     worker: str | None,
-    told: list[WorkerInfo],
+    told: list[TargetInfo],
     tally: Tally,
     warmup: Tally,
     first_ns: int | None,
@@ -133,7 +133,7 @@ def _row(
     slo: Slo | None,
     catalogue: Catalogue,
     dependence: float,
-    found: CapacityCurve | None,
+    found: SearchResult | None,
 ) -> Row:
     latency = tally.histograms["latency"]
     lost = tally.failed + tally.unsent
@@ -158,11 +158,11 @@ def _row(
         retries=tally.retries,
         offered_rps=_per_second(tally.due, duration_s),
         throughput_rps=_per_second(tally.answered, duration_s),
-        latency_us=measure(latency, lost, dependence),
-        service_us=measure(tally.histograms["service"], tally.failed, dependence),
-        lateness_us=measure(tally.histograms["lateness"]),
-        queue_us=measure(tally.histograms["queue"]),
-        compute_us=measure(tally.histograms["compute"]),
+        latency_us=summarize_histogram(latency, lost, dependence),
+        service_us=summarize_histogram(tally.histograms["service"], tally.failed, dependence),
+        lateness_us=summarize_histogram(tally.histograms["lateness"]),
+        queue_us=summarize_histogram(tally.histograms["queue"]),
+        compute_us=summarize_histogram(tally.histograms["compute"]),
         first_inference_us=max((info.first_inference_us for info in told if info.first_inference_us), default=None),
         first_request_us=None if first_ns is None else first_ns / 1000,
         warmup=Warmup(requests=warmup.requests, errors=warmup.failed, mean_us=warmup.histograms["latency"].mean_us),
@@ -173,12 +173,12 @@ def _row(
         saturation=found.saturation if found else Saturation(),
     )
     if slo:
-        row = judged(row, slo, latency)
-    priced = price(row, catalogue) if worker is None else _unpriced(row, "its pool is priced as one")
+        row = judge_row(row, slo, latency)
+    priced = price_row(row, catalogue) if worker is None else _unpriced(row, "its pool is priced as one")
     return priced.model_copy(update={"notes": _notes(priced, duration_s)})
 
 
-def measure(histogram: Histogram, beyond: int = 0, dependence: float = 1.0) -> Measure:
+def summarize_histogram(histogram: Histogram, beyond: int = 0, dependence: float = 1.0) -> Measure:
     """A measure's figures, without the percentiles that the sample cannot support; `beyond` lie above all recorded."""
     total = histogram.count + beyond
 
@@ -197,15 +197,15 @@ def measure(histogram: Histogram, beyond: int = 0, dependence: float = 1.0) -> M
         p99=percentile(99),
         p999=percentile(99.9),
         max=histogram.max_us,
-        p90_interval=interval_us(histogram, 90, beyond, dependence),
-        p99_interval=interval_us(histogram, 99, beyond, dependence),
+        p90_interval=percentile_interval_us(histogram, 90, beyond, dependence),
+        p99_interval=percentile_interval_us(histogram, 99, beyond, dependence),
     )
 
 
-def price(row: Row, catalogue: Catalogue) -> Row:
+def price_row(row: Row, catalogue: Catalogue) -> Row:
     """The row with the prices of this catalogue."""
     found = catalogue.price(HardwareCombination(row.host, row.accelerator, row.count, row.hosts))
-    if isinstance(found, Unknown):
+    if isinstance(found, UnknownPrice):
         return _unpriced(row, found.reason)
     mean = row.latency_us.mean
     reasons = {}
@@ -249,9 +249,9 @@ def price(row: Row, catalogue: Catalogue) -> Row:
     )
 
 
-def judged(row: Row, slo: Slo, latency: Histogram) -> Row:
+def judge_row(row: Row, slo: Slo, latency: Histogram) -> Row:
     """The row with the verdict of an SLO on its answered requests' latencies."""
-    verdict = judge(slo, latency, row.due - row.answered, row.dependence)
+    verdict = judge_slo(slo, latency, row.due - row.answered, row.dependence)
     more = verdict.more_samples
     return row.model_copy(
         update={
@@ -263,7 +263,9 @@ def judged(row: Row, slo: Slo, latency: Histogram) -> Row:
     )
 
 
-def pooled_dependence(members: list[Series], tallies: Mapping[Series, Tally], times: Mapping[Series, float]) -> float:
+def pooled_autocorrelation_time(
+    members: list[Series], tallies: Mapping[Series, Tally], times: Mapping[Series, float]
+) -> float:
     """Autocorrelation time of pooled samples: their number over the independent ones' of all members together."""
     counts = {series: tallies[series].answered for series in members}
     effective = sum(count / times.get(series, 1.0) for series, count in counts.items())
@@ -281,7 +283,7 @@ def _per_second(count: int, duration_s: float) -> float:
     return round(count / duration_s, 3) if duration_s > 0 else 0.0
 
 
-def _kind(hardware: HardwareCombination, told: list[WorkerInfo]) -> str:
+def _kind(hardware: HardwareCombination, told: list[TargetInfo]) -> str:
     """The accelerator's kind as its worker says it; what a simulated or unknown one stands for, by its name."""
     kinds = {info.kind for info in told if info.kind and info.kind != "sim"}
     if len(kinds) == 1:
@@ -292,7 +294,7 @@ def _kind(hardware: HardwareCombination, told: list[WorkerInfo]) -> str:
 
 
 def _memory(
-    hardware: HardwareCombination, kind: str, told: list[WorkerInfo], tally: Tally, catalogue: Catalogue
+    hardware: HardwareCombination, kind: str, told: list[TargetInfo], tally: Tally, catalogue: Catalogue
 ) -> Memory:
     """What one host and one accelerator have, and what was seen or is known to be needed of them."""
     host_bytes, accelerator_bytes = catalogue.memory(hardware)

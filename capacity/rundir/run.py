@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Self
 
 from capacity.measures.tally import Series
-from capacity.rundir import interval_log as hlog
-from capacity.rundir import telemetry
-from capacity.rundir.document import (
+from capacity.rundir.interval_log import Interval, parse_series_tag, read_interval_log
+from capacity.rundir.rows import build_run_file
+from capacity.rundir.run_file import (
     JSON_NAME,
-    CapacityCurve,
     CostPer100k,
     Measure,
     Memory,
@@ -21,20 +20,19 @@ from capacity.rundir.document import (
     Row,
     RunFile,
     Saturation,
+    SearchResult,
     SloRate,
+    TargetInfo,
     Warmup,
-    WorkerInfo,
 )
-from capacity.rundir.rows import build
-from capacity.rundir.telemetry import Sample
-from capacity.rundir.timeline import Course
+from capacity.rundir.telemetry import TelemetrySample, read_telemetry
+from capacity.rundir.timeline import Timeline
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.intervals import Check
 
 __all__ = [
     "HLOG_NAME",
     "JSON_NAME",
-    "CapacityCurve",
     "Check",
     "CostPer100k",
     "Measure",
@@ -44,10 +42,11 @@ __all__ = [
     "Run",
     "RunFile",
     "Saturation",
+    "SearchResult",
     "SloRate",
+    "TargetInfo",
     "Warmup",
-    "WorkerInfo",
-    "build",
+    "build_run_file",
 ]
 
 HLOG_NAME = "run.hlog"
@@ -78,7 +77,7 @@ class Run:
         return self.directory.resolve().name
 
     @cached_property
-    def _read(self) -> tuple[dict[tuple[Series, str], Histogram], Course | None]:
+    def _read(self) -> tuple[dict[tuple[Series, str], Histogram], Timeline | None]:
         """The log, read once: each histogram over the whole run, and its course."""
         total: dict[tuple[Series, str], Histogram] = {}
         path = self.directory / HLOG_NAME
@@ -89,10 +88,10 @@ class Run:
             for found in self.file.curve
         }
         # The rows of a search are of one probe each, which is no course of the whole run.
-        course = None if searched else Course.over(path, self.file.duration_s)
+        course = None if searched else Timeline.over(path, self.file.duration_s)
         tags: dict[str, tuple[Series, str]] = {}
-        for interval in hlog.read(path):
-            key = tags.get(interval.tag) or tags.setdefault(interval.tag, hlog.parse_tag(interval.tag))
+        for interval in read_interval_log(path):
+            key = tags.get(interval.tag) or tags.setdefault(interval.tag, parse_series_tag(interval.tag))
             if searched and not any(_within(interval, probe) for probe in searched.get(_pool(key[0]), ())):
                 continue
             total.setdefault(key, Histogram()).add(interval.histogram)
@@ -105,12 +104,12 @@ class Run:
         """Each series' and measure's histogram over the whole run, from run.hlog; empty if there is none."""
         return self._read[0]
 
-    def probes(self, curve: CapacityCurve) -> dict[int, dict[str, Histogram]]:
+    def probes(self, curve: SearchResult) -> dict[int, dict[str, Histogram]]:
         """The histograms of each probe of a curve, by its number and the measure, all workers of the pool together."""
         found: dict[int, dict[str, Histogram]] = {probe.number: {} for probe in curve.probes}
         path = self.directory / HLOG_NAME
-        for interval in hlog.read(path) if path.is_file() else ():
-            series, name = hlog.parse_tag(interval.tag)
+        for interval in read_interval_log(path) if path.is_file() else ():
+            series, name = parse_series_tag(interval.tag)
             if _pool(series) != (curve.hardware, curve.model, curve.simulated):
                 continue
             for probe in curve.probes:
@@ -119,14 +118,14 @@ class Run:
         return found
 
     @property
-    def course(self) -> Course | None:
+    def course(self) -> Timeline | None:
         """What was measured when; None without a run.hlog, or where nothing was measured."""
         return self._read[1]
 
     @cached_property
-    def telemetry(self) -> list[Sample]:
+    def telemetry(self) -> list[TelemetrySample]:
         """What processors and accelerators did meanwhile; empty without a telemetry.csv."""
-        return telemetry.read(self.directory)
+        return read_telemetry(self.directory)
 
     @property
     def measured_from_s(self) -> float:
@@ -155,7 +154,7 @@ def _pool(series: Series) -> tuple[str, str, bool]:
     return series.hardware.name, series.model, series.simulated
 
 
-def _within(interval: hlog.Interval, probe: Probe) -> bool:
+def _within(interval: Interval, probe: Probe) -> bool:
     # Both are kept to the millisecond; nothing of another probe is in flight at either end.
     return probe.from_s - 0.0005 < interval.start_s < probe.to_s - 0.0005
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from capacity.rundir.document import Row, RunFile
+from capacity.rundir.run_file import Row, RunFile
 
 TELEMETRY_NAME = "telemetry.csv"
 #: Measure -> its name and unit in a picture, in the order of the panels.
-MEASURES = {
+TELEMETRY_MEASURES = {
     "utilisation_percent": "Utilisation, %",
     "power_w": "Power, W",
     "temperature_c": "Temperature, °C",
@@ -21,7 +21,7 @@ MEASURES = {
 }
 
 
-class Reading(NamedTuple):
+class TelemetryReading(NamedTuple):
     """One value of one device: `device` is `generator`, `worker`, `cpu` (the host's) or `cuda:N`; `id` tells which."""
 
     device: str
@@ -30,12 +30,12 @@ class Reading(NamedTuple):
     value: float
 
 
-class Sample(NamedTuple):
+class TelemetrySample(NamedTuple):
     """A reading, its host, and when it came in: seconds after the log's start."""
 
     seconds: float
     host: str
-    reading: Reading
+    reading: TelemetryReading
 
 
 _HEADER = ("seconds", "host", "device", "id", "measure", "value")
@@ -49,7 +49,7 @@ class TelemetryWriter:
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._rows.writerow(_HEADER)
 
-    def write(self, seconds: float, host: str, readings: Iterable[Reading | Sequence[object]]) -> None:
+    def write(self, seconds: float, host: str, readings: Iterable[TelemetryReading | Sequence[object]]) -> None:
         """One host's readings; a value that is no number, as a worker could send it, is left out."""
         for reading in readings:
             device, identity, measure, value = reading
@@ -62,7 +62,7 @@ class TelemetryWriter:
         self._file.close()
 
 
-def read(directory: Path) -> list[Sample]:
+def read_telemetry(directory: Path) -> list[TelemetrySample]:
     """The samples of a run directory, in order; none without the file. ValueError naming the line that is not one."""
     path = directory / TELEMETRY_NAME
     if not path.is_file():
@@ -75,22 +75,28 @@ def read(directory: Path) -> list[Sample]:
         for row in rows:
             try:
                 seconds, host, device, identity, measure, value = row
-                sample = Sample(float(seconds), host, Reading(device, identity, measure, float(value)))
+                sample = TelemetrySample(
+                    float(seconds), host, TelemetryReading(device, identity, measure, float(value))
+                )
             except ValueError:
                 raise ValueError(f"{path}, line {rows.line_num}: not a line of telemetry") from None
             samples.append(sample)
     return samples
 
 
-def joules_per_inference(file: RunFile, row: Row, samples: Iterable[Sample], start_s: float) -> float | None:
+def joules_per_inference(file: RunFile, row: Row, samples: Iterable[TelemetrySample], start_s: float) -> float | None:
     """Energy of the row's accelerators over the measured part, per answered request; None where a power is not known.
 
     Mean power of each accelerator × seconds; the host's own power is not in it. `start_s` is where measuring began.
     """
-    ids = {bare(info.accelerator_id) for info in file.workers if _serves(info.label, row, file) and info.accelerator_id}
+    ids = {
+        plain_device_id(info.accelerator_id)
+        for info in file.workers
+        if _serves(info.label, row, file) and info.accelerator_id
+    }
     powers: dict[str, list[float]] = {identity: [] for identity in ids}
     for sample in samples:
-        known = powers.get(bare(sample.reading.id))
+        known = powers.get(plain_device_id(sample.reading.id))
         if known is not None and sample.reading.measure == "power_w" and sample.seconds >= start_s:
             known.append(sample.reading.value)
     if not powers or len(powers) < row.count or not all(powers.values()) or not row.answered or row.simulated:
@@ -109,6 +115,6 @@ def _serves(label: str, row: Row, file: RunFile) -> bool:
     )
 
 
-def bare(identity: str) -> str:
+def plain_device_id(identity: str) -> str:
     """A GPU's UUID as torch writes it: NVML puts `GPU-` before it."""
     return identity.removeprefix("GPU-").lower()

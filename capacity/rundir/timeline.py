@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from capacity.measures.tally import LATENCY_ERROR, OFFERED, UNSENT, Series, is_own
-from capacity.rundir import interval_log as hlog
+from capacity.measures.tally import LATENCY_ERROR, OFFERED, UNSENT, Series, is_target_measure
+from capacity.rundir.interval_log import Interval, interval_log_extent
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.intervals import samples_needed
 
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Lines:
+class WindowStatistics:
     """Some series together, in n stretches of time; each array has shape (n,).
 
     `seconds` is each stretch's middle since measuring began. Percentiles in µs are NaN where a stretch has too few
@@ -41,7 +41,7 @@ class Lines:
 
 
 @dataclass
-class Course:
+class Timeline:
     """Stretches of equal length from `start_s` (after the log's start) on, and what each series had in them.
 
     `covered_s` is how much of each stretch the log's intervals cover; `counts` and `sums_ns` are by series and measure,
@@ -61,9 +61,9 @@ class Course:
     _seen: set[tuple[float, float]] = field(default_factory=set)
 
     @classmethod
-    def over(cls, path: Path, measured_s: float) -> Course | None:
+    def over(cls, path: Path, measured_s: float) -> Timeline | None:
         """An empty course over the measured part of a log; None where nothing was measured."""
-        extent = hlog.extent(path, lambda tag: tag.rpartition("/")[2] in _TIMED)
+        extent = interval_log_extent(path, lambda tag: tag.rpartition("/")[2] in _TIMED)
         if extent is None or extent[1] <= extent[0]:
             return None
         first, last = extent
@@ -77,10 +77,10 @@ class Course:
         """How many stretches there are."""
         return int(self.covered_s.size)
 
-    def add(self, interval: hlog.Interval, series: Series, measure: str) -> None:
+    def add(self, interval: Interval, series: Series, measure: str) -> None:
         """One interval of the log; those that span the whole run, as a worker's own clocks do, are left out."""
         begin, end = interval.start_s, interval.start_s + interval.length_s
-        if end <= self.start_s or is_own(measure):
+        if end <= self.start_s or is_target_measure(measure):
             return
         middle = (max(begin, self.start_s) + end) / 2
         place = min(int((middle - self.start_s) / self.stretch_s), self.number - 1)
@@ -100,7 +100,9 @@ class Course:
         """How many of a measure's samples each stretch holds; zeros where there are none."""
         return self.counts.get((series, measure), np.zeros(self.number))
 
-    def lines(self, members: Collection[Series], percentiles: Collection[float] = (50.0, 90.0, 99.0)) -> Lines:
+    def lines(
+        self, members: Collection[Series], percentiles: Collection[float] = (50.0, 90.0, 99.0)
+    ) -> WindowStatistics:
         """Some series pooled, in stretches long enough for a P90 where the run's length allows it."""
         measures = ("latency", LATENCY_ERROR, UNSENT, OFFERED)
         answered, failed, unsent, offered = (
@@ -129,7 +131,7 @@ class Course:
         middles = np.array([(begin + end) / 2 * self.stretch_s for begin, end in pairwise(edges)])
         told = any((series, OFFERED) in self.counts for series in members)
         percentiles_us = {p: np.array(values) for p, values in found.items()}
-        return Lines(middles, percentiles_us, rates[0], rates[1], rates[2], rates[3] if told else None)
+        return WindowStatistics(middles, percentiles_us, rates[0], rates[1], rates[2], rates[3] if told else None)
 
     def _pooled(self, members: Collection[Series], begin: int, end: int) -> Histogram:
         pooled = Histogram()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from capacity.search.probe_summary import ProbeSummary
-from capacity.statistics.intervals import CONFIDENCE, SAMPLES_A_DEGREE
+from capacity.statistics.intervals import CONFIDENCE, SAMPLES_PER_DEGREE
 
 _REPLICATES = 400
 #: Probes within this logarithm of the crossing are fitted by a line, unless its slope is above `_MAX_SLOPE`.
@@ -53,7 +53,7 @@ def crossing_with_interval(probes: Sequence[ProbeSummary]) -> tuple[float, float
         isotonic, refined = [], []
         for required, within, samples in _by_bound(usable):
             # The number of independent samples is itself an estimate, as precise as a variance of a tenth of them.
-            degrees = np.maximum(samples / SAMPLES_A_DEGREE, 1.0)
+            degrees = np.maximum(samples / SAMPLES_PER_DEGREE, 1.0)
             worth = samples * generator.chisquare(degrees) / degrees
             hits = within * worth
             # Jeffreys' posterior of a share.

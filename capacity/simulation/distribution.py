@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from capacity.statistics.encoding import FLOOR_US
 from capacity.statistics.histogram import Histogram
+from capacity.statistics.payload import BUCKET_FLOORS_US
 
 #: Quantiles of a table, equally likely: P99.9 has 16 of them above it.
 SIZE = 1 << 14
@@ -45,8 +45,8 @@ class Distribution:
         used = np.flatnonzero(histogram.counts)
         counts = histogram.counts[used]
         # A bucket holds values rounded to the nearest µs.
-        low = np.maximum(FLOOR_US[used] - 0.5, (histogram.min_ns or 0) / 1000)
-        high = np.maximum(np.minimum(FLOOR_US[used + 1] - 0.5, (histogram.max_ns or 0) / 1000), low)
+        low = np.maximum(BUCKET_FLOORS_US[used] - 0.5, (histogram.min_ns or 0) / 1000)
+        high = np.maximum(np.minimum(BUCKET_FLOORS_US[used + 1] - 0.5, (histogram.max_ns or 0) / 1000), low)
         running = np.cumsum(counts)
         wanted = _MIDDLES * running[-1]
         place = np.searchsorted(running, wanted)

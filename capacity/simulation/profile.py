@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import rows_of
+from capacity.measures.tally import pass_rows
 from capacity.rundir.run import Row, Run
 from capacity.simulation.distribution import Distribution, mixed
 from capacity.statistics.histogram import Histogram
@@ -159,7 +159,7 @@ def _passes(said: _Said) -> dict[int, Distribution]:
 
 def _told(run: Run, row: Row) -> dict[int, Histogram]:
     """Each batch size's passes in one run."""
-    told = {rows: run.histogram(row, measure) for measure in run.measures(row) if (rows := rows_of(measure))}
+    told = {rows: run.histogram(row, measure) for measure in run.measures(row) if (rows := pass_rows(measure))}
     return {rows: one for rows, one in (told or {1: run.histogram(row, "compute")}).items() if one is not None}
 
 

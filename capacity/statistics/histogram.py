@@ -12,10 +12,19 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from capacity.statistics import encoding as payload
-from capacity.statistics.encoding import DIGITS, FLOOR_US, HALF, HALF_BITS, HIGHEST_US, LENGTH, LOWEST_US
+from capacity.statistics.payload import (
+    BUCKET_COUNT,
+    BUCKET_FLOORS_US,
+    HALF,
+    HALF_BITS,
+    HIGHEST_US,
+    LOWEST_US,
+    SIGNIFICANT_DIGITS,
+    decode_counts,
+    encode_counts,
+)
 
-__all__ = ["DIGITS", "HIGHEST_US", "LOWEST_US", "MEASURES", "Histogram", "rank_of"]
+__all__ = ["HIGHEST_US", "LOWEST_US", "MEASURES", "SIGNIFICANT_DIGITS", "Histogram", "percentile_rank"]
 
 MEASURES = ("latency", "service", "lateness", "queue", "compute")
 
@@ -43,7 +52,7 @@ class Histogram:
     __slots__ = ("above", "count", "counts", "max_ns", "min_ns", "sum_ns")
 
     def __init__(self) -> None:
-        self.counts: NDArray[np.int64] = np.zeros(LENGTH, dtype=np.int64)
+        self.counts: NDArray[np.int64] = np.zeros(BUCKET_COUNT, dtype=np.int64)
         self.count = 0
         self.sum_ns = 0
         self.min_ns: int | None = None
@@ -139,9 +148,9 @@ class Histogram:
         or where the rank falls among those. Never outside the exact extremes. Rank is ceil(p/100 × n), as Java's
         HdrHistogram has it and numpy's "inverted_cdf".
         """
-        return self.at_rank_us(rank_of(p, self.count + beyond))
+        return self.value_at_rank_us(percentile_rank(p, self.count + beyond))
 
-    def at_rank_us(self, rank: int) -> float | None:
+    def value_at_rank_us(self, rank: int) -> float | None:
         """The value in µs of the sample of this rank (1 the smallest), by its bucket's upper edge; None if beyond."""
         edges = self.edges_at_rank_us(rank)
         return edges[1] if edges else None
@@ -155,12 +164,12 @@ class Histogram:
             return max(float(HIGHEST_US), least), most
         bucket = int(np.searchsorted(np.cumsum(self.counts), rank))
         # A bucket holds values rounded to the nearest µs, so an exact extreme may lie just outside its edges.
-        low, high = float(FLOOR_US[bucket]), float(FLOOR_US[bucket + 1] - 1)
+        low, high = float(BUCKET_FLOORS_US[bucket]), float(BUCKET_FLOORS_US[bucket + 1] - 1)
         return min(max(low, least), most), min(max(high, least), most)
 
     def count_above_us(self, bound_us: float) -> int:
         """How many samples are in buckets that begin above the bound: those surely over it, to three digits."""
-        return int(self.counts[int(np.searchsorted(FLOOR_US[:-1], bound_us, side="right")) :].sum())
+        return int(self.counts[int(np.searchsorted(BUCKET_FLOORS_US[:-1], bound_us, side="right")) :].sum())
 
     @property
     def mean_us(self) -> float | None:
@@ -172,7 +181,7 @@ class Histogram:
         """Standard deviation in µs, from the buckets' middles; None below two samples."""
         if self.count < 2:
             return None
-        middles = (FLOOR_US[:-1] + FLOOR_US[1:] - 1) / 2
+        middles = (BUCKET_FLOORS_US[:-1] + BUCKET_FLOORS_US[1:] - 1) / 2
         centre = float(self.counts @ middles) / self.count
         return float(np.sqrt(self.counts @ (middles - centre) ** 2 / (self.count - 1)))
 
@@ -183,7 +192,7 @@ class Histogram:
         if not deviation:
             return 0.0
         used = np.flatnonzero(self.counts)
-        middles, held = (FLOOR_US[used] + FLOOR_US[used + 1] - 1) / 2, self.counts[used]
+        middles, held = (BUCKET_FLOORS_US[used] + BUCKET_FLOORS_US[used + 1] - 1) / 2, self.counts[used]
         centre = float(held @ middles) / self.count
         return float(held @ ((middles - centre) / deviation) ** 3 / self.count)
 
@@ -197,14 +206,14 @@ class Histogram:
         """Exact maximum in µs."""
         return None if self.max_ns is None else self.max_ns / 1000
 
-    def recorded_us(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def used_buckets_us(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The lowest value in µs of each bucket that holds samples, ascending, and how many it holds; shapes (k,)."""
         used = np.flatnonzero(self.counts)
-        return FLOOR_US[used], self.counts[used]
+        return BUCKET_FLOORS_US[used], self.counts[used]
 
     def encode(self) -> bytes:
         """HdrHistogram's V2 compressed payload in base64, as a line of an interval log carries it."""
-        return payload.encode(self.counts)
+        return encode_counts(self.counts)
 
     @classmethod
     def decode(
@@ -221,7 +230,7 @@ class Histogram:
 
         Exact values that are not given are estimated: the sum from the buckets' middles, the extremes from edges.
         """
-        counts = payload.decode(encoded)
+        counts = decode_counts(encoded)
         total = int(counts.sum())
         histogram = cls()
         histogram.counts = counts
@@ -241,7 +250,7 @@ class Histogram:
         return histogram
 
 
-def rank_of(p: float, total: int) -> int:
+def percentile_rank(p: float, total: int) -> int:
     """The rank, 1 the smallest, of the p-th percentile (0 to 100) among `total` samples."""
     if not 0 <= p <= 100:
         raise ValueError(f"a percentile lies between 0 and 100, not {p}")
@@ -253,10 +262,10 @@ def rank_of(p: float, total: int) -> int:
 def _estimated_sum_ns(counts: NDArray[np.int64]) -> int:
     """The sum if every value lay in the middle of its bucket; in Python's integers, which do not overflow."""
     used = np.flatnonzero(counts)
-    middles = (FLOOR_US[used] + FLOOR_US[used + 1] - 1) * 500
+    middles = (BUCKET_FLOORS_US[used] + BUCKET_FLOORS_US[used + 1] - 1) * 500
     return sum(count * middle for count, middle in zip(counts[used].tolist(), middles.tolist(), strict=True))
 
 
 def _edges_ns(counts: NDArray[np.int64]) -> tuple[int, int]:
     used = np.flatnonzero(counts)
-    return int(FLOOR_US[used[0]]) * 1000, (int(FLOOR_US[used[-1] + 1]) - 1) * 1000
+    return int(BUCKET_FLOORS_US[used[0]]) * 1000, (int(BUCKET_FLOORS_US[used[-1] + 1]) - 1) * 1000

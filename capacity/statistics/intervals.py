@@ -13,10 +13,10 @@ from capacity.statistics.histogram import Histogram
 
 CONFIDENCE = 0.95
 # Of fewer independent samples' worth, an autocorrelation time is not known well enough for any interval.
-FEWEST_OF_DEPENDENT = 20
+MIN_EFFECTIVE_SAMPLES = 20
 # Sokal's window sums over ten autocorrelation times (see stationarity.py), so one of n samples is known as well as a
 # variance of n / 10 samples is (Wolff, Monte Carlo errors with less errors, 2004, equation 42).
-SAMPLES_A_DEGREE = 10
+SAMPLES_PER_DEGREE = 10
 # A generator keeps so many latencies of a series in order: an autocorrelation time is of no more.
 _KEPT = 20_000
 
@@ -48,7 +48,7 @@ def samples_needed(p: float, confidence: float = CONFIDENCE) -> int:
     return n
 
 
-def early_stopping(over: int, p: float, confidence: float = 0.99) -> int:
+def early_stopping_samples(over: int, p: float, confidence: float = 0.99) -> int:
     """How many samples it takes to claim the p-th percentile within a bound when `over` of them were above it.
 
     The smallest n with I_q(n - over, over + 1) <= 1 - confidence, as MLPerf's load generator stops early; for
@@ -83,34 +83,34 @@ def interval_ranks(p: float, n: float, confidence: float = CONFIDENCE) -> tuple[
     high, above = _highest(size, q, miss / 2), miss / 2
     if high > size:
         high, above = size, q**size
-    low = lowest_rank(size, q, miss - above if above > miss / 2 else miss / 2)
+    low = lower_rank(size, q, miss - above if above > miss / 2 else miss / 2)
     if low < 1:
         # The smallest sample is as low as an interval reaches; the upper end takes what its tail leaves.
         low, high = 1, min(_highest(size, q, miss - (1 - q) ** size), size)
     return low, high
 
 
-def remembers(count: float, dependence: float) -> bool:
+def is_autocorrelated(count: float, dependence: float) -> bool:
     """Whether `count` samples have a longer autocorrelation time than independent ones, whose own is noisy, have."""
-    return dependence > 1 + 2 * math.sqrt(2 * (SAMPLES_A_DEGREE + 1) / max(count, 1.0))
+    return dependence > 1 + 2 * math.sqrt(2 * (SAMPLES_PER_DEGREE + 1) / max(count, 1.0))
 
 
-def independent(count: float, dependence: float, confidence: float = CONFIDENCE) -> float:
+def effective_samples(count: float, dependence: float, confidence: float = CONFIDENCE) -> float:
     """How many independent samples `count` of this autocorrelation time say as much as; 0 where that is not known.
 
     Fewer than count / dependence where the samples remember each other: then that time is itself an estimate, and
     intervals are wider by as much as Student's t is wider than the normal.
     """
     worth = count / dependence
-    if not remembers(count, dependence):
+    if not is_autocorrelated(count, dependence):
         return worth
-    if worth < FEWEST_OF_DEPENDENT:
+    if worth < MIN_EFFECTIVE_SAMPLES:
         return 0.0
-    tail, degrees = (1 + confidence) / 2, min(count, _KEPT) / dependence / SAMPLES_A_DEGREE
+    tail, degrees = (1 + confidence) / 2, min(count, _KEPT) / dependence / SAMPLES_PER_DEGREE
     return worth * (float(ndtri(tail)) / float(stdtrit(degrees, tail))) ** 2
 
 
-def interval_places(p: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+def interval_positions(p: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
     """As `interval_ranks`, with a fraction of the way to the next rank, so that the confidence is met and not passed.
 
     Between two order statistics as Nyblom has it (Statistics and Probability Letters 14, 1992): nearly exact for any
@@ -137,7 +137,7 @@ def _place(size: int, q: float, chance: float) -> float:
     return rank + 1 / (1 + odds)
 
 
-def lowest_rank(size: int, q: float, tail: float) -> int:
+def lower_rank(size: int, q: float, tail: float) -> int:
     """The largest rank r, or 0, with P(fewer than r samples at or under the percentile) <= tail."""
     return _first(size + 1, lambda count: bool(bdtr(count, size, q) > tail))
 
@@ -156,7 +156,7 @@ def _first(end: int, true_of: Callable[[int], bool]) -> int:
     return high
 
 
-def interval_us(
+def percentile_interval_us(
     histogram: Histogram, p: float, beyond: int = 0, dependence: float = 1.0, confidence: float = CONFIDENCE
 ) -> tuple[float, float | None] | None:
     """The interval in µs that holds the p-th percentile, from the outer edges of buckets.
@@ -165,8 +165,8 @@ def interval_us(
     autocorrelation time in samples: so many say as much as one independent one. None where the samples are too few.
     """
     total = histogram.count + beyond
-    worth = independent(total, dependence, confidence)
-    places = interval_places(p, worth, confidence)
+    worth = effective_samples(total, dependence, confidence)
+    places = interval_positions(p, worth, confidence)
     if places is None:
         return None
     scale = total / math.floor(worth)
@@ -192,7 +192,7 @@ def mean_interval_us(
     of latencies into account: their mean errs further to the high side. Ten is the convention for calling it normal.
     """
     mean, deviation = histogram.mean_us, histogram.deviation_us
-    worth = independent(histogram.count, dependence, confidence)
+    worth = effective_samples(histogram.count, dependence, confidence)
     if mean is None or deviation is None or worth < 10:
         return None
     reach, tilt = float(stdtrit(worth - 1, (1 + confidence) / 2)), histogram.skewness / math.sqrt(worth)

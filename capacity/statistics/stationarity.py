@@ -14,7 +14,7 @@ _WINDOW = 5.0
 Values = NDArray[np.floating[Any]] | NDArray[np.integer[Any]] | NDArray[np.bool_]
 
 
-def autocorrelation_time(values: Values) -> float:
+def estimate_autocorrelation_time(values: Values) -> float:
     """How many samples in a row say as much as one independent one: 1 + 2 × the sum of correlations; at least 1.
 
     `values` has shape (n,), in time's order; for a percentile pass which of them are above its bound. The sum ends
@@ -57,7 +57,7 @@ def warm_up_cut(values: Values) -> int:
     return int(np.argmin(spread[: batches // 2 + 1])) * _MSER_BATCH
 
 
-def growth(values: Values) -> tuple[float, float]:
+def quarter_means(values: Values) -> tuple[float, float]:
     """The mean of the first and of the last quarter of a sequence of at least four; shape (n,), in order."""
     series = np.asarray(values, dtype=np.float64)
     quarter = max(series.size // 4, 1)

@@ -10,12 +10,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from capacity.statistics.arrivals import anderson_darling_test, poisson_deviation
 from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import Check, Status, early_stopping
-from capacity.statistics.poisson import anderson_darling, likeness
+from capacity.statistics.intervals import Check, Status, early_stopping_samples
 from capacity.statistics.slo import Slo
-from capacity.statistics.stationarity import Values, growth, warm_up_cut
-from capacity.statistics.verdict import judge
+from capacity.statistics.stationarity import Values, quarter_means, warm_up_cut
+from capacity.statistics.verdict import judge_slo
 
 # The generator's own error may be a tenth of what it measures; from its size on, it measures itself.
 _FINE, _TOO_MUCH, _TOO_MUCH_OF_SLO = 0.1, 1.0, 0.5
@@ -25,7 +25,7 @@ def _grade(value: float, fine: float, most: float) -> Status:
     return "PASS" if value <= fine else "WARN" if value <= most else "FAIL"
 
 
-def offered_rate(planned_rps: float, offered_rps: float) -> Check:
+def check_offered_rate(planned_rps: float, offered_rps: float) -> Check:
     """What was sent a second against what was planned: within 1 %; 5 % fails."""
     off = abs(offered_rps / planned_rps - 1) if planned_rps > 0 else math.inf if offered_rps else 0.0
     return Check(
@@ -37,12 +37,12 @@ def offered_rate(planned_rps: float, offered_rps: float) -> Check:
     )
 
 
-def lateness(lateness: Histogram, service: Histogram, slo: Slo | None) -> Check:
+def check_lateness(lateness: Histogram, service: Histogram, slo: Slo | None) -> Check:
     """P99 of sent - due against the P50 of the service time and the tightest bound of the SLO."""
     return _own_error("lateness P99", lateness.percentile_us(99), service, slo, "the generator sent late")
 
 
-def loop_lag(lag: Histogram, service: Histogram, slo: Slo | None) -> Check:
+def check_loop_lag(lag: Histogram, service: Histogram, slo: Slo | None) -> Check:
     """P99 of how late the generator's event loop woke, against what `lateness` is: clocks are read that late too."""
     return _own_error("event loop lag P99", lag.percentile_us(99), service, slo, "the generator read its clocks late")
 
@@ -68,7 +68,7 @@ def _own_error(name: str, found_us: float | None, service: Histogram, slo: Slo |
     )
 
 
-def generator_processor(share: float) -> Check:
+def check_generator_processor(share: float) -> Check:
     """The busiest generator process's share of a core (1.0 is all of it): under 75 %; 90 % fails."""
     return Check(
         name="generator processor",
@@ -79,7 +79,7 @@ def generator_processor(share: float) -> Check:
     )
 
 
-def unsent(unsent: int, due: int) -> Check:
+def check_unsent(unsent: int, due: int) -> Check:
     """Requests that were due and never sent: none; 5 % fails. They count as beyond every bound either way."""
     share = unsent / due if due else 0.0
     return Check(
@@ -91,7 +91,7 @@ def unsent(unsent: int, due: int) -> Check:
     )
 
 
-def out_of_range(above: int) -> Check:
+def check_range(above: int) -> Check:
     """Values above the histograms' hour, which are counted in the highest bucket."""
     return Check(
         name="values out of range",
@@ -102,9 +102,9 @@ def out_of_range(above: int) -> Check:
     )
 
 
-def poisson_plan(gaps_s: NDArray[np.float64], rate: float) -> Check:
+def check_planned_arrivals(gaps_s: NDArray[np.float64], rate: float) -> Check:
     """Planned inter-arrival times, in seconds, against the exponential of the planned rate a second."""
-    statistic, p_value = anderson_darling(gaps_s, rate)
+    statistic, p_value = anderson_darling_test(gaps_s, rate)
     return Check(
         name="planned arrivals are Poisson",
         value=f"p {p_value:.2g} (A² {statistic:.3g}, {gaps_s.size} gaps)",
@@ -114,9 +114,9 @@ def poisson_plan(gaps_s: NDArray[np.float64], rate: float) -> Check:
     )
 
 
-def poisson_sent(gaps_s: NDArray[np.float64]) -> Check:
+def check_sent_arrivals(gaps_s: NDArray[np.float64]) -> Check:
     """Inter-arrival times as sent, in seconds and in order, by effect sizes: a test would reject any real clock."""
-    found = likeness(gaps_s)
+    found = poisson_deviation(gaps_s)
     worst = max(abs(found.variation), 2 * found.distance, abs(found.memory))
     status = _grade(worst, 0.05 + found.noise, 0.15 + found.noise)
     return Check(
@@ -128,7 +128,7 @@ def poisson_sent(gaps_s: NDArray[np.float64]) -> Check:
     )
 
 
-def littles_law(mean_in_flight: float, throughput_rps: float, mean_latency_s: float) -> Check:
+def check_littles_law(mean_in_flight: float, throughput_rps: float, mean_latency_s: float) -> Check:
     """Requests in flight, averaged over time, against rate × mean time in the system: within 2 %; 10 % fails.
 
     Three figures of different sources; where they disagree, one of them was counted wrong.
@@ -144,7 +144,7 @@ def littles_law(mean_in_flight: float, throughput_rps: float, mean_latency_s: fl
     )
 
 
-def warm_up(latencies: Values) -> Check:
+def check_warm_up(latencies: Values) -> Check:
     """Where the measured part, in order, stops warming up (MSER-5): in its first tenth, or by less than 5 %."""
     series = np.asarray(latencies, dtype=np.float64)
     cut = warm_up_cut(series)
@@ -161,7 +161,7 @@ def warm_up(latencies: Values) -> Check:
     )
 
 
-def backlog(in_flight: Values) -> Check:
+def check_backlog(in_flight: Values) -> Check:
     """Requests in flight, sampled evenly in order: the last quarter of the run against the first.
 
     Growth is the hardware's answer to too much load, so it does not make the run invalid; but then the latency
@@ -169,7 +169,7 @@ def backlog(in_flight: Values) -> Check:
     """
     if np.size(in_flight) < 4:
         return Check(name="backlog", value="too short to tell", threshold="not growing", status="WARN")
-    first, last = growth(in_flight)
+    first, last = quarter_means(in_flight)
     growing = last > 1.5 * first + 1
     return Check(
         name="backlog",
@@ -180,7 +180,7 @@ def backlog(in_flight: Values) -> Check:
     )
 
 
-def dependence(size: int, time: float) -> Check:
+def check_independent_samples(size: int, time: float) -> Check:
     """`time` samples of `size` say as much as one independent one; the intervals and the verdict are widened by it."""
     effective = size / time
     return Check(
@@ -192,7 +192,7 @@ def dependence(size: int, time: float) -> Check:
     )
 
 
-def enough_samples(slo: Slo, latency: Histogram, lost: int, dependence: float = 1.0) -> Check:
+def check_enough_samples(slo: Slo, latency: Histogram, lost: int, autocorrelation_time: float = 1.0) -> Check:
     """MLPerf's early-stopping bound for each percentile of the SLO, times the autocorrelation time.
 
     A failure that is clear already needs no more samples.
@@ -201,11 +201,14 @@ def enough_samples(slo: Slo, latency: Histogram, lost: int, dependence: float = 
     wanted = 0
     for p, bound_ns in slo.bounds:
         single = Slo(((p, bound_ns),))
-        if judge(single, latency, lost, dependence).status == "FAIL":
+        if judge_slo(single, latency, lost, autocorrelation_time).status == "FAIL":
             continue
         over = latency.count_above_us(bound_ns / 1000) + lost
         # Samples over the bound that say the same thing count once.
-        wanted = max(wanted, math.ceil(early_stopping(math.ceil(over / dependence), p) * dependence))
+        wanted = max(
+            wanted,
+            math.ceil(early_stopping_samples(math.ceil(over / autocorrelation_time), p) * autocorrelation_time),
+        )
     return Check(
         name="enough samples",
         value=total,

@@ -9,12 +9,12 @@ from typing import Literal
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.intervals import (
     CONFIDENCE,
-    FEWEST_OF_DEPENDENT,
-    independent,
+    MIN_EFFECTIVE_SAMPLES,
+    effective_samples,
     interval_ranks,
-    interval_us,
-    lowest_rank,
-    remembers,
+    is_autocorrelated,
+    lower_rank,
+    percentile_interval_us,
     samples_needed,
 )
 from capacity.statistics.slo import Slo
@@ -41,7 +41,7 @@ class Verdict:
         return {"PASS": True, "FAIL": False, "UNRESOLVED": None}[self.status]
 
 
-def judge(slo: Slo, latency: Histogram, lost: int, dependence: float = 1.0) -> Verdict:
+def judge_slo(slo: Slo, latency: Histogram, lost: int, dependence: float = 1.0) -> Verdict:
     """The verdict on answered requests' latencies and `lost` ones (errors and unsent), which are beyond every bound.
 
     PASS where the whole interval of each percentile is within its bound, FAIL where one is wholly outside.
@@ -83,7 +83,9 @@ def _judge_share(
     dependence: float,
 ) -> Verdict:
     within = answered - latency.count_above_us(bound_ns / 1000)
-    needed = math.ceil(max(samples_needed(p), FEWEST_OF_DEPENDENT if remembers(total, dependence) else 0) * dependence)
+    needed = math.ceil(
+        max(samples_needed(p), MIN_EFFECTIVE_SAMPLES if is_autocorrelated(total, dependence) else 0) * dependence
+    )
     status = _share_status(within, total, p, dependence) if total else "UNRESOLVED"
     if total < needed:
         if status == "FAIL":
@@ -95,7 +97,7 @@ def _judge_share(
         return Verdict("PASS")
     if status == "FAIL":
         return Verdict("FAIL", (f"{name} {measured} > {bound_text}",))
-    ends = interval_us(latency, p, total - answered, dependence)
+    ends = percentile_interval_us(latency, p, total - answered, dependence)
     return Verdict(
         "UNRESOLVED",
         (f"{name} {measured}: its 95 % interval {_reach(ends, bound_ns / 1000, seen)} {bound_text}",),
@@ -133,12 +135,12 @@ def _share_status(within: float, total: float, p: float, dependence: float) -> L
 
     Samples too few for an interval, which has two ends, may still have the lower one: seven slow requests miss a P90.
     """
-    worth = independent(total, dependence)
+    worth = effective_samples(total, dependence)
     size = math.floor(worth)
     seen = within * size / total
     ranks = interval_ranks(p, worth)
     if ranks is None:
-        return "FAIL" if seen < lowest_rank(size, p / 100, (1 - CONFIDENCE) / 2) else "UNRESOLVED"
+        return "FAIL" if seen < lower_rank(size, p / 100, (1 - CONFIDENCE) / 2) else "UNRESOLVED"
     if seen >= ranks[1]:
         return "PASS"
     return "FAIL" if seen < ranks[0] else "UNRESOLVED"

@@ -18,8 +18,8 @@ from gevent.lock import RLock
 from locust.exception import RPCError
 
 from capacity.measures.tally import Series, Tally
-from capacity.rundir.generator_log import End, Header, JournalWriter, Plan
-from capacity.rundir.interval_log import tag_of
+from capacity.rundir.generator_log import GeneratorLogEnd, GeneratorLogHeader, GeneratorLogWriter, RunDescription
+from capacity.rundir.interval_log import series_tag
 from loadgen._options import Options
 from loadgen.distributed._clock_sync import MastersClock
 from loadgen.distributed._snapshot import pack
@@ -74,7 +74,9 @@ class Generator(Node):
         self.session = Session(options, targets, share=share, on_exhausted=self._say_exhausted)
         self.session.begins_ns = self._clock.here(plan["begins_ns"]) or 0
         gevent.spawn(self._clock.measure)
-        self._diary = Diary.open(options.local_dir or LOCAL, self.runner.client_id, Plan.model_validate(plan["plan"]))
+        self._diary = Diary.open(
+            options.local_dir or LOCAL, self.runner.client_id, RunDescription.model_validate(plan["plan"])
+        )
         if self.session.probes is not None:
             self.session.probes.on_done = self._say_rested
         self._start_ticking()
@@ -205,17 +207,17 @@ def share_of(client: str, clients: Sequence[str]) -> tuple[int, int]:
 class Diary:
     """The log of this generator: where it cannot be written, that is said once and the run goes on without it."""
 
-    def __init__(self, writer: JournalWriter) -> None:
-        self._writer: JournalWriter | None = writer
+    def __init__(self, writer: GeneratorLogWriter) -> None:
+        self._writer: GeneratorLogWriter | None = writer
         self._origin = time.monotonic()
         self._last = 0.0
 
     @classmethod
-    def open(cls, folder: Path, client: str, plan: Plan) -> Diary | None:
+    def open(cls, folder: Path, client: str, plan: RunDescription) -> Diary | None:
         """A log in `folder/RUN/CLIENT`; None where there can be none."""
-        header = Header(schema=1, client=client, host=socket.gethostname(), began=time.time(), plan=plan)
+        header = GeneratorLogHeader(schema=1, client=client, host=socket.gethostname(), began=time.time(), plan=plan)
         try:
-            return cls(JournalWriter(folder / plan.run / quote(client, safe=""), header))
+            return cls(GeneratorLogWriter(folder / plan.run / quote(client, safe=""), header))
         except OSError as error:
             say(f"no log of this generator: {error}")
             return None
@@ -247,9 +249,9 @@ class Diary:
         """The run is over: how it went by this generator alone."""
         if self._writer is None:
             return
-        end = End(
+        end = GeneratorLogEnd(
             checks=checks_of(outcome, session.options),
-            dependence={tag_of(series, "latency"): n for series, n in session.health.autocorrelation.items()},
+            dependence={series_tag(series, "latency"): n for series, n in session.health.autocorrelation.items()},
             offset_us=_us(clock.offset_ns),
             round_trip_us=_us(clock.round_trip_ns),
         )

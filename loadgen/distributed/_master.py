@@ -12,7 +12,7 @@ import gevent
 from gevent.event import Event
 
 from capacity.measures.tally import Series, Tally
-from capacity.rundir.interval_log import tag_of
+from capacity.rundir.interval_log import series_tag
 from loadgen.distributed._clock_sync import answer_pings
 from loadgen.distributed._generator import DRAIN, EXHAUSTED, PLAN, PROBE, SNAPSHOT, START
 from loadgen.distributed._signing import TOKEN_VARIABLE, only_forks, secret
@@ -83,7 +83,7 @@ class Master(Keeper):
         options, catalogue = self._find()
         self._run = uuid.uuid4().hex
         self._clients = sorted(client.id for client in self.runner.clients.all)
-        self._tags = {tag_of(target.series, "latency"): target.series for target in self._targets}
+        self._tags = {series_tag(target.series, "latency"): target.series for target in self._targets}
         self._last = {}
         self._notes = {}
         self._exhausted = set()

@@ -15,16 +15,16 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from capacity.measures.tally import HISTOGRAMS, LATENCY_ERROR, Series, Tally, count_of
-from capacity.rundir.interval_log import tag_of
-from capacity.statistics.encoding import FLOOR_US, LENGTH
+from capacity.measures.tally import HISTOGRAMS, LATENCY_ERROR, Series, Tally, checked_count
+from capacity.rundir.interval_log import series_tag
 from capacity.statistics.histogram import HIGHEST_US, Histogram
+from capacity.statistics.payload import BUCKET_COUNT, BUCKET_FLOORS_US
 from loadgen.measure import GeneratorHealth
 
 #: A snapshot may unpack to this much, and so much more for each series of the run.
 BASE_BYTES = 2 << 20
 SERIES_BYTES = 1 << 20
-_TOP = int(np.searchsorted(FLOOR_US, HIGHEST_US, side="right")) - 1
+_TOP = int(np.searchsorted(BUCKET_FLOORS_US, HIGHEST_US, side="right")) - 1
 _MOST = 2**48
 #: Bytes of an integer, and how numpy calls it.
 _WIDTHS = {1: "<u1", 2: "<u2", 4: "<u4", 8: "<u8"}
@@ -117,20 +117,20 @@ class Snapshot:
             wire = msgpack.unpackb(_inflated(packed, BASE_BYTES + SERIES_BYTES * len(known)), raw=False)
             return cls(
                 run=_text(wire["run"]),
-                sequence=count_of(wire["sequence"]),
+                sequence=checked_count(wire["sequence"]),
                 final=bool(wire["final"]),
                 host=_text(wire["host"]),
                 measured_s=_number(wire["measured_s"]),
                 totals={known[tag]: _counted(tally) for tag, tally in wire["total"].items()},
                 warmups={known[tag]: _counted(tally) for tag, tally in wire["warmup"].items()},
-                first_ns={known[tag]: count_of(ns) for tag, ns in wire["first"].items()},
+                first_ns={known[tag]: checked_count(ns) for tag, ns in wire["first"].items()},
                 dependence={known[tag]: _number(samples) for tag, samples in wire["dependence"].items()},
-                in_flight={known[tag]: count_of(number) for tag, number in wire["in_flight"].items()},
+                in_flight={known[tag]: checked_count(number) for tag, number in wire["in_flight"].items()},
                 readings=_readings(wire["readings"]),
                 offset_us=None if wire["offset_us"] is None else _finite(wire["offset_us"]),
                 round_trip_us=None if wire["round_trip_us"] is None else _number(wire["round_trip_us"]),
-                probe=count_of(wire["probe"]),
-                sources=[count_of(number) for number in wire["sources"]],
+                probe=checked_count(wire["probe"]),
+                sources=[checked_count(number) for number in wire["sources"]],
                 health=None if wire["health"] is None else GeneratorHealth.from_wire(wire["health"]),
             )
         except (KeyError, IndexError, TypeError, AttributeError, OverflowError, zlib.error, ValueError) as error:
@@ -159,11 +159,11 @@ def pack(
     """A Snapshot's fields, as the wire carries them."""
     wire = {
         **rest,
-        "total": {tag_of(series, "latency"): _to_wire(tally) for series, tally in totals.items()},
-        "warmup": {tag_of(series, "latency"): _to_wire(tally) for series, tally in warmups.items()},
-        "first": {tag_of(series, "latency"): ns for series, ns in first_ns.items()},
-        "dependence": {tag_of(series, "latency"): samples for series, samples in dependence.items()},
-        "in_flight": {tag_of(series, "latency"): number for series, number in in_flight.items()},
+        "total": {series_tag(series, "latency"): _to_wire(tally) for series, tally in totals.items()},
+        "warmup": {series_tag(series, "latency"): _to_wire(tally) for series, tally in warmups.items()},
+        "first": {series_tag(series, "latency"): ns for series, ns in first_ns.items()},
+        "dependence": {series_tag(series, "latency"): samples for series, samples in dependence.items()},
+        "in_flight": {series_tag(series, "latency"): number for series, number in in_flight.items()},
         "health": None if health is None else health.to_wire(),
     }
     return zlib.compress(msgpack.packb(wire), 1)
@@ -218,8 +218,8 @@ def _narrowed(values: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
 
 
 def _counted(wire: Mapping[str, Any]) -> Counted:
-    due, answered, unsent, bytes_in, bytes_out, retries = (count_of(value) for value in wire["counts"])
-    errors = {_text(code): count_of(count) for code, count in wire["errors"].items()}
+    due, answered, unsent, bytes_in, bytes_out, retries = (checked_count(value) for value in wire["counts"])
+    errors = {_text(code): checked_count(count) for code, count in wire["errors"].items()}
     histograms = {_name(name): _buckets(*parts) for name, parts in wire["histograms"].items()}
     failed = sum(errors.values())
     for name, wanted in (("latency", answered), (LATENCY_ERROR, failed)):
@@ -246,14 +246,14 @@ def _buckets(
     numbers = np.empty(held.size, np.int64)
     if step_bytes not in (1, 2) or not held.size or len(steps) != step_bytes * (held.size - 1):
         raise ValueError("buckets and their counts differ in number")
-    numbers[0] = count_of(first)
-    if held.size > LENGTH or first >= LENGTH:
+    numbers[0] = checked_count(first)
+    if held.size > BUCKET_COUNT or first >= BUCKET_COUNT:
         raise ValueError("there are more buckets than one can have")
     apart = np.frombuffer(steps, _WIDTHS[step_bytes])
     np.cumsum(apart, out=numbers[1:])
     numbers[1:] += first
     # A master does this for thousands of histograms a second: counting zeros is the quickest pass over an array.
-    if int(numbers[-1]) >= LENGTH or np.count_nonzero(apart) < apart.size:
+    if int(numbers[-1]) >= BUCKET_COUNT or np.count_nonzero(apart) < apart.size:
         raise ValueError("buckets are out of order")
     if np.count_nonzero(held) < held.size or (count_bytes == 8 and int(held.max()) >= _MOST):
         raise ValueError("a bucket's count is out of range")
@@ -261,17 +261,19 @@ def _buckets(
     samples = int(np.add.reduce(held))
     if not (_in_bucket(min_ns, int(numbers[0])) and _in_bucket(max_ns, int(numbers[-1])) and min_ns <= max_ns):
         raise ValueError("a histogram's exact minimum and maximum are not in its first and last bucket")
-    if not min_ns * samples <= count_of(sum_ns) <= max_ns * samples:
+    if not min_ns * samples <= checked_count(sum_ns) <= max_ns * samples:
         raise ValueError("a histogram's exact sum, minimum and maximum contradict each other")
     if not 0 <= above <= (int(held[-1]) if int(numbers[-1]) == _TOP else 0):
         raise ValueError("more samples out of range than the highest bucket holds")
-    return Buckets(numbers, held, count_of(sum_ns), count_of(min_ns), count_of(max_ns), count_of(above))
+    return Buckets(
+        numbers, held, checked_count(sum_ns), checked_count(min_ns), checked_count(max_ns), checked_count(above)
+    )
 
 
 def _in_bucket(ns: int, number: int) -> bool:
     """Whether a duration belongs into this bucket, as Histogram.record_ns rounds it."""
-    us = min((count_of(ns) + 500) // 1000, HIGHEST_US)
-    return bool(FLOOR_US[number] <= us < FLOOR_US[number + 1])
+    us = min((checked_count(ns) + 500) // 1000, HIGHEST_US)
+    return bool(BUCKET_FLOORS_US[number] <= us < BUCKET_FLOORS_US[number + 1])
 
 
 def _readings(entries: Any) -> list[tuple[str, str, str, float]]:

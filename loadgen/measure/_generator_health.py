@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from capacity.measures.tally import Series
-from capacity.rundir.document import TargetEvent
-from capacity.rundir.interval_log import parse_tag, tag_of
+from capacity.rundir.interval_log import parse_series_tag, series_tag
+from capacity.rundir.run_file import TargetEvent
 from capacity.statistics.histogram import Histogram
 
 #: Due and sent times of arrivals that one generator records, from the beginning of the measured part.
@@ -74,7 +74,9 @@ class GeneratorHealth:
             "rates": self.planned_rates,
             "due": [times.tobytes() for times in self.due],
             "sent": [times.tobytes() for times in self.sent],
-            "autocorrelation": {tag_of(series, "latency"): samples for series, samples in self.autocorrelation.items()},
+            "autocorrelation": {
+                series_tag(series, "latency"): samples for series, samples in self.autocorrelation.items()
+            },
             "timeline": [bins.tobytes() for bins in self.timeline],
             "completions": [counts.tobytes() for counts in self.completions],
             "window_s": self.window_s,
@@ -96,7 +98,7 @@ class GeneratorHealth:
             health.due = [np.frombuffer(times, np.int64) for times in wire["due"]]
             health.sent = [np.frombuffer(times, np.int64) for times in wire["sent"]]
             health.autocorrelation = {
-                parse_tag(tag)[0]: max(1.0, _number(samples)) for tag, samples in wire["autocorrelation"].items()
+                parse_series_tag(tag)[0]: max(1.0, _number(samples)) for tag, samples in wire["autocorrelation"].items()
             }
             health.timeline = [np.frombuffer(bins, np.float64).reshape(-1, 3) for bins in wire["timeline"]]
             health.completions = [np.frombuffer(counts, np.int64) for counts in wire["completions"]]

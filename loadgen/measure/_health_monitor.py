@@ -12,7 +12,7 @@ import psutil
 
 from capacity.measures.tally import Series
 from capacity.statistics.histogram import Histogram
-from capacity.statistics.stationarity import autocorrelation_time
+from capacity.statistics.stationarity import estimate_autocorrelation_time
 from loadgen.measure._generator_health import MOST_ARRIVALS, MOST_BINS, GeneratorHealth
 
 #: Latencies of each series that are stored in order, for their autocorrelation time.
@@ -103,9 +103,9 @@ class HealthMonitor:
         times = {}
         for series, latencies in self._latencies.by_series():
             if self._bounds_ns:
-                times[series] = max(autocorrelation_time(latencies > bound) for bound in self._bounds_ns)
+                times[series] = max(estimate_autocorrelation_time(latencies > bound) for bound in self._bounds_ns)
             else:
-                times[series] = autocorrelation_time(latencies)
+                times[series] = estimate_autocorrelation_time(latencies)
         return times
 
     def summary(self, planned_rates: Sequence[float]) -> GeneratorHealth:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from capacity.rundir.telemetry import Reading
+from capacity.rundir.telemetry import TelemetryReading
 
 
 class HostSampler:
@@ -20,10 +20,10 @@ class HostSampler:
         psutil.cpu_percent()
         self._process.cpu_percent()
 
-    def sample(self) -> list[Reading]:
+    def sample(self) -> list[TelemetryReading]:
         """Returns the readings now."""
         return [
-            Reading("generator", self._client, "utilisation_percent", self._process.cpu_percent()),
-            Reading("cpu", "", "utilisation_percent", psutil.cpu_percent()),
-            Reading("cpu", "", "memory_bytes", float(psutil.virtual_memory().used)),
+            TelemetryReading("generator", self._client, "utilisation_percent", self._process.cpu_percent()),
+            TelemetryReading("cpu", "", "utilisation_percent", psutil.cpu_percent()),
+            TelemetryReading("cpu", "", "memory_bytes", float(psutil.virtual_memory().used)),
         ]

@@ -43,7 +43,7 @@ def feed(stats: Any, series: Series, gained: Tally) -> None:
     if gained.failed:
         entry.num_fail_per_sec[int(now)] = gained.failed
     entry.last_request_timestamp = now
-    for value_us, count in zip(*latencies.recorded_us(), strict=True):
+    for value_us, count in zip(*latencies.used_buckets_us(), strict=True):
         entry.response_times[fine_bucket(float(value_us) / 1000)] += int(count)
     for kept in (stats.entries[(name, REQUEST_TYPE)], stats.total):
         kept.extend(entry)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.statistics.slo import Slo
-from capacity.statistics.verdict import judge
+from capacity.statistics.verdict import judge_slo
 
 #: A verdict looked for again and again is found by chance; so it is looked for rarely, and must be found twice.
 GROWTH = 1.25
@@ -34,7 +34,7 @@ class Resolution:
             pooled.setdefault(key, Tally()).add(tally)
             samples[key] = max(samples.get(key, 1.0), dependence.get(series, 1.0))
         verdicts = {
-            key: judge(self._slo, tally.histograms["latency"], tally.failed + tally.unsent, samples[key]).status
+            key: judge_slo(self._slo, tally.histograms["latency"], tally.failed + tally.unsent, samples[key]).status
             for key, tally in pooled.items()
         }
         same, self._last = verdicts == self._last, dict(verdicts)

@@ -10,9 +10,9 @@ from typing import Any
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
 from capacity.rundir.run import RunFile
-from capacity.rundir.telemetry import Reading, TelemetryWriter
-from capacity.statistics import validity
+from capacity.rundir.telemetry import TelemetryReading, TelemetryWriter
 from capacity.statistics.intervals import Check
+from capacity.statistics.validity import check_generator_processor
 from loadgen._options import Options
 from loadgen.targets._target_telemetry import TargetTelemetry
 from loadgen.web._live import LiveView, merged
@@ -61,7 +61,7 @@ class Onlooker:
                 self._shares[client] = reading.value / 100
         self._tell(client, host, told)
 
-    def _tell(self, who: str, host: str, told: Sequence[Reading]) -> None:
+    def _tell(self, who: str, host: str, told: Sequence[TelemetryReading]) -> None:
         """Into the file; of the host itself, what the first who told of it says."""
         first = self._voices.setdefault(host, who) == who
         kept = [reading for reading in told if first or reading.device != "cpu"]
@@ -84,7 +84,7 @@ class Onlooker:
         if not self._shown:
             return
         busiest = max(self._shares.values(), default=None)
-        now = [] if busiest is None else [validity.generator_processor(busiest)]
+        now = [] if busiest is None else [check_generator_processor(busiest)]
         self.live.tick(gained, in_flight, merged(self._lights, now))
 
     def end(self, directory: Path, file: RunFile) -> None:
@@ -98,10 +98,10 @@ class Onlooker:
         self.live.end(directory, file.checks, file.valid)
 
 
-def _reading(entry: Any) -> Reading:
+def _reading(entry: Any) -> TelemetryReading:
     if not isinstance(entry, (list, tuple)) or len(entry) != 4:
         raise ValueError("telemetry came malformed")
     device, identity, measure, value = entry
     if not all(isinstance(word, str) and len(word) < 200 for word in (device, identity, measure)):
         raise ValueError("telemetry came malformed")
-    return Reading(device, identity, measure, float(value))
+    return TelemetryReading(device, identity, measure, float(value))

@@ -13,9 +13,23 @@ from rich.console import Console
 from capacity.measures.tally import LATENCY_ERROR, Series, Tally
 from capacity.reporting.html import print_table
 from capacity.rundir.run import Run, RunFile
-from capacity.statistics import validity
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.intervals import Check, samples_needed
+from capacity.statistics.validity import (
+    check_backlog,
+    check_enough_samples,
+    check_generator_processor,
+    check_independent_samples,
+    check_lateness,
+    check_littles_law,
+    check_loop_lag,
+    check_offered_rate,
+    check_planned_arrivals,
+    check_range,
+    check_sent_arrivals,
+    check_unsent,
+    check_warm_up,
+)
 from loadgen._options import Options
 from loadgen.measure import RunTotals
 
@@ -34,18 +48,18 @@ def checks_of(outcome: RunTotals, options: Options) -> list[Check]:
     checks = whole_checks(outcome)
     health, totals = outcome.health, outcome.totals
     service = _pooled(totals.values(), "service")
-    checks.append(validity.generator_processor(health.processor_share))
+    checks.append(check_generator_processor(health.processor_share))
     if health.loop_lag.count:
-        checks.append(validity.loop_lag(health.loop_lag, service, options.slo))
-    checks.append(validity.out_of_range(sum(h.above for t in totals.values() for h in t.histograms.values())))
+        checks.append(check_loop_lag(health.loop_lag, service, options.slo))
+    checks.append(check_range(sum(h.above for t in totals.values() for h in t.histograms.values())))
     if options.is_open:
         checks += _schedule(outcome, options, service)
     checks += _little(outcome, service)
     course = health.mean_latencies()
     if course.size >= _ENOUGH_BINS:
-        checks.append(validity.warm_up(course))
+        checks.append(check_warm_up(course))
         if options.is_open:
-            checks.append(validity.backlog(health.in_flight_over_time()))
+            checks.append(check_backlog(health.in_flight_over_time()))
     checks += _samples(totals, health.autocorrelation, options)
     return checks
 
@@ -59,9 +73,9 @@ def probe_checks(outcome: RunTotals, options: Options) -> list[Check]:
     """What may be wrong with the generators in one probe. What the hardware does under too much load is no fault."""
     health, totals = outcome.health, outcome.totals
     service = _pooled(totals.values(), "service")
-    checks = [_reported(outcome), validity.generator_processor(health.processor_share)]
+    checks = [_reported(outcome), check_generator_processor(health.processor_share)]
     if health.loop_lag.count:
-        checks.append(validity.loop_lag(health.loop_lag, service, options.slo))
+        checks.append(check_loop_lag(health.loop_lag, service, options.slo))
     sent = [check for check in _schedule(outcome, options, service) if check.name not in _OF_THE_HARDWARE]
     return [_doubted(check, health.loop_lag.count, service.count) for check in checks + sent]
 
@@ -122,9 +136,9 @@ def _schedule(outcome: RunTotals, options: Options, service: Histogram) -> list[
     if options.arrivals == "constant" and len(health.planned_rates) == len(outcome.generators):
         planned = sum(health.planned_rates)
     checks = [
-        validity.offered_rate(planned, requests / outcome.measured_s),
-        validity.lateness(_pooled(totals, "lateness"), service, options.slo),
-        validity.unsent(sum(t.unsent for t in totals), due),
+        check_offered_rate(planned, requests / outcome.measured_s),
+        check_lateness(_pooled(totals, "lateness"), service, options.slo),
+        check_unsent(sum(t.unsent for t in totals), due),
     ]
     if options.arrivals == "poisson" and len(health.planned_rates) == len(health.due):
         # Gaps in units of each generator's own mean gap, so that all generators' are one sample.
@@ -132,7 +146,7 @@ def _schedule(outcome: RunTotals, options: Options, service: Histogram) -> list[
         planned_gaps = np.concatenate([np.diff(due) * rate / 1e9 for rate, due, _ in pairs] or [np.empty(0)])
         sent_gaps = np.concatenate([np.diff(sent) * rate / 1e9 for rate, _, sent in pairs] or [np.empty(0)])
         if planned_gaps.size >= _ENOUGH_GAPS:
-            checks += [validity.poisson_plan(planned_gaps, 1.0), validity.poisson_sent(sent_gaps)]
+            checks += [check_planned_arrivals(planned_gaps, 1.0), check_sent_arrivals(sent_gaps)]
     return checks
 
 
@@ -142,7 +156,7 @@ def _little(outcome: RunTotals, service: Histogram) -> list[Check]:
     if ended < _ENOUGH_FOR_LITTLE or not outcome.measured_s:
         return []
     mean_s = (service.sum_ns + failed.sum_ns) / ended / 1e9
-    return [validity.littles_law(outcome.health.in_flight, ended / outcome.measured_s, mean_s)]
+    return [check_littles_law(outcome.health.in_flight, ended / outcome.measured_s, mean_s)]
 
 
 def _samples(totals: Mapping[Series, Tally], dependence: Mapping[Series, float], options: Options) -> list[Check]:
@@ -155,10 +169,10 @@ def _samples(totals: Mapping[Series, Tally], dependence: Mapping[Series, float],
     ]
     if kept:
         _, size, samples = min(kept)
-        checks.append(validity.dependence(size, samples))
+        checks.append(check_independent_samples(size, samples))
     if options.slo is not None and options.slo.bounds:
         found = [
-            validity.enough_samples(
+            check_enough_samples(
                 options.slo, tally.histograms["latency"], tally.failed + tally.unsent, dependence.get(series, 1.0)
             )
             for series, tally in totals.items()

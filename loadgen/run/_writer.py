@@ -16,9 +16,9 @@ import gevent
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.document import CapacityCurve
-from capacity.rundir.interval_log import LogWriter, tag_of
-from capacity.rundir.run import RunFile, build
+from capacity.rundir.interval_log import IntervalLogWriter, series_tag
+from capacity.rundir.run import RunFile, build_run_file
+from capacity.rundir.run_file import SearchResult
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.intervals import Check
 from loadgen._options import Options
@@ -53,7 +53,7 @@ class Book:
         self._before: dict[str, Any] = {}
         self._origin = time.monotonic()
         self._last = 0.0
-        self._log = LogWriter(
+        self._log = IntervalLogWriter(
             self.directory / "run.hlog",
             self.started.timestamp(),
             ["inferload run; tags are hardware/model/worker/measured|simulated/measure; microseconds"],
@@ -85,7 +85,7 @@ class Book:
         for series, tally in gained.items():
             for measure, histogram in tally.histograms.items():
                 if histogram.count:
-                    self._log.write(self._last, now - self._last, tag_of(series, measure), histogram)
+                    self._log.write(self._last, now - self._last, series_tag(series, measure), histogram)
                     # A third of a millisecond each: what is due meanwhile is sent in between.
                     gevent.sleep(0)
         self._last = now
@@ -102,7 +102,7 @@ class Book:
             for measure, histogram in own.items():
                 if histogram.count and target.series in tallies:
                     tallies[target.series].histograms.setdefault(measure, Histogram()).add(histogram)
-                    self._log.write(from_s, self._last - from_s, tag_of(target.series, measure), histogram)
+                    self._log.write(from_s, self._last - from_s, series_tag(target.series, measure), histogram)
         self._before = after
         return after
 
@@ -110,7 +110,7 @@ class Book:
         self,
         outcome: RunTotals,
         checks: Sequence[Check],
-        curve: Sequence[CapacityCurve] = (),
+        curve: Sequence[SearchResult] = (),
         durations_s: Mapping[tuple[HardwareCombination, str, bool], float] | None = None,
     ) -> RunFile:
         """Adds the workers' own histograms, writes run.json, and returns what it says. After a search the outcome has
@@ -122,7 +122,7 @@ class Book:
             _with_peaks(target, after.get(target.address)) for target in self._targets if target.info is not None
         ]
         self._log.close()
-        file = build(
+        file = build_run_file(
             started=self.started,
             options=self._command,
             conditions=self._conditions(outcome),

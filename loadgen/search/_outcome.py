@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from capacity.rundir.document import CapacityCurve, Probe, Saturation, SloRate
+from capacity.rundir.run_file import SearchResult, Probe, Saturation, SloRate
 from capacity.search import ProbeSummary, conclude, rate_inversions
 from capacity.statistics.intervals import Check
 from loadgen._options import Options
@@ -62,7 +62,7 @@ class Searched:
         name = f"{self.pool.hardware.name}, {self.pool.model}"
         return [check.model_copy(update={"name": f"{name}: {check.name}"}) for check in mine]
 
-    def curve(self, options: Options, chosen: int | None) -> CapacityCurve:
+    def curve(self, options: Options, chosen: int | None) -> SearchResult:
         """As run.json has it; `chosen` is the index of the probe that the row shows."""
         probes = [probe.model_copy(update={"in_row": number == chosen}) for number, probe in enumerate(self.probes)]
         full = [probe for probe in probes if probe.saturated and probe.valid]
@@ -76,7 +76,7 @@ class Searched:
                 f"{len(limited)} probes were the generator's limit, not the hardware's, from "
                 f"{min(probe.rate_rps for probe in limited):,.5g}/s on"
             )
-        return CapacityCurve(
+        return SearchResult(
             hardware=self.pool.hardware.name,
             model=self.pool.model,
             simulated=self.pool.simulated,

@@ -13,9 +13,9 @@ import gevent
 
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
-from capacity.pricing.cost import duration
-from capacity.rundir.document import Probe, RunFile, SloRate
-from capacity.rundir.rows import pooled_dependence
+from capacity.pricing.cost import format_seconds
+from capacity.rundir.run_file import Probe, RunFile, SloRate
+from capacity.rundir.rows import pooled_autocorrelation_time
 from capacity.search import (
     MIN_PROBE_S,
     NextProbe,
@@ -27,7 +27,7 @@ from capacity.search import (
     probe_for_row,
 )
 from capacity.statistics.histogram import Histogram
-from capacity.statistics.verdict import judge
+from capacity.statistics.verdict import judge_slo
 from loadgen._options import Options
 from loadgen.measure import GeneratorHealth, RunTotals, tally_difference
 from loadgen.run._validity import probe_checks, whole_checks
@@ -140,12 +140,12 @@ class Shape:
         given = self._keeper.environment.parsed_options.run_time
         total_s = float(given) - _MARGIN_S if isinstance(given, int | float) and given else SEARCH_S
         self._until = time.monotonic() + total_s
-        self._say(f"{self._options.shape} takes about {duration(total_s)}")
+        self._say(f"{self._options.shape} takes about {format_seconds(total_s)}")
         self._gather_sources()
         for index, search in enumerate(self._searches):
             left = (self._until - time.monotonic()) / (len(self._searches) - index)
             if len(self._searches) > 1:
-                share = f"search {index + 1} of {len(self._searches)}, {duration(max(left, 0))}"
+                share = f"search {index + 1} of {len(self._searches)}, {format_seconds(max(left, 0))}"
                 self._say(f"{share}: {search.pool.hardware.name}, {search.pool.model}")
             self._search(index, search, time.monotonic() + left)
         gevent.spawn(self._finish, self._keeper.environment)
@@ -215,8 +215,8 @@ class Shape:
         passing, failing = self._reached(search)
         self._say(
             f"probe {len(search.probes) + 1}, {step.phase}: {step.rate_rps:,.4g}/s for "
-            f"{'at most ' if step.stop_early else ''}{duration(length_s)}{passing}{failing}; "
-            f"at most {duration(max(until - time.monotonic(), 0))} to go"
+            f"{'at most ' if step.stop_early else ''}{format_seconds(length_s)}{passing}{failing}; "
+            f"at most {format_seconds(max(until - time.monotonic(), 0))} to go"
         )
         self._record()
         before = {series: tally.copy() for series, tally in self._keeper.sums().totals.items()}
@@ -253,8 +253,8 @@ class Shape:
                 latency.add(total.histograms["latency"].subtract(earlier.histograms["latency"]))
                 lost += total.due - total.answered - earlier.due + earlier.answered
                 gained[series].answered = total.answered - earlier.answered
-            verdict = judge(
-                self._options.slo, latency, lost, pooled_dependence(members, gained, sums.dependence)
+            verdict = judge_slo(
+                self._options.slo, latency, lost, pooled_autocorrelation_time(members, gained, sums.dependence)
             ).status
             if verdict == last != "UNRESOLVED":
                 self._keeper.stop_probe(self._number)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from capacity.measures.tally import Tally
-from capacity.rundir.document import Probe
-from capacity.rundir.rows import measure, pooled_dependence
+from capacity.rundir.run_file import Probe
+from capacity.rundir.rows import summarize_histogram, pooled_autocorrelation_time
 from capacity.search import ProbeSummary, bound_shares, is_saturated, throughput_with_interval
-from capacity.statistics.intervals import Check, interval_us
+from capacity.statistics.intervals import Check, percentile_interval_us
 from capacity.statistics.slo import Slo
-from capacity.statistics.verdict import judge
+from capacity.statistics.verdict import judge_slo
 from loadgen.measure import RunTotals
 from loadgen.run._session import FOLD_EVERY_NS
 
@@ -35,12 +35,12 @@ def judged(
     for one in outcome.totals.values():
         tally.add(one)
     latency, lost = tally.histograms["latency"], tally.failed + tally.unsent
-    dependence = pooled_dependence(list(outcome.totals), outcome.totals, health.autocorrelation)
+    dependence = pooled_autocorrelation_time(list(outcome.totals), outcome.totals, health.autocorrelation)
     achieved, interval = throughput_with_interval(health.completions, FOLD_EVERY_NS / 1e9)
     window_s = health.window_s
     failed = [check for check in checks if check.status == "FAIL"]
     valid = not failed and window_s > 0
-    verdict = judge(slo, latency, lost, dependence) if slo else None
+    verdict = judge_slo(slo, latency, lost, dependence) if slo else None
     reasons = list(verdict.reasons) if verdict else []
     if not valid:
         reasons = [f"the generator's limit: {check.name} {check.value}" for check in failed] or ["nothing was measured"]
@@ -48,7 +48,7 @@ def judged(
         reasons.insert(0, "cut off: the run ended")
     status = None if verdict is None else "UNRESOLVED" if cut or not valid else verdict.status
     first = slo.bounds[0][0] if slo and slo.bounds else None
-    ends = interval_us(latency, first, lost, dependence) if first is not None else None
+    ends = percentile_interval_us(latency, first, lost, dependence) if first is not None else None
     full = window_s > 0 and is_saturated(tally.due, round(achieved * window_s))
     told = probe.model_copy(
         update={
@@ -60,11 +60,11 @@ def judged(
             "answered": tally.answered,
             "errors": dict(sorted(tally.errors.items())),
             "unsent": tally.unsent,
-            "latency_us": measure(latency, lost, dependence),
-            "service_us": measure(tally.histograms["service"], tally.failed, dependence),
-            "lateness_us": measure(tally.histograms["lateness"]),
-            "queue_us": measure(tally.histograms["queue"]),
-            "compute_us": measure(tally.histograms["compute"]),
+            "latency_us": summarize_histogram(latency, lost, dependence),
+            "service_us": summarize_histogram(tally.histograms["service"], tally.failed, dependence),
+            "lateness_us": summarize_histogram(tally.histograms["lateness"]),
+            "queue_us": summarize_histogram(tally.histograms["queue"]),
+            "compute_us": summarize_histogram(tally.histograms["compute"]),
             "dependence": round(dependence, 3),
             "slo_us": latency.percentile_us(first, lost) if first is not None and ends else None,
             "slo_interval": ends,

@@ -12,10 +12,10 @@ import gevent
 import grpc
 
 from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import OWN, Series, pass_of
+from capacity.measures.tally import TARGET_MEASURES, Series, pass_measure
 from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.interval_log import parse_tag, tag_of
-from capacity.rundir.run import WorkerInfo
+from capacity.rundir.interval_log import parse_series_tag, series_tag
+from capacity.rundir.run import TargetInfo
 from capacity.statistics.histogram import Histogram
 from loadgen._errors import InputError
 from loadgen._options import Options
@@ -50,13 +50,13 @@ class Target:
     series: Series
     inputs: tuple[TensorSpec, ...] = ()
     version: str = ""
-    info: WorkerInfo | None = None
+    info: TargetInfo | None = None
     down: str = ""
 
     def to_wire(self) -> dict[str, Any]:
         """What another generator needs to drive it: plain msgpack types, without the description."""
         inputs = [[s.name, s.datatype, list(s.shape), list(s.example), s.below] for s in self.inputs]
-        tag = tag_of(self.series, "latency")
+        tag = series_tag(self.series, "latency")
         return {"address": self.address, "tag": tag, "inputs": inputs, "version": self.version}
 
     @classmethod
@@ -66,7 +66,7 @@ class Target:
             TensorSpec(name, datatype, tuple(shape), tuple(example), below)
             for name, datatype, shape, example, below in wire["inputs"]
         )
-        return cls(wire["address"], parse_tag(wire["tag"])[0], inputs, wire["version"])
+        return cls(wire["address"], parse_series_tag(wire["tag"])[0], inputs, wire["version"])
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,9 @@ def _told(answer: _Answer, options: Options, catalogue: Catalogue) -> HardwareCo
     return HardwareCombination("unknown hardware" if not answer.down else "not described", "")
 
 
-def worker_info(label: str, address: str, described: Any) -> WorkerInfo:
+def worker_info(label: str, address: str, described: Any) -> TargetInfo:
     """Describe's answer as run.json keeps it."""
-    return WorkerInfo(
+    return TargetInfo(
         label=label,
         address=address,
         instance_id=described.instance_id,
@@ -263,8 +263,10 @@ def own_histograms(before: Any | None, after: Any | None) -> dict[str, Histogram
 
 
 def _measures(taken: Any) -> dict[str, Histogram]:
-    found = {measure: _histogram(taken.histograms[measure]) for measure in OWN if measure in taken.histograms}
-    return found | {pass_of(rows): _histogram(histogram) for rows, histogram in taken.passes.items()}
+    found = {
+        measure: _histogram(taken.histograms[measure]) for measure in TARGET_MEASURES if measure in taken.histograms
+    }
+    return found | {pass_measure(rows): _histogram(histogram) for rows, histogram in taken.passes.items()}
 
 
 def _histogram(wire: Any) -> Histogram:

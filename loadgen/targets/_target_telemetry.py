@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from capacity.rundir.telemetry import Reading
+from capacity.rundir.telemetry import TelemetryReading
 from loadgen.targets._discovery import Target
 from loadgen.transport._access import Access
 from loadgen.transport._channel import Channel
@@ -26,7 +26,7 @@ class TargetTelemetry:
     def __init__(self, targets: Sequence[Target], access: Access) -> None:
         self._asked = [_Asked(target, access) for target in targets if target.info is not None]
 
-    def collect(self) -> list[tuple[str, str, list[Reading]]]:
+    def collect(self) -> list[tuple[str, str, list[TelemetryReading]]]:
         """What came since the last call, as (worker's label, its host, readings), and asks all again."""
         return [told for one in self._asked if (told := one.collect()) is not None]
 
@@ -41,11 +41,11 @@ class _Asked:
         assert target.info is not None
         self._label, self._host = target.info.label, target.info.host_name
         self.channel = Channel(target.address, method=METHOD, security=access.security, token=access.token)
-        self._told: list[Reading] | None = None
+        self._told: list[TelemetryReading] | None = None
         self._asking = False
         self._mute = False
 
-    def collect(self) -> tuple[str, str, list[Reading]] | None:
+    def collect(self) -> tuple[str, str, list[TelemetryReading]] | None:
         told, self._told = self._told, None
         if not self._asking and not self._mute:
             self._asking = True
@@ -60,5 +60,5 @@ class _Asked:
             answer: Any = accelerator.SnapshotResponse.FromString(reply.payload)
         except DecodeError:
             return
-        self._told = [Reading(one.device, one.id, one.measure, one.value) for one in answer.readings]
+        self._told = [TelemetryReading(one.device, one.id, one.measure, one.value) for one in answer.readings]
         self._mute = not self._told

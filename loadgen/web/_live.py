@@ -13,14 +13,14 @@ import numpy.typing as npt
 
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue, Unknown
+from capacity.pricing.catalogue import Catalogue, UnknownPrice
 from capacity.pricing.cost import sequential_per_100k
-from capacity.statistics import validity
-from capacity.statistics.encoding import FLOOR_US, LENGTH
-from capacity.statistics.histogram import Histogram, rank_of
+from capacity.statistics.histogram import Histogram, percentile_rank
 from capacity.statistics.intervals import Check, samples_needed
+from capacity.statistics.payload import BUCKET_COUNT, BUCKET_FLOORS_US
 from capacity.statistics.slo import Slo
-from capacity.statistics.verdict import judge
+from capacity.statistics.validity import check_lateness, check_unsent
+from capacity.statistics.verdict import judge_slo
 
 #: What "the last seconds" are on the page, in ticks of one second.
 WINDOW = 10
@@ -49,7 +49,7 @@ class _Window:
         self._kept: deque[_Tick] = deque()
         self._most = WINDOW * members
         self._members = members
-        self.counts = np.zeros(LENGTH, dtype=np.int64)
+        self.counts = np.zeros(BUCKET_COUNT, dtype=np.int64)
         self.answered = 0
         self.lost = 0
 
@@ -227,14 +227,14 @@ class LiveView:
             service.add(course.service)
         unsent = sum(course.unsent for course in self._courses.values())
         due = sum(course.answered + course.lost for course in self._courses.values())
-        return merged(found, [validity.lateness(lateness, service, self._slo), validity.unsent(unsent, due)])
+        return merged(found, [check_lateness(lateness, service, self._slo), check_unsent(unsent, due)])
 
     def _row(self, pool: _Pool, members: list[Series]) -> dict[str, Any]:
         hardware, model, simulated = pool
         row = self._figures(members, self._windows[pool])
         price = self._catalogue.price(hardware)
         mean = row["mean_us"]
-        known = None if isinstance(price, Unknown) else price
+        known = None if isinstance(price, UnknownPrice) else price
         return {
             "name": hardware.name,
             "model": model,
@@ -242,7 +242,7 @@ class LiveView:
             **row,
             "cost": sequential_per_100k(known.per_hour, mean, hardware.count) if known and mean is not None else None,
             "currency": known.currency if known else "",
-            "cost_note": price.reason if isinstance(price, Unknown) else price.note,
+            "cost_note": price.reason if isinstance(price, UnknownPrice) else price.note,
             "meets": self._meets(members),
             "points": self._points[pool].kept,
             "ordinals": [
@@ -254,7 +254,7 @@ class LiveView:
     def _meets(self, members: Sequence[Series]) -> bool | None:
         lost = sum(self._courses[series].lost for series in members)
         total = _sum([self._courses[series].latency for series in members])
-        return judge(self._slo, total, lost).meets if self._slo and total.count + lost else None
+        return judge_slo(self._slo, total, lost).meets if self._slo and total.count + lost else None
 
     def _figures(self, members: Sequence[Series], window: _Window) -> dict[str, Any]:
         courses = [self._courses[series] for series in members]
@@ -309,9 +309,9 @@ def percentiles_us(
     total = int(cumulative[-1]) + lost if used.size else lost
     found: dict[str, float | None] = {}
     for name, p in PERCENTILES.items():
-        rank = rank_of(p, total)
+        rank = percentile_rank(p, total)
         enough = total >= samples_needed(p) and used.size > 0 and rank <= cumulative[-1]
-        edge = float(FLOOR_US[used[np.searchsorted(cumulative, rank)] + 1] - 1) if enough else None
+        edge = float(BUCKET_FLOORS_US[used[np.searchsorted(cumulative, rank)] + 1] - 1) if enough else None
         found[name] = None if edge is None else min(max(edge, least_us), greatest_us)
     return found
 

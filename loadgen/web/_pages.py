@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Response, request, send_file
 
-from capacity.pricing.cost import money
+from capacity.pricing.cost import format_money
 from loadgen._errors import InputError
 from loadgen.web import _login
 from loadgen.web._live import LiveView
@@ -96,7 +96,7 @@ def rows(live: LiveView) -> list[dict[str, Any]]:
                 "p99": _ms(last["p99"]),
                 "run90": _ms(run["p90"]),
                 "errors": sum(row["errors"].values()),
-                "cost": "–" if row["cost"] is None else money(row["cost"], row["currency"]),
+                "cost": "–" if row["cost"] is None else format_money(row["cost"], row["currency"]),
                 "slo": {True: "met", False: "missed", None: "–"}[row["meets"]],
             }
         )

@@ -12,9 +12,9 @@ from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
 from capacity.reporting.html import write_report
-from capacity.rundir.interval_log import LogWriter, tag_of
-from capacity.rundir.run import Run, WorkerInfo, build
-from capacity.rundir.telemetry import Reading, TelemetryWriter
+from capacity.rundir.interval_log import IntervalLogWriter, series_tag
+from capacity.rundir.run import Run, TargetInfo, build_run_file
+from capacity.rundir.telemetry import TelemetryReading, TelemetryWriter
 from capacity.statistics.intervals import Check
 from capacity.statistics.slo import Slo
 
@@ -29,7 +29,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory.mkdir()
     generator = np.random.default_rng(5)
     tallies: dict[Series, Tally] = {}
-    with LogWriter(directory / "run.hlog", 0.0) as log:
+    with IntervalLogWriter(directory / "run.hlog", 0.0) as log:
         for name, mean in ROWS:
             hardware = HardwareCombination.parse(name)
             for ordinal in range(hardware.count):
@@ -46,20 +46,20 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     part.histograms["latency-error"].record_ns([1_000_000])
                     for measure, histogram in part.histograms.items():
                         if histogram.count:
-                            log.write(second, 1, tag_of(series, measure), histogram)
+                            log.write(second, 1, series_tag(series, measure), histogram)
                     total.add(part)
                 total.histograms["compute"].record_ns([int(mean * 8e5)] * total.answered)
                 total.histograms["queue"].record_ns([int(mean * 1e5)] * total.answered)
                 tallies[series] = total
     writer = TelemetryWriter(directory)
     for second in range(SECONDS):
-        writer.write(second, "h", [Reading("cuda:0", "GPU-a", "power_w", 70.0 + second)])
+        writer.write(second, "h", [TelemetryReading("cuda:0", "GPU-a", "power_w", 70.0 + second)])
     writer.close()
-    build(
+    build_run_file(
         started=datetime(2026, 11, 24, 9, 30, tzinfo=UTC),
         options={"arrivals": "closed"},
         conditions={"input": "input_ids INT64 (1, 7)", "router": "pinned"},
-        workers=[WorkerInfo(label=series.worker, address="a", model="gpt") for series in tallies],
+        workers=[TargetInfo(label=series.worker, address="a", model="gpt") for series in tallies],
         tallies=tallies,
         warmups={},
         first_requests_ns={},

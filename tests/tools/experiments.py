@@ -16,13 +16,12 @@ from scipy.stats import norm
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.document import RunFile
-from capacity.rundir.interval_log import LogWriter, tag_of
-from capacity.rundir.rows import build
+from capacity.rundir.interval_log import IntervalLogWriter, series_tag
+from capacity.rundir.rows import build_run_file
 from capacity.rundir.run import HLOG_NAME, Run
 from capacity.search import NextProbe, ProbeSummary, SloSearch, bound_shares, is_saturated
 from capacity.statistics.slo import Slo
-from capacity.statistics.verdict import judge
+from capacity.statistics.verdict import judge_slo
 from loadgen.measure import HealthMonitor
 
 PRICE = 0.36
@@ -102,7 +101,7 @@ def searched(generator: np.random.Generator, service_ms: float, slo: Slo, total_
             drawn = queue(step.rate_rps * service_ms / 1000, service_ms).draw(generator, due)
             tally, dependence = tallied(drawn, bounds_ns)
             latency = tally.histograms["latency"]
-            verdict = judge(slo, latency, 0, dependence).status
+            verdict = judge_slo(slo, latency, 0, dependence).status
             if verdict != "UNRESOLVED":
                 break
         achieved = min(due / seconds, 1000 / service_ms)
@@ -130,7 +129,7 @@ def answered_in_a_closed_loop(generator: np.random.Generator, service: Shape, se
 
 def summed_up(tally: Tally, dependence: float, seconds: float) -> RunFile:
     """The run.json of an experiment."""
-    return build(
+    return build_run_file(
         started=datetime(2026, 11, 24, tzinfo=UTC),
         options={"arrivals": "poisson"},
         conditions={},
@@ -151,8 +150,8 @@ def run_of(directory: Path, latencies_ms: NDArray[np.float64], seconds: int) -> 
     """A run directory in which as many of these ended in each second."""
     tally, dependence = tallied(latencies_ms)
     directory.mkdir()
-    with LogWriter(directory / HLOG_NAME, 0.0) as log:
+    with IntervalLogWriter(directory / HLOG_NAME, 0.0) as log:
         for second, part in enumerate(np.array_split(latencies_ms, seconds)):
-            log.write(second, 1, tag_of(SERIES, "latency"), tallied(part)[0].histograms["latency"])
+            log.write(second, 1, series_tag(SERIES, "latency"), tallied(part)[0].histograms["latency"])
     summed_up(tally, dependence, float(seconds)).save(directory)
     return Run.load(directory)

@@ -12,8 +12,8 @@ import numpy as np
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.interval_log import LogWriter, tag_of
-from capacity.rundir.run import Run, WorkerInfo, build
+from capacity.rundir.interval_log import IntervalLogWriter, series_tag
+from capacity.rundir.run import Run, TargetInfo, build_run_file
 from capacity.statistics.intervals import Check
 
 N = 5_000
@@ -65,7 +65,7 @@ def measured_run(
                 tally.histograms[name].record_ns(ns.astype(np.int64))
             tallies[series] = tally
             workers.append(
-                WorkerInfo(
+                TargetInfo(
                     label=series.worker,
                     address="a",
                     model=model,
@@ -75,7 +75,7 @@ def measured_run(
                 )
             )
     status = "PASS" if valid else "FAIL"
-    file = build(
+    file = build_run_file(
         started=datetime(2026, 11, 24, 9, 30, tzinfo=UTC),
         options={"arrivals": "closed"},
         conditions={},
@@ -90,8 +90,8 @@ def measured_run(
         generators=[],
     )
     file.save(directory)
-    with LogWriter(directory / "run.hlog", 1_795_000_000) as log:
+    with IntervalLogWriter(directory / "run.hlog", 1_795_000_000) as log:
         for series, tally in tallies.items():
             for name, histogram in tally.histograms.items():
-                log.write(0.0, 60.0, tag_of(series, name), histogram)
+                log.write(0.0, 60.0, series_tag(series, name), histogram)
     return Run.load(directory).directory

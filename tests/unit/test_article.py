@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from capacity.measures.combination import HardwareCombination
-from capacity.pricing.catalogue import Catalogue, Unknown
+from capacity.pricing.catalogue import Catalogue, UnknownPrice
 from capacity.pricing.cost import sequential_per_100k
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "reproduce_article.py"
@@ -32,7 +32,7 @@ def costs(article: ModuleType) -> dict[str, float]:
     found = {}
     for row in article.ARTICLE:
         price = Catalogue.load().price(HardwareCombination(row.host, row.accelerator))
-        assert not isinstance(price, Unknown), row.name
+        assert not isinstance(price, UnknownPrice), row.name
         found[row.name] = sequential_per_100k(price.per_hour, row.mean * 1000)
     return found
 

@@ -13,12 +13,12 @@ from scipy.special import stdtrit
 from capacity.experiments.stress.findings import Drawn, Estimate
 from capacity.experiments.stress.setup import Sample
 from capacity.measures.tally import LATENCY_ERROR
-from capacity.rundir import interval_log as hlog
-from capacity.rundir.document import Measure, Row
+from capacity.rundir.interval_log import parse_series_tag, read_interval_log
 from capacity.rundir.run import HLOG_NAME, Run
+from capacity.rundir.run_file import Measure, Row
 from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import CONFIDENCE, Check, interval_us, samples_needed
-from capacity.statistics.stationarity import autocorrelation_time
+from capacity.statistics.intervals import CONFIDENCE, Check, percentile_interval_us, samples_needed
+from capacity.statistics.stationarity import estimate_autocorrelation_time
 
 #: What a process may hold more at the end than after its first quarter, and still count as flat.
 GROWTH_SHARE, GROWTH_BYTES = 0.05, 8 * 2**20
@@ -51,9 +51,9 @@ def window(run: Run, from_s: float, to_s: float) -> Window:
     """The log's whole intervals between two times; the log has one a second."""
     start = run.measured_from_s
     answered, failed, spans = Histogram(), 0, set()
-    for interval in hlog.read(run.directory / HLOG_NAME):
+    for interval in read_interval_log(run.directory / HLOG_NAME):
         begin, end = interval.start_s - start, interval.start_s + interval.length_s - start
-        measure = hlog.parse_tag(interval.tag)[1]
+        measure = parse_series_tag(interval.tag)[1]
         if begin < from_s - 0.01 or end > to_s + 0.01 or measure not in ("latency", LATENCY_ERROR):
             continue
         spans.add((begin, end))
@@ -69,7 +69,7 @@ def window(run: Run, from_s: float, to_s: float) -> Window:
     covered = sum(end - begin for begin, end in spans)
     # The rows' own dependence: of the whole run, as a stretch is too short to tell its own.
     dependence = max((row.dependence for row in run.file.rows), default=1.0)
-    ends = interval_us(answered, 99, failed, dependence)
+    ends = percentile_interval_us(answered, 99, failed, dependence)
     return Window(from_s, to_s, covered, answered.count, failed, percentile(50), percentile(99), ends)
 
 
@@ -103,7 +103,7 @@ def time_ratio(later: Run, before: Run, address: str) -> Estimate:
     if found.low is not None or min(one.size for one in logs) < _FEWEST_BLOCKS:
         return found
     value = float(logs[0].mean() - logs[1].mean())
-    counts = [max(one.size / autocorrelation_time(one), 2.0) for one in logs]
+    counts = [max(one.size / estimate_autocorrelation_time(one), 2.0) for one in logs]
     error = math.sqrt(sum(float(one.var(ddof=1)) / n for one, n in zip(logs, counts, strict=True)))
     half = float(stdtrit(min(counts) - 1, (1 + CONFIDENCE) / 2)) * error
     return Estimate(value=math.expm1(value), low=math.expm1(value - half), high=math.expm1(value + half))

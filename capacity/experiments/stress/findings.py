@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from capacity.rundir import json_file as stored
+from capacity.rundir.json_file import read_json_file, write_json_file
 from capacity.statistics.intervals import Check
 
 STRESS_NAME = "stress.json"
@@ -115,9 +115,9 @@ class Stress(_Frozen):
 
     def save(self, directory: Path) -> Path:
         """Writes stress.json into a folder; OSError where that cannot be."""
-        return stored.write(self, directory / STRESS_NAME)
+        return write_json_file(self, directory / STRESS_NAME)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Reads and checks a stress.json; ValueError in one sentence naming file and field."""
-        return stored.read(cls, path, SCHEMA)
+        return read_json_file(cls, path, SCHEMA)

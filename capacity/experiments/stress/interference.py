@@ -8,7 +8,7 @@ from typing import Any
 from capacity.experiments.stress.figures import ms, ordinal_row, p99_ratio, share, time_ratio, valid
 from capacity.experiments.stress.findings import TOGETHER, Estimate, Interference, Loaded, Neighbour, Table
 from capacity.experiments.stress.setup import Bench
-from capacity.pricing.cost import hourly, money, rate_per_100k
+from capacity.pricing.cost import format_hourly, format_money, rate_per_100k
 from capacity.rundir.run import Run
 from capacity.simulation.pool import Pool, highest_rate
 from capacity.simulation.profile import Profile
@@ -75,8 +75,8 @@ def run(bench: Bench) -> dict[str, Any]:
         hour, cost, promised = prices
         currency = together.file.rows[0].currency
         sentences.append(
-            f"At {hourly(hour, currency)} an hour 100,000 inferences then cost {money(cost, currency)}; the ordinals "
-            f"alone would promise {money(promised, currency)}."
+            f"At {format_hourly(hour, currency)} an hour 100,000 inferences then cost {format_money(cost, currency)}; "
+            f"the ordinals alone would promise {format_money(promised, currency)}."
         )
     return {
         "sentences": sentences,

@@ -13,8 +13,8 @@ from capacity.experiments.stress.figures import Window, accounted, course_panels
 from capacity.experiments.stress.findings import Table
 from capacity.experiments.stress.setup import WARMUP_S, Bench, throughput
 from capacity.measures.combination import HardwareCombination
-from capacity.rundir.document import TargetEvent
 from capacity.rundir.run import Run
+from capacity.rundir.run_file import TargetEvent
 from capacity.simulation.pool import Pool, highest_rate
 from capacity.simulation.profile import Profile
 from capacity.statistics.intervals import Check

@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from capacity.comparison.skew import Sibling
+from capacity.comparison.target_skew import TargetSkew
 from capacity.experiments.stress.figures import course_panels, ms, ordinal_row, valid
 from capacity.experiments.stress.findings import Table
 from capacity.experiments.stress.setup import Bench, Watch
@@ -56,7 +56,7 @@ def run(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _table(measured: Run, found: list[Sibling], watch: Watch) -> Table:
+def _table(measured: Run, found: list[TargetSkew], watch: Watch) -> Table:
     rows = []
     for sibling in found:
         row = ordinal_row(measured, sibling.worker)

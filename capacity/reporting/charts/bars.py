@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capacity.pricing.cost import round_money
+from capacity.pricing.cost import format_axis_price
 from capacity.reporting.charts.canvas import Picture, Scale, short, text_at, ticks_across
 from capacity.reporting.entries import Entry, ms
 from capacity.reporting.pareto import front, point
@@ -103,7 +103,7 @@ def pareto(entries: Sequence[Entry], width: int) -> Picture | None:
     for value in up.ticks():
         y = up(value)
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(text_at(left - 8, y + 4, round_money(value, currency), "soft end"))
+        parts.append(text_at(left - 8, y + 4, format_axis_price(value, currency), "soft end"))
     parts.append(ticks_across(across, top, bottom, lambda value: f"{value:g}"))
     parts.append(text_at(width - right, height - 8, "P90 latency, ms", "soft end"))
     corners = sorted((point(entry) or (0.0, 0.0)) for entry in ahead)

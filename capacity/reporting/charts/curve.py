@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from capacity.reporting.charts.canvas import DASHES, Picture, Scale, text_at, ticks_across
 from capacity.reporting.entries import PERCENTILES, judged_percentile
-from capacity.rundir.document import CapacityCurve, Probe
+from capacity.rundir.run_file import Probe, SearchResult
 from capacity.statistics.slo import Slo
 from worker.wire import format_duration
 
@@ -20,7 +20,7 @@ def rate_words(rps: float) -> str:
     return f"{rps:,.{0 if rps >= 1000 else 1 if rps >= 10 else 2}f}/s"
 
 
-def sentence(curve: CapacityCurve) -> str:
+def sentence(curve: SearchResult) -> str:
     """What a search or its steps found."""
     rate, said = curve.slo_rate, []
     if curve.shape == "slo-search":
@@ -45,12 +45,12 @@ def sentence(curve: CapacityCurve) -> str:
     return "; ".join(said)
 
 
-def drawn(curve: CapacityCurve) -> list[Probe]:
+def drawn(curve: SearchResult) -> list[Probe]:
     """The probes of a picture, by rate: those that say something about the hardware."""
     return sorted((probe for probe in curve.probes if probe.valid and probe.due), key=lambda probe: probe.offered_rps)
 
 
-def curve_picture(curve: CapacityCurve, width: int) -> Picture | None:
+def curve_picture(curve: SearchResult, width: int) -> Picture | None:
     """Offered rate against latency: lines of P50, P90 and P99, and a mark with its interval for the percentile that
     counts. What saturated far above the SLO is drawn at the upper edge; None with fewer than two probes."""
     probes = drawn(curve)
@@ -87,7 +87,7 @@ def curve_picture(curve: CapacityCurve, width: int) -> Picture | None:
     return Picture("".join(parts), width, height)
 
 
-def _farthest(curve: CapacityCurve, probes: Sequence[Probe]) -> float:
+def _farthest(curve: SearchResult, probes: Sequence[Probe]) -> float:
     """The right edge: some way past what was failed and what was saturated; far overload says no more."""
     ends = [
         curve.slo_rate.failing_rps or 0.0,
@@ -128,7 +128,7 @@ def _points(probes: Sequence[Probe], p: float, highest: float) -> list[tuple[flo
     return found
 
 
-def _crossing(curve: CapacityCurve, across: Scale, top: float, bottom: float) -> list[str]:
+def _crossing(curve: SearchResult, across: Scale, top: float, bottom: float) -> list[str]:
     """Where the SLO is crossed, as a band, and where it saturates, as a line; their words above the picture."""
     parts, rate = [], curve.slo_rate
     if rate.interval is not None and rate.estimate_rps is not None:

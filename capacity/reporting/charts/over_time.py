@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from capacity.reporting.charts.canvas import DASHES, Picture, Scale, text_at
-from capacity.rundir.timeline import Lines
+from capacity.rundir.timeline import WindowStatistics
 from capacity.statistics.slo import Slo
 from worker.wire import format_duration
 
@@ -32,7 +32,7 @@ class Panel:
     rules: Sequence[tuple[float, str]] = ()
 
 
-def run_panels(lines: Sequence[Lines], slo: Slo | None, offered: Sequence[float | None]) -> list[Panel]:
+def run_panels(lines: Sequence[WindowStatistics], slo: Slo | None, offered: Sequence[float | None]) -> list[Panel]:
     """Latency, rates and, where there are any, errors and requests never sent over time.
 
     `offered` has each line's mean offered rate, for a log that does not tell what was due when; None for no such line.
@@ -56,7 +56,7 @@ def run_panels(lines: Sequence[Lines], slo: Slo | None, offered: Sequence[float 
     return found
 
 
-def _latency(lines: Sequence[Lines], slo: Slo | None) -> tuple[str, list[Curve], list[tuple[float, str]]]:
+def _latency(lines: Sequence[WindowStatistics], slo: Slo | None) -> tuple[str, list[Curve], list[tuple[float, str]]]:
     curves = []
     for number, line in enumerate(lines):
         for p, thin in ((90.0, False), (50.0, True)):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from capacity.planning.plan_file import CostCurve, FleetPlan, PlanFile, Schedule
-from capacity.pricing.cost import hourly
+from capacity.pricing.cost import format_hourly
 from capacity.reporting.charts.canvas import DASHES, Picture, Scale, short, text_at
 from capacity.statistics.slo import Slo
 
@@ -63,7 +63,7 @@ def cost_against_rate(
     for value in up.ticks():
         y = up(value)
         parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(text_at(left - 8, y + 4, hourly(value, currency), "soft end"))
+        parts.append(text_at(left - 8, y + 4, format_hourly(value, currency), "soft end"))
     for value in across.ticks():
         x = across(value)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
@@ -88,7 +88,9 @@ def cost_against_rate(
         x, y = across(plan.required_rps), up(plan.cost_per_hour)
         parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
         side = "end" if x > right - 70 else ""
-        parts.append(text_at(x - 9 if side else x + 9, y + 17, hourly(plan.cost_per_hour, currency), f"halo {side}"))
+        parts.append(
+            text_at(x - 9 if side else x + 9, y + 17, format_hourly(plan.cost_per_hour, currency), f"halo {side}")
+        )
     return Picture("".join(parts), width, height)
 
 
@@ -131,7 +133,7 @@ def day(schedule: Schedule, currency: str, width: int) -> Picture:
         for value in up.ticks():
             y = up(value)
             parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            text = f"{value:,g}" if number == 0 else hourly(value, currency)
+            text = f"{value:,g}" if number == 0 else format_hourly(value, currency)
             parts.append(text_at(left - 8, y + 4, text, "soft end"))
         path, hour = [], 0.0
         for slot, value in zip(schedule.slots, values, strict=True):
@@ -171,7 +173,7 @@ def write_png(path: Path, file: PlanFile) -> None:
         if plan.cost_per_hour:
             axis.plot([plan.required_rps], [plan.cost_per_hour], "o", color=_INK, markersize=7)
             axis.annotate(
-                hourly(plan.cost_per_hour, file.currency),
+                format_hourly(plan.cost_per_hour, file.currency),
                 (plan.required_rps, plan.cost_per_hour),
                 (8, -14),
                 textcoords="offset points",
@@ -182,7 +184,7 @@ def write_png(path: Path, file: PlanFile) -> None:
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.xaxis.set_major_formatter(lambda value, _place: f"{value:,g}")
-    axis.yaxis.set_major_formatter(lambda value, _place: hourly(value, file.currency))
+    axis.yaxis.set_major_formatter(lambda value, _place: format_hourly(value, file.currency))
     axis.set_xlabel("requests a second")
     axis.set_title(
         f"{file.model}: price an hour of the cheapest pool within {file.slo}{' (simulated)' if file.simulated else ''}",

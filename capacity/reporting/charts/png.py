@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from capacity.pricing.cost import money
+from capacity.pricing.cost import format_money
 from capacity.reporting.entries import PERCENTILES, Entry, judged_percentile, ms
 from capacity.statistics.slo import Slo
 from worker.wire import format_duration
@@ -40,7 +40,7 @@ def write_png(path: Path, entries: Sequence[Entry], slo: Slo | None) -> None:
             colour = _COLOURS.get(entry.row.kind, _OTHER)
             hatch = "//" if entry.row.simulated else None
             bars.barh(place, cost, height=0.5, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
-            bars.text(cost, place, f" {money(cost, entry.row.currency)}", va="center", color=_INK, fontsize=9)
+            bars.text(cost, place, f" {format_money(cost, entry.row.currency)}", va="center", color=_INK, fontsize=9)
         latencies = [getattr(entry.row.latency_us, PERCENTILES[p]) for entry in group]
         known = [(place, value / 1000) for place, value in zip(places, latencies, strict=True) if value is not None]
         line.plot([value for _, value in known], [place for place, _ in known], "o-", color=_INK, markersize=6)

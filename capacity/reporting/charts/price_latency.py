@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from capacity.pricing.cost import money, round_money
+from capacity.pricing.cost import format_axis_price, format_money
 from capacity.reporting.charts.canvas import DASHES, Picture, Scale, short, text_at, ticks_across
 from capacity.reporting.entries import PERCENTILES, Entry, judged_percentile, ms
 from capacity.statistics.histogram import Histogram
@@ -53,7 +53,7 @@ def cost_and_latency(entries: Sequence[Entry], slo: Slo | None, width: int) -> P
         parts.append(
             text_at(names, 14, "Cost per 100,000, one at a time" if width > 800 else "Cost per 100,000", "head")
         )
-        parts.append(ticks_across(bars, top - 6, bottom, lambda value: round_money(value, currency)))
+        parts.append(ticks_across(bars, top - 6, bottom, lambda value: format_axis_price(value, currency)))
     parts.append(text_at(left + 8, 14, f"P{p:g} latency, ms", "head"))
     parts.append(ticks_across(dots, top - 6, bottom, lambda value: f"{value:g}"))
     if bound_ns:
@@ -163,7 +163,7 @@ def _bar(scale: Scale, y: float, entry: Entry, cost: float | None, hatch: str) -
     parts = [f'<rect {box} fill="{colour(entry.row.kind)}"/>']
     if entry.row.simulated:
         parts.append(f'<rect {box} fill="url(#{hatch})"/>')
-    parts.append(text_at(end + 7, y + 4, money(cost, entry.row.currency), ""))
+    parts.append(text_at(end + 7, y + 4, format_money(cost, entry.row.currency), ""))
     return "".join(parts)
 
 

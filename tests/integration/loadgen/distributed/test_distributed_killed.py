@@ -7,16 +7,16 @@ import signal
 from tools.cluster import GENERATORS, Cluster, counted
 from tools.processes import served, wait_for
 
-from capacity.rundir.generator_log import Journal
-from capacity.rundir.recovery import local_logs
+from capacity.rundir.generator_log import GeneratorLog
+from capacity.rundir.recovery import find_generator_logs
 
 
-def journals(cluster: Cluster) -> dict[str, Journal]:
-    found = [Journal.load(directory) for directory in local_logs(cluster.folder / "runs")]
+def journals(cluster: Cluster) -> dict[str, GeneratorLog]:
+    found = [GeneratorLog.load(directory) for directory in find_generator_logs(cluster.folder / "runs")]
     return {journal.header.client: journal for journal in found}
 
 
-def requests(journal: Journal) -> int:
+def requests(journal: GeneratorLog) -> int:
     return sum(tally.requests for tally in journal.tallies().values())
 
 

@@ -21,7 +21,7 @@ from tools.processes import free_port, served, wait_for
 
 from capacity.measures.tally import OFFERED, UNSENT
 from capacity.pricing.cost import sequential_per_100k
-from capacity.rundir.interval_log import parse_tag
+from capacity.rundir.interval_log import parse_series_tag
 from capacity.rundir.run import Run
 
 SIM = ("--sim", "fixed:2ms", "--sim-host", "c5.large", "--sim-type", "eia2.medium")
@@ -71,7 +71,7 @@ def test_requests_are_split_over_targets_and_every_one_is_in_the_log(
     latencies = 0
     with closing(HistogramLogReader(str(tmp_path / "run" / "run.hlog"), HdrHistogram(1, 3_600_000_000, 3))) as reader:
         while (histogram := reader.get_next_interval_histogram()) is not None:
-            if parse_tag(histogram.get_tag())[1] in ("latency", "latency-error"):
+            if parse_series_tag(histogram.get_tag())[1] in ("latency", "latency-error"):
                 latencies += histogram.get_total_count()
     assert latencies == row["requests"]
 

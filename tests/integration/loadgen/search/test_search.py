@@ -17,8 +17,8 @@ import pytest
 from tools.processes import served, wait_for
 
 from capacity.measures.tally import HISTOGRAMS
-from capacity.rundir.document import CapacityCurve
 from capacity.rundir.run import Run
+from capacity.rundir.run_file import SearchResult
 
 MEDIUM = ("--sim-host", "c5.large", "--sim-type", "eia2.medium")
 LARGE = ("--sim-host", "c5.large", "--sim-type", "eia2.large")
@@ -29,7 +29,7 @@ def warm(run: Run) -> int:
     return sum(row.warmup.requests for row in run.file.rows)
 
 
-def probed(curve: CapacityCurve) -> int:
+def probed(curve: SearchResult) -> int:
     return sum(probe.requests for probe in curve.probes)
 
 

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from capacity.__main__ import main
-from capacity.comparison.compare import (
+from capacity.comparison.run_comparison import (
     MEASURES,
     Blocks,
+    ChangeLimit,
     Difference,
-    Limit,
-    compare,
-    conditions_that_differ,
-    differences,
+    compare_runs,
+    differing_conditions,
+    row_differences,
 )
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.interval_log import LogWriter, tag_of
-from capacity.rundir.run import Run, build
+from capacity.rundir.interval_log import IntervalLogWriter, series_tag
+from capacity.rundir.run import Run, build_run_file
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.intervals import Check
 
@@ -43,7 +43,7 @@ def make(
     """A run of 50 answered requests a second, exponential latencies of a mean of 10 ms × scale, from 5 ms on."""
     generator, tallies = np.random.default_rng(seed), {}
     directory.mkdir(parents=True)
-    with LogWriter(directory / "run.hlog", 0.0) as log:
+    with IntervalLogWriter(directory / "run.hlog", 0.0) as log:
         for model in models:
             series = Series(HardwareCombination.parse(hardware), model, "cpu:0 @ a:1", False)
             tally = tallies[series] = Tally()
@@ -53,10 +53,10 @@ def make(
                 gained.histograms["latency"].record_ns(values)
                 gained.histograms["latency-error"].record_ns([1_000] * failed)
                 for name in ("latency", "latency-error"):
-                    log.write(begins_s + second, 1, tag_of(series, name), gained.histograms[name])
+                    log.write(begins_s + second, 1, series_tag(series, name), gained.histograms[name])
                 tally.add(gained)
     given: dict[str, Any] = {"conditions": {"transport": "wire"}, "checks": []}
-    file = build(
+    file = build_run_file(
         started=datetime(2026, 11, 24, tzinfo=UTC),
         options={"arrivals": "poisson"},
         workers=[],
@@ -74,7 +74,7 @@ def make(
 
 
 def found(first: Run, second: Run) -> dict[str, Difference]:
-    (pair,) = compare(first, second)
+    (pair,) = compare_runs(first, second)
     return {difference.measure: difference for difference in pair.differences}
 
 
@@ -82,7 +82,7 @@ def test_a_run_compared_with_itself_shows_no_difference(tmp_path: Path) -> None:
     run = make(tmp_path / "a")
     for difference in found(run, run).values():
         assert difference.ratio in (None, pytest.approx(1.0))
-        assert not difference.told_apart
+        assert not difference.distinguishable
 
 
 def test_a_slower_run_is_called_slower_by_how_much(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_slower_run_is_called_slower_by_how_much(tmp_path: Path) -> None:
         assert ratio is not None
         assert interval is not None
         assert interval[0] < 1.3 < interval[1]
-        assert by[measure].told_apart or measure == "p99"
+        assert by[measure].distinguishable or measure == "p99"
     assert "slower (+" in by["p90"].sentence
     assert "dearer" in by["cost"].sentence
     assert by["throughput"].sentence == "throughput: not told apart (+0.0 % to +0.0 %)"
@@ -120,14 +120,14 @@ def test_runs_that_are_alike_are_told_apart_about_as_seldom_as_promised(tmp_path
     (row,) = make(tmp_path / "a").file.rows
     generator, called = np.random.default_rng(4), 0
     for _ in range(100):
-        found = differences(row, row, sampled(generator), sampled(generator), generator, 200)
-        called += any(difference.told_apart for difference in found)
+        found = row_differences(row, row, sampled(generator), sampled(generator), generator, 200)
+        called += any(difference.distinguishable for difference in found)
     assert 1 <= called <= 12
 
 
 def test_errors_are_beyond_the_percentiles_they_reach(tmp_path: Path) -> None:
     by = found(make(tmp_path / "a"), make(tmp_path / "b", seed=2, failed=10))
-    assert by["p50"].told_apart
+    assert by["p50"].distinguishable
     assert by["p90"].sentence == "p90: beyond all answered requests"
 
 
@@ -147,38 +147,38 @@ def test_rows_pair_by_combination_else_by_the_only_model(tmp_path: Path) -> None
     by = found(one, two)
     assert by["cost"].ratio == pytest.approx(2 * (by["mean"].ratio or 0))
     both = make(tmp_path / "c", models=("gpt", "resnet18"))
-    assert [pair.second.model for pair in compare(both, both)] == ["gpt", "resnet18"]
+    assert [pair.second.model for pair in compare_runs(both, both)] == ["gpt", "resnet18"]
     with pytest.raises(ValueError, match="no combination and no model in common"):
-        compare(one, make(tmp_path / "d", models=("other",)))
+        compare_runs(one, make(tmp_path / "d", models=("other",)))
 
 
 def test_conditions_that_differ_are_named(tmp_path: Path) -> None:
     one, two = make(tmp_path / "a"), make(tmp_path / "b", conditions={"transport": "grpcio", "threads": "2"})
-    assert conditions_that_differ(one, two) == [("transport", "wire", "grpcio"), ("threads", "–", "2")]
+    assert differing_conditions(one, two) == [("transport", "wire", "grpcio"), ("threads", "–", "2")]
 
 
 def test_an_invalid_run_and_one_without_a_log_are_refused(tmp_path: Path) -> None:
     run = make(tmp_path / "a")
     failed = Check(name="lateness", value=1, threshold="0", status="FAIL")
     with pytest.raises(ValueError, match="is not valid"):
-        compare(run, make(tmp_path / "b", checks=[failed]))
+        compare_runs(run, make(tmp_path / "b", checks=[failed]))
     (run.directory / "run.hlog").unlink()
     with pytest.raises(ValueError, match=r"has no run\.hlog"):
-        compare(run, run)
+        compare_runs(run, run)
 
 
 def test_a_limit_is_broken_only_by_a_change_that_is_told_apart() -> None:
-    limit = Limit.parse("p99 > +5%")
+    limit = ChangeLimit.parse("p99 > +5%")
     assert str(limit) == "p99 > +5%"
     assert limit.broken_by(Difference("p99", 1.08, (1.02, 1.15)))
     assert not limit.broken_by(Difference("p99", 1.08, (0.99, 1.15)))
     assert not limit.broken_by(Difference("p99", 1.03, (1.01, 1.05)))
     assert not limit.broken_by(Difference("p90", 1.08, (1.02, 1.15)))
     assert not limit.broken_by(Difference("p99", None, None, "why"))
-    assert Limit.parse("throughput<-3%").broken_by(Difference("throughput", 0.9, (0.8, 0.95)))
+    assert ChangeLimit.parse("throughput<-3%").broken_by(Difference("throughput", 0.9, (0.8, 0.95)))
     for text in ("p98 > 5%", "p99 = 5%", "p99 > 5", ""):
         with pytest.raises(ValueError, match="is not a limit such as"):
-            Limit.parse(text)
+            ChangeLimit.parse(text)
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

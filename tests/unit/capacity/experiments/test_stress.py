@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from capacity.__main__ import main
-from capacity.comparison.skew import siblings
+from capacity.comparison.target_skew import target_skews
 from capacity.experiments.stress.burst import bursts_within, drained_s
 from capacity.experiments.stress.figures import Window, accounted, flat, mean_ratio, p99_ratio, window
 from capacity.experiments.stress.findings import Drawn, Stress, Table
@@ -19,10 +19,10 @@ from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import LATENCY_ERROR, Series, Tally
 from capacity.pricing.catalogue import Catalogue
 from capacity.reporting import stress_page as page
-from capacity.rundir.document import Measure
-from capacity.rundir.interval_log import Interval, LogWriter, tag_of
-from capacity.rundir.run import Run, build
-from capacity.rundir.timeline import Course
+from capacity.rundir.interval_log import Interval, IntervalLogWriter, series_tag
+from capacity.rundir.run import Run, build_run_file
+from capacity.rundir.run_file import Measure
+from capacity.rundir.timeline import Timeline
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.intervals import Check
 
@@ -34,18 +34,18 @@ def run_of(directory: Path, seconds: list[tuple[float, int, int]]) -> Run:
     """A run of one second after another: (latency in ms, answered, failed)."""
     tally = Tally()
     directory.mkdir()
-    with LogWriter(directory / "run.hlog", 0.0) as log:
+    with IntervalLogWriter(directory / "run.hlog", 0.0) as log:
         for at, (ms, answered, failed) in enumerate(seconds):
             for measure, count in (("latency", answered), (LATENCY_ERROR, failed)):
                 if count:
                     histogram = Histogram()
                     histogram.record_ns(np.full(count, round(ms * 1e6)))
                     tally.histograms[measure].add(histogram)
-                    log.write(float(at), 1.0, tag_of(SERIES, measure), histogram)
+                    log.write(float(at), 1.0, series_tag(SERIES, measure), histogram)
             tally.due, tally.answered = tally.due + answered + failed, tally.answered + answered
             if failed:
                 tally.errors["UNAVAILABLE"] = tally.errors.get("UNAVAILABLE", 0) + failed
-    build(
+    build_run_file(
         started=datetime(2026, 11, 24, tzinfo=UTC),
         options={"arrivals": "poisson"},
         conditions={},
@@ -132,7 +132,7 @@ def pool(generator: np.random.Generator, slow: float, ordinals: int = 8, seconds
     members = [
         Series(HardwareCombination("host", "sim", ordinals), "m", f"sim:{n} @ a:{n}", True) for n in range(ordinals)
     ]
-    course = Course(0.0, 1.0, np.zeros(seconds))
+    course = Timeline(0.0, 1.0, np.zeros(seconds))
     # What disturbs all of them: the host is slower in some seconds than in others.
     shared = 1 + 0.02 * generator.standard_normal(seconds)
     for n, series in enumerate(members):
@@ -141,8 +141,8 @@ def pool(generator: np.random.Generator, slow: float, ordinals: int = 8, seconds
             answered = int(1000 / mean_ms)
             histogram = Histogram()
             histogram.record_ns((2e6 * mean_ms * np.exp(0.1 * generator.standard_normal(answered))).astype(np.int64))
-            course.add(Interval(tag_of(series, "latency"), float(at), 1.0, histogram), series, "latency")
-    return [sibling.slower for sibling in siblings(course, members, by_rate=True)]
+            course.add(Interval(series_tag(series, "latency"), float(at), 1.0, histogram), series, "latency")
+    return [sibling.slower for sibling in target_skews(course, members, by_rate=True)]
 
 
 def test_one_of_eight_that_is_a_tenth_slower_is_found_and_equal_ones_are_left_alone() -> None:

@@ -10,8 +10,8 @@ from hdrh.log import HistogramLogReader
 
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
-from capacity.rundir.interval_log import LogWriter, parse_tag, read, tag_of
-from capacity.statistics.histogram import DIGITS, HIGHEST_US, LOWEST_US, MEASURES, Histogram
+from capacity.rundir.interval_log import IntervalLogWriter, parse_series_tag, read_interval_log, series_tag
+from capacity.statistics.histogram import HIGHEST_US, LOWEST_US, MEASURES, SIGNIFICANT_DIGITS, Histogram
 
 SERIES = Series(
     HardwareCombination("Xeon 8375C, 2.9 GHz", "cpu-1c", 4, 2), "gpt 100%/a", "cpu:0 @ 127.0.0.1:9001", True
@@ -71,28 +71,28 @@ def test_a_malformed_tally_is_refused(change: dict[str, object]) -> None:
 
 def test_a_tag_is_one_word_and_read_back() -> None:
     for measure in (*MEASURES, "latency-error"):
-        tag = tag_of(SERIES, measure)
+        tag = series_tag(SERIES, measure)
         assert "," not in tag
         assert len(tag.split()) == 1
-        assert parse_tag(tag) == (SERIES, measure)
+        assert parse_series_tag(tag) == (SERIES, measure)
     with pytest.raises(ValueError, match="not a tag"):
-        parse_tag("A")
+        parse_series_tag("A")
 
 
 def test_a_log_is_read_back_exactly_and_by_the_librarys_own_reader(tmp_path: Path) -> None:
     path, generator = tmp_path / "run.hlog", np.random.default_rng(3)
     written = []
-    with LogWriter(path, 1_790_000_000.25, ["inferload\n#run", "second"]) as log:
+    with IntervalLogWriter(path, 1_790_000_000.25, ["inferload\n#run", "second"]) as log:
         for second in range(5):
             for measure in ("latency", "service"):
                 histogram = Histogram()
                 histogram.record_ns(generator.integers(0, 10**10, 200 * second))
-                log.write(float(second), 1.0, tag_of(SERIES, measure), histogram)
-                written.append((tag_of(SERIES, measure), float(second), histogram))
+                log.write(float(second), 1.0, series_tag(SERIES, measure), histogram)
+                written.append((series_tag(SERIES, measure), float(second), histogram))
         log.flush()
-    assert [(line.tag, line.start_s, line.histogram) for line in read(path)] == written
+    assert [(line.tag, line.start_s, line.histogram) for line in read_interval_log(path)] == written
 
-    reader = HistogramLogReader(str(path), HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS))
+    reader = HistogramLogReader(str(path), HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS))
     for tag, _start, histogram in written:
         peer = reader.get_next_interval_histogram()
         assert peer.get_tag() == tag
@@ -103,22 +103,22 @@ def test_a_log_is_read_back_exactly_and_by_the_librarys_own_reader(tmp_path: Pat
 
 
 def test_a_log_of_another_tool_is_read_too(tmp_path: Path) -> None:
-    peer = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
+    peer = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
     peer.record_value(1500, 3)
     path = tmp_path / "other.hlog"
     path.write_text(f'"StartTimestamp","x"\n0.1,1,2.5,{peer.encode().decode()}\n')
-    (interval,) = read(path)
+    (interval,) = read_interval_log(path)
     assert (interval.tag, interval.histogram.count) == ("", 3)
     assert interval.histogram.percentile_us(50) == 1500
 
 
 def test_the_line_that_a_dying_writer_cut_ends_the_log(tmp_path: Path) -> None:
     path = tmp_path / "run.hlog"
-    with LogWriter(path, 0.0) as log:
+    with IntervalLogWriter(path, 0.0) as log:
         for second in range(2):
             log.write(second, 1, "A", some().histograms["latency"])
     path.write_text(path.read_text()[:-30])
-    assert len(list(read(path))) == 1
+    assert len(list(read_interval_log(path))) == 1
 
 
 @pytest.mark.parametrize("line", ["0,1,nonsense", "Tag=A,0,1,2,AAAA", "Tag=A,-1,1,2,AAAA"])
@@ -126,14 +126,14 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "run.hlog"
     path.write_text(f"# comment\n{line}\n")
     with pytest.raises(ValueError, match=r"run\.hlog, line 2: "):
-        list(read(path))
+        list(read_interval_log(path))
     path.write_bytes(b"\xff\xfe\n")
     with pytest.raises(ValueError, match="not a text file"):
-        list(read(path))
+        list(read_interval_log(path))
 
 
 def test_a_tag_or_a_time_that_would_break_the_line_is_refused(tmp_path: Path) -> None:
-    with LogWriter(tmp_path / "run.hlog", 0.0) as log:
+    with IntervalLogWriter(tmp_path / "run.hlog", 0.0) as log:
         for tag in ("a,b", "a b", ""):
             with pytest.raises(ValueError, match="tag"):
                 log.write(0, 1, tag, Histogram())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from capacity.measures.combination import HardwareCombination
-from capacity.pricing.catalogue import Catalogue, Price, Unknown
+from capacity.pricing.catalogue import Catalogue, Price, UnknownPrice
 
 GIB = 2**30
 
@@ -51,7 +51,7 @@ def price(catalogue: Catalogue, name: str) -> Price:
 
 def why_not(catalogue: Catalogue, name: str) -> str:
     found = catalogue.price(HardwareCombination.parse(name))
-    assert isinstance(found, Unknown)
+    assert isinstance(found, UnknownPrice)
     return found.reason
 
 

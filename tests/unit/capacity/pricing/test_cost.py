@@ -5,8 +5,14 @@ from typing import Any
 import pytest
 
 from capacity.pricing.choice import Candidate, choose
-from capacity.pricing.cost import duration, hourly, money, sequential_per_100k, size
-from capacity.rundir.document import CostPer100k, Measure, Memory, Row
+from capacity.pricing.cost import (
+    format_bytes,
+    format_hourly,
+    format_money,
+    format_seconds,
+    sequential_per_100k,
+)
+from capacity.rundir.run_file import CostPer100k, Measure, Memory, Row
 from capacity.statistics.slo import Slo
 
 SLO = Slo.parse("p90=15ms")
@@ -191,21 +197,21 @@ def test_models_are_not_mixed() -> None:
 
 
 def test_amounts_read_well() -> None:
-    assert [money(amount, "USD") for amount in (0, 0.0571, 12.3, 0.0042, 0.00031)] == [
+    assert [format_money(amount, "USD") for amount in (0, 0.0571, 12.3, 0.0042, 0.00031)] == [
         "$0.00",
         "$0.06",
         "$12.30",
         "$0.0042",
         "$0.00031",
     ]
-    assert [hourly(amount, "USD") for amount in (0.205, 3.06, 0, 55.04, 0.8048)] == [
+    assert [format_hourly(amount, "USD") for amount in (0.205, 3.06, 0, 55.04, 0.8048)] == [
         "$0.205",
         "$3.06",
         "$0.00",
         "$55.04",
         "$0.8048",
     ]
-    assert [duration(seconds) for seconds in (0.2, 100, 121, 7201)] == ["1 s", "100 s", "3 min", "3 h"]
-    assert money(1.2, "EUR") == "€1.20"
-    assert money(1.2, "CHF") == "CHF 1.20"
-    assert [size(count) for count in (12, 1536, 1.5 * GIB)] == ["12 B", "1.5 KiB", "1.5 GiB"]
+    assert [format_seconds(seconds) for seconds in (0.2, 100, 121, 7201)] == ["1 s", "100 s", "3 min", "3 h"]
+    assert format_money(1.2, "EUR") == "€1.20"
+    assert format_money(1.2, "CHF") == "CHF 1.20"
+    assert [format_bytes(count) for count in (12, 1536, 1.5 * GIB)] == ["12 B", "1.5 KiB", "1.5 GiB"]

@@ -18,11 +18,11 @@ from capacity.pricing.catalogue import Catalogue
 from capacity.reporting.charts.curve import curve_picture, sentence
 from capacity.reporting.entries import entries
 from capacity.reporting.html import print_table, write_report
-from capacity.rundir.document import CapacityCurve, Probe, Saturation, SloRate
-from capacity.rundir.interval_log import LogWriter, tag_of
-from capacity.rundir.merge import merge
-from capacity.rundir.rows import measure
-from capacity.rundir.run import Run, build
+from capacity.rundir.interval_log import IntervalLogWriter, series_tag
+from capacity.rundir.merge import merge_runs
+from capacity.rundir.rows import summarize_histogram
+from capacity.rundir.run import Run, build_run_file
+from capacity.rundir.run_file import Probe, Saturation, SearchResult, SloRate
 from capacity.statistics.slo import Slo
 
 POOL = HardwareCombination("c5.large", "eia2.medium", 2)
@@ -48,7 +48,7 @@ def probe(number: int) -> Probe:
     latency = tallies(number)[MEMBERS[0]].histograms["latency"].copy()
     latency.add(latency)
     count = latency.count
-    figures = measure(latency)
+    figures = summarize_histogram(latency)
     return Probe(
         number=number,
         phase="confirm" if number == 4 else "bracket",
@@ -70,7 +70,7 @@ def probe(number: int) -> Probe:
     )
 
 
-def curve(**changes: Any) -> CapacityCurve:
+def curve(**changes: Any) -> SearchResult:
     given: dict[str, Any] = {
         "hardware": POOL.name,
         "model": "m",
@@ -82,12 +82,12 @@ def curve(**changes: Any) -> CapacityCurve:
         "saturation": Saturation(rps=100.0, interval=(98.0, 102.0)),
         "ended": "confirmed",
     }
-    return CapacityCurve(**(given | changes))
+    return SearchResult(**(given | changes))
 
 
-def searched(directory: Path, found: CapacityCurve | None = None) -> Run:
+def searched(directory: Path, found: SearchResult | None = None) -> Run:
     """A run directory of a search whose log has all four probes."""
-    file = build(
+    file = build_run_file(
         started=datetime(2026, 11, 24, tzinfo=UTC),
         options={"arrivals": "poisson", "shape": "slo-search"},
         conditions={},
@@ -103,10 +103,10 @@ def searched(directory: Path, found: CapacityCurve | None = None) -> Run:
         curve=[found or curve()],
     )
     file.save(directory)
-    with LogWriter(directory / "run.hlog", 0.0) as writer:
+    with IntervalLogWriter(directory / "run.hlog", 0.0) as writer:
         for number in RATES:
             for series, tally in tallies(number).items():
-                writer.write(10.0 * number, 10, tag_of(series, "latency"), tally.histograms["latency"])
+                writer.write(10.0 * number, 10, series_tag(series, "latency"), tally.histograms["latency"])
     return Run.load(directory)
 
 
@@ -168,7 +168,7 @@ def test_searches_do_not_merge(tmp_path: Path) -> None:
     other = second.file.model_copy(update={"started": datetime(2026, 11, 25, tzinfo=UTC)})
 
     with pytest.raises(ValueError, match="is a search"):
-        merge([first, Run(second.directory, other)], tmp_path / "both")
+        merge_runs([first, Run(second.directory, other)], tmp_path / "both")
 
 
 def test_the_sentence_says_each_rate_once_and_what_is_missing() -> None:

@@ -18,8 +18,8 @@ from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
 from capacity.reporting.entries import choices, entries, slo_of
 from capacity.reporting.html import print_table, write_report
-from capacity.rundir.interval_log import LogWriter, tag_of
-from capacity.rundir.run import Run, WorkerInfo, build
+from capacity.rundir.interval_log import IntervalLogWriter, series_tag
+from capacity.rundir.run import Run, TargetInfo, build_run_file
 from capacity.statistics.intervals import Check
 from capacity.statistics.slo import Slo
 
@@ -51,8 +51,8 @@ def make(
                 tally = Tally(n + errors, n, 0, {"UNAVAILABLE": errors} if errors else {})
                 tally.histograms["latency"].record_ns((generator.normal(mean, mean / 50, n) * 1e6).astype(np.int64))
                 tallies[series] = tally
-                workers.append(WorkerInfo(label=series.worker, address="a", model=model, first_inference_us=77_000))
-    file = build(
+                workers.append(TargetInfo(label=series.worker, address="a", model=model, first_inference_us=77_000))
+    file = build_run_file(
         started=datetime(2026, 11, 24, 9, 30, tzinfo=UTC),
         options={"arrivals": arrivals},
         conditions={"input": "input_ids INT64 (1, 7)", "made by": "<script>alert(1)</script>"},
@@ -68,9 +68,9 @@ def make(
     )
     file.save(directory)
     if log:
-        with LogWriter(directory / "run.hlog", 0.0) as writer:
+        with IntervalLogWriter(directory / "run.hlog", 0.0) as writer:
             for series, tally in tallies.items():
-                writer.write(0, 1000, tag_of(series, "latency"), tally.histograms["latency"])
+                writer.write(0, 1000, series_tag(series, "latency"), tally.histograms["latency"])
     return Run.load(directory)
 
 
@@ -282,9 +282,9 @@ def test_a_percentile_beyond_all_answered_says_so(tmp_path: Path) -> None:
 def test_one_open_row_shows_what_its_latency_is_made_of(tmp_path: Path) -> None:
     run = make(tmp_path / "a", ARTICLE[:1], arrivals="poisson")
     ((series, _measure),) = run.histograms
-    with LogWriter(run.directory / "run.hlog", 0.0) as writer:
+    with IntervalLogWriter(run.directory / "run.hlog", 0.0) as writer:
         for measure in ("latency", "service", "lateness"):
-            writer.write(0, 1000, tag_of(series, measure), run.histograms[series, "latency"])
+            writer.write(0, 1000, series_tag(series, measure), run.histograms[series, "latency"])
     html = write_report(Run.load(run.directory), tmp_path / "out").read_text()
     assert "between them lies lateness" in html
     assert re.search(r"</svg>service</li>", html)

@@ -12,20 +12,28 @@ import pytest
 from capacity.__main__ import main
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
-from capacity.rundir.document import RunFile
-from capacity.rundir.generator_log import JOURNAL_NAME, LOG_NAME, End, Header, Journal, JournalWriter, Plan
-from capacity.rundir.interval_log import tag_of
-from capacity.rundir.recovery import gather, local_logs
+from capacity.rundir.generator_log import (
+    LOG_NAME,
+    PROGRESS_NAME,
+    GeneratorLog,
+    GeneratorLogEnd,
+    GeneratorLogHeader,
+    GeneratorLogWriter,
+    RunDescription,
+)
+from capacity.rundir.interval_log import series_tag
+from capacity.rundir.recovery import find_generator_logs, recover_run
 from capacity.rundir.run import Run
+from capacity.rundir.run_file import RunFile
 
 ONE = Series(HardwareCombination.parse("box + cpu-1c"), "gpt", "cpu:0 @ a:1", False)
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SECONDS = 3
 
 
-def plan(**changed: Any) -> Plan:
-    tags = [tag_of(ONE, "latency")]
-    return Plan(
+def plan(**changed: Any) -> RunDescription:
+    tags = [series_tag(ONE, "latency")]
+    return RunDescription(
         **{"run": "r", "started": NOON, "clients": ["a", "b"], "tags": tags, "options": {"deadline": "1s"}, **changed}
     )
 
@@ -34,11 +42,15 @@ def values_of(client: str) -> Any:
     return np.random.default_rng(list(client.encode())).integers(1_000, 90_000_000, (SECONDS, 100))
 
 
-def write(folder: Path, client: str, *, ended: bool = True, seconds: int = SECONDS, of: Plan | None = None) -> Path:
+def write(
+    folder: Path, client: str, *, ended: bool = True, seconds: int = SECONDS, of: RunDescription | None = None
+) -> Path:
     """A generator's log: a request answered and one failed each second beside the values, and a warm-up of two."""
     directory = folder / client
-    header = Header(schema=1, client=client, host=f"host-{client}", began=NOON.timestamp() + 0.25, plan=of or plan())
-    writer = JournalWriter(directory, header)
+    header = GeneratorLogHeader(
+        schema=1, client=client, host=f"host-{client}", began=NOON.timestamp() + 0.25, plan=of or plan()
+    )
+    writer = GeneratorLogWriter(directory, header)
     total, warmup = Tally(), Tally(2, 2)
     warmup.histograms["latency"].record_ns([5, 6])
     for second in range(seconds):
@@ -48,7 +60,7 @@ def write(folder: Path, client: str, *, ended: bool = True, seconds: int = SECON
         gained.histograms["latency-error"].record_ns([1_000_000_000])
         total.add(gained)
         writer.tick(second + 1, float(second), 1.0, {ONE: gained}, {ONE: total}, {ONE: warmup}, {ONE: 9}, second + 1.0)
-    writer.end(End()) if ended else writer.close()
+    writer.end(GeneratorLogEnd()) if ended else writer.close()
     return directory
 
 
@@ -60,7 +72,7 @@ def logs(tmp_path: Path) -> Path:
 
 
 def put_together(logs: Path, name: str = "out") -> RunFile:
-    return gather(local_logs(logs), logs.parent / name)
+    return recover_run(find_generator_logs(logs), logs.parent / name)
 
 
 def check(file: RunFile, name: str) -> Any:
@@ -99,7 +111,7 @@ def test_of_a_copy_made_on_the_way_the_longer_one_counts(logs: Path) -> None:
     assert not file.incomplete
 
 
-@pytest.mark.parametrize("name", [JOURNAL_NAME, LOG_NAME])
+@pytest.mark.parametrize("name", [PROGRESS_NAME, LOG_NAME])
 def test_a_torn_last_line_is_left_out_and_told(logs: Path, name: str) -> None:
     shutil.rmtree(logs / "b")
     write(logs, "b", ended=False)
@@ -111,12 +123,12 @@ def test_a_torn_last_line_is_left_out_and_told(logs: Path, name: str) -> None:
     assert found.incomplete
     assert [generator["complete"] for generator in found.generators] == [True, False]
     torn = [one.detail for one in found.checks if one.name == "torn logs"]
-    assert torn == (["a last line was cut off and left out: b"] if name == JOURNAL_NAME else [])
+    assert torn == (["a last line was cut off and left out: b"] if name == PROGRESS_NAME else [])
 
 
 def test_a_second_that_is_not_whole_in_the_journal_does_not_count(logs: Path) -> None:
     shutil.rmtree(logs / "b")
-    journal = write(logs, "b", ended=False) / JOURNAL_NAME
+    journal = write(logs, "b", ended=False) / PROGRESS_NAME
     journal.write_bytes(journal.read_bytes()[:-30])
     file = put_together(logs)
 
@@ -126,7 +138,7 @@ def test_a_second_that_is_not_whole_in_the_journal_does_not_count(logs: Path) ->
 
 
 def test_a_log_whose_first_line_is_torn_says_nothing_and_its_generator_is_named(logs: Path) -> None:
-    (logs / "b" / JOURNAL_NAME).write_bytes(b'{"schema": 1, "cli')
+    (logs / "b" / PROGRESS_NAME).write_bytes(b'{"schema": 1, "cli')
     file = put_together(logs)
 
     assert file.rows[0].answered == 300
@@ -155,7 +167,7 @@ def another_configuration(logs: Path) -> None:
 
 def another_of_the_same_name(logs: Path) -> None:
     directory = write(logs / "more", "a")
-    journal = directory / JOURNAL_NAME
+    journal = directory / PROGRESS_NAME
     journal.write_text(journal.read_text().replace('"DEADLINE_EXCEEDED"', '"UNAVAILABLE"'))
 
 
@@ -165,13 +177,13 @@ def a_line_is_missing(logs: Path) -> None:
 
 
 def a_sequence_is_missing(logs: Path) -> None:
-    journal = logs / "a" / JOURNAL_NAME
+    journal = logs / "a" / PROGRESS_NAME
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(lines[:2] + lines[3:]))
 
 
 def a_line_in_the_middle_is_noise(logs: Path) -> None:
-    journal = logs / "a" / JOURNAL_NAME
+    journal = logs / "a" / PROGRESS_NAME
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join([*lines[:2], "noise\n", *lines[2:]]))
 
@@ -208,9 +220,9 @@ def test_what_does_not_belong_together_is_refused_in_one_line(
 
 
 def test_a_journal_read_back_is_what_was_written(logs: Path) -> None:
-    journal = Journal.load(logs / "a")
+    journal = GeneratorLog.load(logs / "a")
 
     assert journal.last is not None
-    assert (journal.last.sequence, journal.end, journal.torn) == (SECONDS, End(), False)
+    assert (journal.last.sequence, journal.end, journal.torn) == (SECONDS, GeneratorLogEnd(), False)
     assert journal.warmups[ONE].requests == 2
     assert journal.tallies()[ONE].requests == 303

@@ -11,9 +11,9 @@ from capacity.__main__ import main
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.interval_log import LogWriter, read, tag_of
-from capacity.rundir.merge import merge
-from capacity.rundir.run import Run, RunFile, WorkerInfo, build
+from capacity.rundir.interval_log import IntervalLogWriter, read_interval_log, series_tag
+from capacity.rundir.merge import merge_runs
+from capacity.rundir.run import Run, RunFile, TargetInfo, build_run_file
 from capacity.statistics.intervals import Check
 from capacity.statistics.slo import Slo
 
@@ -46,7 +46,7 @@ def make(
     values = np.asarray(values_us, np.int64) * 1000
     tallies, started = {}, NOON + timedelta(minutes=minute)
     directory.mkdir(parents=True)
-    with LogWriter(directory / "run.hlog", started.timestamp()) as log:
+    with IntervalLogWriter(directory / "run.hlog", started.timestamp()) as log:
         for worker in workers:
             series = Series(HardwareCombination.parse(hardware), "gpt", worker, False)
             tally = tallies[series] = Tally(values.size + 2, values.size, 1, {"UNAVAILABLE": 1}, bytes_out=0)
@@ -55,16 +55,16 @@ def make(
             for second, part in enumerate(np.array_split(values, 10)):
                 gained = Tally()
                 gained.histograms["latency"].record_ns(part)
-                log.write(second, 1, tag_of(series, "latency"), gained.histograms["latency"])
-            log.write(0, 10, tag_of(series, "latency-error"), tally.histograms["latency-error"])
+                log.write(second, 1, series_tag(series, "latency"), gained.histograms["latency"])
+            log.write(0, 10, series_tag(series, "latency-error"), tally.histograms["latency-error"])
     warmup = Tally(4, 4)
     warmup.histograms["latency"].record_ns([2_000_000] * 4)
-    build(
+    build_run_file(
         started=started,
         options={"arrivals": arrivals},
         conditions=conditions or {"transport": "wire"},
         workers=[
-            WorkerInfo(label=worker, address="a", model="gpt", model_sha256=sha, instance_id=instance, host_name=host)
+            TargetInfo(label=worker, address="a", model="gpt", model_sha256=sha, instance_id=instance, host_name=host)
             for worker in workers
         ],
         tallies=tallies,
@@ -82,7 +82,7 @@ def make(
 def test_repeats_add_their_samples_to_one_row(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     first, second = generator.integers(1_000, 9_000, 1000), generator.integers(5_000, 90_000, 400)
-    merged = merge([make(tmp_path / "a", first), make(tmp_path / "b", second, minute=60)], tmp_path / "m")
+    merged = merge_runs([make(tmp_path / "a", first), make(tmp_path / "b", second, minute=60)], tmp_path / "m")
     (row,) = merged.rows
     assert (row.due, row.requests, row.answered, row.errors, row.unsent) == (1404, 1402, 1400, {"UNAVAILABLE": 2}, 2)
     pooled = np.sort(np.concatenate([first, second]))
@@ -98,16 +98,20 @@ def test_repeats_add_their_samples_to_one_row(tmp_path: Path) -> None:
 def test_the_merged_directory_is_a_run_like_any_other(tmp_path: Path) -> None:
     values = np.arange(1_000, 2_000)
     runs = [make(tmp_path / "a", values), make(tmp_path / "b", values, minute=1)]
-    merged = merge(runs, tmp_path / "m")
+    merged = merge_runs(runs, tmp_path / "m")
     again = Run.load(tmp_path / "m")
     assert again.file == merged
     latency = again.histogram(again.file.rows[0], "latency")
     assert latency is not None
     assert latency.exact == (2000, 2 * int(values.sum()) * 1000, 1_000_000, 1_999_000, 0)
-    starts = [interval.start_s for interval in read(tmp_path / "m" / "run.hlog") if interval.tag.endswith("latency")]
+    starts = [
+        interval.start_s
+        for interval in read_interval_log(tmp_path / "m" / "run.hlog")
+        if interval.tag.endswith("latency")
+    ]
     assert starts == [*range(10), *range(60, 70)]
     third = make(tmp_path / "c", values, minute=5)
-    assert merge([again, third], tmp_path / "n").rows[0].answered == 3000
+    assert merge_runs([again, third], tmp_path / "n").rows[0].answered == 3000
 
 
 def test_different_combinations_stand_side_by_side_at_their_own_rates(tmp_path: Path) -> None:
@@ -115,7 +119,7 @@ def test_different_combinations_stand_side_by_side_at_their_own_rates(tmp_path: 
         make(tmp_path / "a", [9_000] * 100),
         make(tmp_path / "b", [5_000] * 300, minute=9, hardware="other + cpu-1c"),
     ]
-    merged = merge(runs, tmp_path / "m")
+    merged = merge_runs(runs, tmp_path / "m")
     assert [(row.hardware, row.throughput_rps, row.price_per_hour) for row in merged.rows] == [
         ("box + cpu-1c", 10, 0.36),
         ("other + cpu-1c", 30, 0.1),
@@ -127,7 +131,7 @@ def test_runs_at_the_same_time_with_workers_of_their_own_were_one_pool(tmp_path:
         make(tmp_path / "a", [9_000] * 100),
         make(tmp_path / "b", [5_000] * 100, minute=0.1, workers=("cpu:0 @ b:1",), host="b"),
     ]
-    merged = merge(runs, tmp_path / "m")
+    merged = merge_runs(runs, tmp_path / "m")
     assert [(row.hardware, row.answered) for row in merged.rows] == [("2 × box + 2 × cpu-1c", 200)]
     assert [row.worker for row in merged.ordinals] == ["cpu:0 @ a:1", "cpu:0 @ b:1"]
     assert merged.duration_s == 16
@@ -136,7 +140,7 @@ def test_runs_at_the_same_time_with_workers_of_their_own_were_one_pool(tmp_path:
 
 def test_two_generators_on_the_same_workers_add_up(tmp_path: Path) -> None:
     runs = [make(tmp_path / "a", [9_000] * 100), make(tmp_path / "b", [5_000] * 100, minute=0.05)]
-    merged = merge(runs, tmp_path / "m")
+    merged = merge_runs(runs, tmp_path / "m")
     assert [(row.hardware, row.answered) for row in merged.rows] == [("box + cpu-1c", 200)]
 
 
@@ -144,7 +148,7 @@ def test_every_check_is_kept_and_one_invalid_run_makes_the_whole_invalid(tmp_pat
     good = Check(name="lateness", value=1, threshold="2", status="PASS")
     bad = Check(name="lateness", value=9, threshold="2", status="FAIL")
     runs = [make(tmp_path / "a", [1] * 9, checks=(good,)), make(tmp_path / "b", [1] * 9, minute=1, checks=(bad,))]
-    merged = merge(runs, tmp_path / "m")
+    merged = merge_runs(runs, tmp_path / "m")
     assert not merged.valid
     assert [(check.name, check.status) for check in merged.checks] == [("a: lateness", "PASS"), ("b: lateness", "FAIL")]
     assert merged.generators == [{"client": "a"}, {"client": "b"}]
@@ -152,12 +156,12 @@ def test_every_check_is_kept_and_one_invalid_run_makes_the_whole_invalid(tmp_pat
 
 def test_conditions_that_differ_are_all_kept(tmp_path: Path) -> None:
     runs = [make(tmp_path / "a", [1] * 9), make(tmp_path / "b", [1] * 9, minute=1, conditions={"transport": "grpcio"})]
-    assert merge(runs, tmp_path / "m").conditions == {"transport": "wire / grpcio"}
+    assert merge_runs(runs, tmp_path / "m").conditions == {"transport": "wire / grpcio"}
 
 
 def refused(tmp_path: Path, runs: list[Run], why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        merge(runs, tmp_path / "m")
+        merge_runs(runs, tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
@@ -198,7 +202,7 @@ def test_a_run_whose_files_disagree_is_refused(tmp_path: Path) -> None:
 def test_a_directory_that_holds_a_run_is_not_written_over(tmp_path: Path) -> None:
     runs = [make(tmp_path / "a", [1] * 9), make(tmp_path / "b", [1] * 9, minute=1)]
     with pytest.raises(ValueError, match="holds a run already"):
-        merge(runs, runs[0].directory)
+        merge_runs(runs, runs[0].directory)
 
 
 def test_the_command_merges(

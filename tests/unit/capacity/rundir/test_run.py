@@ -13,8 +13,8 @@ from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
 from capacity.pricing.cost import sequential_per_100k
-from capacity.rundir.interval_log import LogWriter, tag_of
-from capacity.rundir.run import Measure, Row, Run, RunFile, WorkerInfo, build
+from capacity.rundir.interval_log import IntervalLogWriter, series_tag
+from capacity.rundir.run import Measure, Row, Run, RunFile, TargetInfo, build_run_file
 from capacity.statistics.intervals import Check
 from capacity.statistics.slo import Slo
 
@@ -64,7 +64,7 @@ def built(tallies: dict[Series, Tally], **changes: Any) -> RunFile:
         "checks": [],
         "generators": [],
     }
-    return build(tallies=tallies, **(given | changes))
+    return build_run_file(tallies=tallies, **(given | changes))
 
 
 def test_workers_of_a_pool_make_one_row_and_one_ordinal_each() -> None:
@@ -205,7 +205,7 @@ def test_the_articles_prices() -> None:
 
 def test_the_first_inference_and_the_warm_up_stand_apart() -> None:
     workers = [
-        WorkerInfo(label=series(ordinal).worker, address="x", kind="cpu", first_inference_us=1000.0 * (ordinal + 1))
+        TargetInfo(label=series(ordinal).worker, address="x", kind="cpu", first_inference_us=1000.0 * (ordinal + 1))
         for ordinal in (0, 1)
     ]
     file = built(
@@ -224,7 +224,7 @@ def test_the_first_inference_and_the_warm_up_stand_apart() -> None:
 def test_memory_is_the_peak_of_all_workers_on_a_host_and_the_worst_accelerator() -> None:
     eia = HardwareCombination("c5.large", "eia2.medium", 2)
     workers = [
-        WorkerInfo(
+        TargetInfo(
             label=series(ordinal).worker,
             address="x",
             kind="eia",
@@ -254,7 +254,7 @@ def test_memory_is_the_peak_of_all_workers_on_a_host_and_the_worst_accelerator()
 def test_the_kind_is_what_describe_says_or_what_a_simulation_stands_for(
     hardware: HardwareCombination, told: str, kind: str
 ) -> None:
-    workers = [WorkerInfo(label=series(0).worker, address="x", kind=told)]
+    workers = [TargetInfo(label=series(0).worker, address="x", kind=told)]
     assert built({series(0, hardware=hardware): tally([1])}, workers=workers).rows[0].kind == kind
 
 
@@ -355,10 +355,10 @@ def test_histograms_of_a_row_come_from_the_log(tmp_path: Path) -> None:
     tallies = {series(0): tally([1_000_000] * 40), series(1): tally([2_000_000] * 60), series(0, "b"): tally([5] * 7)}
     file = built(tallies)
     file.save(tmp_path)
-    with LogWriter(tmp_path / "run.hlog", 0.0) as log:
+    with IntervalLogWriter(tmp_path / "run.hlog", 0.0) as log:
         for second in (0, 1):
             for key, made in tallies.items():
-                log.write(second, 1, tag_of(key, "latency"), made.histograms["latency"])
+                log.write(second, 1, series_tag(key, "latency"), made.histograms["latency"])
     run = Run.load(tmp_path)
     pooled = next(row for row in file.rows if row.model == "gpt")
     found = run.histogram(pooled, "latency")

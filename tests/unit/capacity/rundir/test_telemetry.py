@@ -6,9 +6,15 @@ import pytest
 from unit.capacity.reporting.test_report import make, printed
 
 from capacity.reporting.html import write_report
-from capacity.rundir.interval_log import LogWriter, tag_of
+from capacity.rundir.interval_log import IntervalLogWriter, series_tag
 from capacity.rundir.run import Run, RunFile
-from capacity.rundir.telemetry import Reading, Sample, TelemetryWriter, joules_per_inference, read
+from capacity.rundir.telemetry import (
+    TelemetryReading,
+    TelemetrySample,
+    TelemetryWriter,
+    joules_per_inference,
+    read_telemetry,
+)
 
 UUID = "0a1b2c3d-0000-1111-2222-333344445555"
 
@@ -21,9 +27,12 @@ def with_gpu(directory: Path, power_w: float | None) -> Run:
     RunFile.model_validate(run.file.model_dump(by_alias=True) | {"workers": workers}).save(directory)
     writer = TelemetryWriter(directory)
     for second in (0.0, 400.0, 800.0):
-        readings = [Reading("cuda:1", "GPU-other", "power_w", 999.0), Reading("cpu", "", "utilisation_percent", 40.0)]
+        readings = [
+            TelemetryReading("cuda:1", "GPU-other", "power_w", 999.0),
+            TelemetryReading("cpu", "", "utilisation_percent", 40.0),
+        ]
         if power_w is not None:
-            readings.append(Reading("cuda:0", f"GPU-{UUID}", "power_w", power_w))
+            readings.append(TelemetryReading("cuda:0", f"GPU-{UUID}", "power_w", power_w))
         writer.write(second, "h", readings)
     writer.close()
     return Run.load(directory)
@@ -31,21 +40,23 @@ def with_gpu(directory: Path, power_w: float | None) -> Run:
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     writer = TelemetryWriter(tmp_path)
-    writer.write(1.25, "a,b", [Reading("cuda:0", "GPU-1", "power_w", 71.5), ("cpu", "", "x", float("nan"))])
+    writer.write(1.25, "a,b", [TelemetryReading("cuda:0", "GPU-1", "power_w", 71.5), ("cpu", "", "x", float("nan"))])
     writer.write(2.25, "a,b", [["cpu", "", "utilisation_percent", "much"]])
     writer.close()
-    assert read(tmp_path) == [Sample(1.25, "a,b", Reading("cuda:0", "GPU-1", "power_w", 71.5))]
+    assert read_telemetry(tmp_path) == [
+        TelemetrySample(1.25, "a,b", TelemetryReading("cuda:0", "GPU-1", "power_w", 71.5))
+    ]
 
 
 def test_no_file_is_no_samples_and_a_broken_one_is_named(tmp_path: Path) -> None:
-    assert read(tmp_path) == []
+    assert read_telemetry(tmp_path) == []
     path = tmp_path / "telemetry.csv"
     path.write_text("something,else\n")
     with pytest.raises(ValueError, match=r"telemetry\.csv: not a telemetry\.csv"):
-        read(tmp_path)
+        read_telemetry(tmp_path)
     path.write_text("seconds,host,device,id,measure,value\n1,h,cpu,,x,none\n")
     with pytest.raises(ValueError, match=r"telemetry\.csv, line 2: not a line of telemetry"):
-        read(tmp_path)
+        read_telemetry(tmp_path)
 
 
 def test_energy_is_power_times_time_over_answers(tmp_path: Path) -> None:
@@ -69,9 +80,9 @@ def test_energy_is_not_guessed(tmp_path: Path) -> None:
 def test_telemetry_is_drawn_under_the_latency(tmp_path: Path) -> None:
     run = with_gpu(tmp_path / "a", 50.0)
     (series,) = {series for series, _measure in run.histograms}
-    with LogWriter(run.directory / "run.hlog", 0.0) as log:
+    with IntervalLogWriter(run.directory / "run.hlog", 0.0) as log:
         for second in range(0, 1000, 100):
-            log.write(second, 100, tag_of(series, "latency"), run.histograms[series, "latency"])
+            log.write(second, 100, series_tag(series, "latency"), run.histograms[series, "latency"])
     html = write_report(Run.load(run.directory), tmp_path / "out").read_text()
     assert html.index("P90 latency, ms, and P50 (thin)") < html.index("Utilisation, %")
     assert "Power, W" in html

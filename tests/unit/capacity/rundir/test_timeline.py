@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capacity.comparison.skew import Sibling, siblings
+from capacity.comparison.target_skew import TargetSkew, target_skews
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series
-from capacity.rundir.interval_log import LogWriter, parse_tag, read, tag_of
-from capacity.rundir.timeline import Course
+from capacity.rundir.interval_log import IntervalLogWriter, parse_series_tag, read_interval_log, series_tag
+from capacity.rundir.timeline import Timeline
 from capacity.statistics.histogram import Histogram
 
 HARDWARE = HardwareCombination("g5.12xlarge", "a10g", 4)
@@ -26,22 +26,22 @@ def of_ms(values: Sequence[float]) -> Histogram:
     return histogram
 
 
-def course_of(path: Path, measured_s: float) -> Course:
-    course = Course.over(path, measured_s)
+def course_of(path: Path, measured_s: float) -> Timeline:
+    course = Timeline.over(path, measured_s)
     assert course is not None
-    for interval in read(path):
-        course.add(interval, *parse_tag(interval.tag))
+    for interval in read_interval_log(path):
+        course.add(interval, *parse_series_tag(interval.tag))
     return course
 
 
 def test_each_stretch_has_its_own_figures(tmp_path: Path) -> None:
     path, series = tmp_path / "run.hlog", ordinal(0)
-    with LogWriter(path, 0.0) as log:
+    with IntervalLogWriter(path, 0.0) as log:
         for second in range(20):
-            log.write(second, 1, tag_of(series, "latency"), of_ms([10 if second < 10 else 20] * 100))
+            log.write(second, 1, series_tag(series, "latency"), of_ms([10 if second < 10 else 20] * 100))
             if second == 15:
-                log.write(second, 1, tag_of(series, "latency-error"), of_ms([1] * 50))
-        log.write(0, 20, tag_of(series, "compute"), of_ms([9] * 2000))
+                log.write(second, 1, series_tag(series, "latency-error"), of_ms([1] * 50))
+        log.write(0, 20, series_tag(series, "compute"), of_ms([9] * 2000))
     lines = course_of(path, 20.0).lines([series])
     assert lines.seconds == pytest.approx(np.arange(20) + 0.5)
     assert lines.answered == pytest.approx([100.0] * 20)
@@ -55,14 +55,14 @@ def test_each_stretch_has_its_own_figures(tmp_path: Path) -> None:
 def test_offered_counts_when_it_was_due_and_answered_when_it_ended(tmp_path: Path) -> None:
     """A stall: the load goes on, a second's answers come three seconds later, and some requests are never sent."""
     path, series = tmp_path / "run.hlog", ordinal(0)
-    with LogWriter(path, 0.0) as log:
+    with IntervalLogWriter(path, 0.0) as log:
         for second in range(20):
             stalled = second in (7, 8, 9)
-            log.write(second, 1, tag_of(series, "offered"), of_ms([0] * 100))
+            log.write(second, 1, series_tag(series, "offered"), of_ms([0] * 100))
             if stalled:
-                log.write(second, 1, tag_of(series, "unsent"), of_ms([0] * 40))
+                log.write(second, 1, series_tag(series, "unsent"), of_ms([0] * 40))
             else:
-                log.write(second, 1, tag_of(series, "latency"), of_ms([10] * (280 if second == 10 else 100)))
+                log.write(second, 1, series_tag(series, "latency"), of_ms([10] * (280 if second == 10 else 100)))
     lines = course_of(path, 20.0).lines([series])
     assert lines.offered == pytest.approx([100.0] * 20)
     assert lines.answered == pytest.approx([100.0] * 7 + [0.0] * 3 + [280.0] + [100.0] * 9)
@@ -72,16 +72,16 @@ def test_offered_counts_when_it_was_due_and_answered_when_it_ended(tmp_path: Pat
 
 def test_a_log_that_does_not_tell_what_was_due_has_no_such_line(tmp_path: Path) -> None:
     path, series = tmp_path / "run.hlog", ordinal(0)
-    with LogWriter(path, 0.0) as log:
-        log.write(0, 10, tag_of(series, "latency"), of_ms([10] * 100))
+    with IntervalLogWriter(path, 0.0) as log:
+        log.write(0, 10, series_tag(series, "latency"), of_ms([10] * 100))
     assert course_of(path, 10.0).lines([series]).offered is None
 
 
 def test_stretches_are_long_enough_for_a_percentile(tmp_path: Path) -> None:
     path, series = tmp_path / "run.hlog", ordinal(0)
-    with LogWriter(path, 0.0) as log:
+    with IntervalLogWriter(path, 0.0) as log:
         for second in range(40):
-            log.write(second, 1, tag_of(series, "latency"), of_ms([10] * 6))
+            log.write(second, 1, series_tag(series, "latency"), of_ms([10] * 6))
     lines = course_of(path, 40.0).lines([series])
     assert lines.seconds.size == 8
     assert lines.answered == pytest.approx([6.0] * 8)
@@ -90,26 +90,28 @@ def test_stretches_are_long_enough_for_a_percentile(tmp_path: Path) -> None:
 
 def test_the_warm_up_before_the_first_interval_is_not_a_low_rate(tmp_path: Path) -> None:
     path, series = tmp_path / "run.hlog", ordinal(0)
-    with LogWriter(path, 0.0) as log:
+    with IntervalLogWriter(path, 0.0) as log:
         # Measuring began at 2.75 s.
-        log.write(2, 1, tag_of(series, "latency"), of_ms([10] * 25))
+        log.write(2, 1, series_tag(series, "latency"), of_ms([10] * 25))
         for second in range(3, 13):
-            log.write(second, 1, tag_of(series, "latency"), of_ms([10] * 100))
+            log.write(second, 1, series_tag(series, "latency"), of_ms([10] * 100))
     lines = course_of(path, 10.25).lines([series])
     assert lines.answered == pytest.approx([100.0] * 10, rel=0.01)
 
 
 def test_a_log_without_measured_requests_has_no_course(tmp_path: Path) -> None:
     path = tmp_path / "run.hlog"
-    with LogWriter(path, 0.0) as log:
-        log.write(0, 20, tag_of(ordinal(0), "compute"), of_ms([9]))
-    assert Course.over(path, 20.0) is None
+    with IntervalLogWriter(path, 0.0) as log:
+        log.write(0, 20, series_tag(ordinal(0), "compute"), of_ms([9]))
+    assert Timeline.over(path, 20.0) is None
 
 
-def pool(means_ms: Sequence[float], seed: int, blocks: int = 30, users: Sequence[int] = (1, 1, 1, 1)) -> list[Sibling]:
+def pool(
+    means_ms: Sequence[float], seed: int, blocks: int = 30, users: Sequence[int] = (1, 1, 1, 1)
+) -> list[TargetSkew]:
     """Ordinals in a closed loop whose service times vary by a fifth, with disturbances that all of them share."""
     generator = np.random.default_rng(seed)
-    course = Course(0.0, 1.0, np.ones(blocks))
+    course = Timeline(0.0, 1.0, np.ones(blocks))
     members = [ordinal(number) for number in range(len(means_ms))]
     shared = 1 + 0.3 * generator.random(blocks)
     for series, mean, of in zip(members, means_ms, users, strict=False):
@@ -121,7 +123,7 @@ def pool(means_ms: Sequence[float], seed: int, blocks: int = 30, users: Sequence
             sums[block] = times[: int(counts[block])].sum() * 1e6
         for measure in ("latency", "service"):
             course.counts[series, measure], course.sums_ns[series, measure] = counts, sums
-    return siblings(course, members, by_rate=True)
+    return target_skews(course, members, by_rate=True)
 
 
 def test_a_slow_ordinal_is_pointed_at_and_only_it() -> None:

@@ -27,7 +27,7 @@ from capacity.search.conclusion import rate_bounds
 from capacity.search.crossing import crossing_with_interval, estimate_crossing
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.slo import Slo
-from capacity.statistics.verdict import judge
+from capacity.statistics.verdict import judge_slo
 
 SLO = Slo.parse("p90=30ms")
 SATURATED = 100.0
@@ -62,7 +62,7 @@ class Machine:
             hits = int(self._random.binomial(due / self._dependence, self._within(step.rate_rps)) * self._dependence)
             latency = Histogram()
             latency.record_ns([20_000_000] * hits + [40_000_000] * (due - hits))
-            verdict = judge(slo, latency, 0, self._dependence).status if slo else None
+            verdict = judge_slo(slo, latency, 0, self._dependence).status if slo else None
             if verdict != "UNRESOLVED":
                 break
         achieved = min(due / seconds, SATURATED)

@@ -12,8 +12,8 @@ import pytest
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.interval_log import LogWriter, tag_of
-from capacity.rundir.run import Run, build
+from capacity.rundir.interval_log import IntervalLogWriter, series_tag
+from capacity.rundir.run import Run, build_run_file
 from capacity.simulation.distribution import Distribution, mixed
 from capacity.simulation.profile import Profile
 from capacity.statistics.histogram import Histogram
@@ -44,7 +44,7 @@ def write(tmp_path: Path) -> Write:
         directory = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         directory.mkdir()
         tallies = {}
-        with LogWriter(directory / "run.hlog", 1_700_000_000.0) as log:
+        with IntervalLogWriter(directory / "run.hlog", 1_700_000_000.0) as log:
             for ordinal in range(hardware.count):
                 series = Series(hardware, "gpt", f"chip:{ordinal} @ host:{ordinal}", simulated)
                 times = np.array([ms for rows, own in passes.items() for ms in own for _ in range(rows)]) * MS
@@ -58,9 +58,9 @@ def write(tmp_path: Path) -> Write:
                         tally.histograms[f"pass-{rows}"].record_ns([round(ms * MS) for ms in own])
                 for measure, histogram in tally.histograms.items():
                     if histogram.count:
-                        log.write(0.0, seconds, tag_of(series, measure), histogram)
+                        log.write(0.0, seconds, series_tag(series, measure), histogram)
                 tallies[series] = tally
-        build(
+        build_run_file(
             started=datetime(2026, 11, 24, tzinfo=UTC),
             options={},
             conditions={},

@@ -10,7 +10,7 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capacity.statistics.histogram import DIGITS, HIGHEST_US, LOWEST_US, Histogram, rank_of
+from capacity.statistics.histogram import HIGHEST_US, LOWEST_US, SIGNIFICANT_DIGITS, Histogram, percentile_rank
 
 durations = st.lists(st.integers(0, 4_000_000_000_000), min_size=1, max_size=60)
 
@@ -25,7 +25,7 @@ def test_every_value_lands_in_the_bucket_that_hdrhistogram_gives_it() -> None:
     generator = np.random.default_rng(1)
     edges = np.array([2**k + d for k in range(1, 31) for d in (-1, 0, 1)])
     us = np.concatenate([np.arange(3000), edges, generator.integers(1, HIGHEST_US, 3000), [HIGHEST_US]])
-    ours, peer = Histogram(), HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
+    ours, peer = Histogram(), HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
     ours.record_ns(us * 1000)
     for value in us.tolist():
         assert peer.record_value(value)
@@ -84,7 +84,7 @@ def test_a_rank_that_falls_among_values_out_of_range_is_the_exact_maximum() -> N
 
 @pytest.mark.parametrize(("p", "total", "rank"), [(99.9, 1000, 999), (90, 10, 9), (50, 1, 1), (0, 5, 1), (100, 5, 5)])
 def test_ranks_are_exact(p: float, total: int, rank: int) -> None:
-    assert rank_of(p, total) == rank
+    assert percentile_rank(p, total) == rank
 
 
 def test_a_percentile_outside_0_to_100_is_refused() -> None:
@@ -155,7 +155,9 @@ def test_large_counts_survive_encoding() -> None:
     assert Histogram.decode(histogram.encode()).counts[5] == 2**47
 
 
-def wrapped(low: int = LOWEST_US, high: int = HIGHEST_US, digits: int = DIGITS, words: bytes = b"\x02") -> bytes:
+def wrapped(
+    low: int = LOWEST_US, high: int = HIGHEST_US, digits: int = SIGNIFICANT_DIGITS, words: bytes = b"\x02"
+) -> bytes:
     body = struct.pack(">IIIIQQd", 0x1C849313, len(words), 0, digits, low, high, 1.0) + words
     packed = zlib.compress(body)
     return base64.b64encode(struct.pack(">II", 0x1C849314, len(packed)) + packed)
@@ -206,10 +208,10 @@ def test_exact_values_that_contradict_the_buckets_are_refused(exact: dict[str, i
 
 
 def test_the_recorded_buckets_are_those_that_hold_something() -> None:
-    lowest, counts = recorded([5_000, 5_000, 7_000_000]).recorded_us()
+    lowest, counts = recorded([5_000, 5_000, 7_000_000]).used_buckets_us()
     assert lowest.tolist() == [5, 7000]
     assert counts.tolist() == [2, 1]
-    assert Histogram().recorded_us()[0].size == 0
+    assert Histogram().used_buckets_us()[0].size == 0
 
 
 def test_count_above_a_bound_counts_whole_buckets() -> None:

@@ -23,7 +23,7 @@ from tools.experiments import (
     tallied,
 )
 
-from capacity.comparison.compare import compare
+from capacity.comparison.run_comparison import compare_runs
 from capacity.pricing.cost import rate_per_100k, rates_per_100k, sequential_per_100k
 from capacity.search import conclude, throughput_with_interval
 from capacity.statistics.slo import Slo
@@ -116,9 +116,9 @@ def test_two_runs_that_are_alike_are_seldom_told_apart(shape: Shape, n: int, tmp
     generator, called = np.random.default_rng(6), 0
     for number in range(EXPERIMENTS):
         pair = [run_of(tmp_path / f"{number}-{side}", shape.draw(generator, n), 30) for side in "ab"]
-        (compared,) = compare(*pair)
+        (compared,) = compare_runs(*pair)
         assert any(difference.interval for difference in compared.differences)
-        called += any(difference.told_apart for difference in compared.differences)
+        called += any(difference.distinguishable for difference in compared.differences)
     print(f"called a difference: {called} of {EXPERIMENTS}")
     assert binom.sf(called - 1, EXPERIMENTS, 0.07) > RARE
     assert EXPERIMENTS < 500 or called <= 0.07 * EXPERIMENTS

@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import binom
 
 from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import interval_ranks, interval_us, samples_needed
+from capacity.statistics.intervals import interval_ranks, percentile_interval_us, samples_needed
 from capacity.statistics.slo import Slo
-from capacity.statistics.verdict import judge
+from capacity.statistics.verdict import judge_slo
 
 
 def of(values_ns: object) -> Histogram:
@@ -43,7 +43,7 @@ def test_intervals_of_a_known_percentile_hold_it_as_often_as_promised() -> None:
     generator, truth = np.random.default_rng(7), 10_000 * -np.log(0.1)
     held = 0
     for _ in range(500):
-        interval = interval_us(of(generator.exponential(10_000_000, 1000)), 90)
+        interval = percentile_interval_us(of(generator.exponential(10_000_000, 1000)), 90)
         assert interval is not None
         assert interval[1] is not None
         held += interval[0] <= truth <= interval[1]
@@ -52,77 +52,79 @@ def test_intervals_of_a_known_percentile_hold_it_as_often_as_promised() -> None:
 
 def test_errors_push_the_interval_up_and_open_its_end() -> None:
     histogram = of(np.arange(1, 1001) * 1_000_000)
-    plain, pushed = interval_us(histogram, 90), interval_us(histogram, 90, beyond=50)
+    plain, pushed = percentile_interval_us(histogram, 90), percentile_interval_us(histogram, 90, beyond=50)
     assert plain is not None
     assert pushed is not None
     assert pushed[0] > plain[0]
-    assert interval_us(histogram, 90, beyond=110) == (pytest.approx(981_000, rel=0.01), None)
-    assert interval_us(histogram, 90, beyond=500) is None
+    assert percentile_interval_us(histogram, 90, beyond=110) == (pytest.approx(981_000, rel=0.01), None)
+    assert percentile_interval_us(histogram, 90, beyond=500) is None
 
 
 def test_dependent_samples_widen_the_interval() -> None:
     histogram = of(np.random.default_rng(8).exponential(10_000_000, 4000))
-    plain, wide = interval_us(histogram, 90), interval_us(histogram, 90, dependence=4)
+    plain, wide = percentile_interval_us(histogram, 90), percentile_interval_us(histogram, 90, dependence=4)
     assert plain is not None
     assert wide is not None
     assert plain[1] is not None
     assert wide[1] is not None
     assert 1.6 < (wide[1] - wide[0]) / (plain[1] - plain[0]) < 2.6
-    assert interval_us(histogram, 90, dependence=200) is None
+    assert percentile_interval_us(histogram, 90, dependence=200) is None
 
 
 def test_a_clear_pass_and_a_clear_failure() -> None:
     histogram = of([9_000_000] * 950 + [20_000_000] * 50)
-    assert judge(Slo.parse("p90=15ms"), histogram, 0).status == "PASS"
-    failed = judge(Slo.parse("p90=15ms,p99=15ms"), histogram, 0)
+    assert judge_slo(Slo.parse("p90=15ms"), histogram, 0).status == "PASS"
+    failed = judge_slo(Slo.parse("p90=15ms,p99=15ms"), histogram, 0)
     assert (failed.status, failed.meets) == ("FAIL", False)
     assert failed.reasons == ("P99 20 ms > 15ms",)
 
 
 def test_errors_and_unsent_are_beyond_the_bound() -> None:
     histogram = of([9_000_000] * 950)
-    assert judge(Slo.parse("p90=15ms"), histogram, 50).meets is True
-    assert judge(Slo.parse("p90=15ms"), histogram, 300).reasons == ("P90 beyond all answered requests > 15ms",)
+    assert judge_slo(Slo.parse("p90=15ms"), histogram, 50).meets is True
+    assert judge_slo(Slo.parse("p90=15ms"), histogram, 300).reasons == ("P90 beyond all answered requests > 15ms",)
 
 
 def test_what_the_sample_cannot_tell_is_unresolved_and_the_advice_resolves_it() -> None:
     histogram = of([9_000_000] * 910 + [20_000_000] * 90)
-    verdict = judge(Slo.parse("p90=15ms"), histogram, 0)
+    verdict = judge_slo(Slo.parse("p90=15ms"), histogram, 0)
     assert (verdict.status, verdict.meets) == ("UNRESOLVED", None)
     assert verdict.more_samples is not None
     factor = -(-(1000 + verdict.more_samples) // 1000)
     longer = of([9_000_000] * 910 * factor + [20_000_000] * 90 * factor)
-    assert judge(Slo.parse("p90=15ms"), longer, 0).status == "PASS"
+    assert judge_slo(Slo.parse("p90=15ms"), longer, 0).status == "PASS"
 
-    few = judge(Slo.parse("p99=15ms"), of([1_000_000] * 100), 0)
+    few = judge_slo(Slo.parse("p99=15ms"), of([1_000_000] * 100), 0)
     assert few.reasons == ("P99: not enough samples (100 < 299)",)
     assert few.more_samples == 199
-    edge = judge(Slo.parse("p90=15ms"), of([9_000_000] * 900 + [20_000_000] * 100), 0)
+    edge = judge_slo(Slo.parse("p90=15ms"), of([9_000_000] * 900 + [20_000_000] * 100), 0)
     assert (edge.status, edge.more_samples) == ("UNRESOLVED", None)
 
 
 def test_a_miss_is_told_by_samples_too_few_for_an_interval() -> None:
     slo = Slo.parse("p90=100ms")
-    slow = judge(slo, of([1_700_000_000] * 7), 0)
+    slow = judge_slo(slo, of([1_700_000_000] * 7), 0)
     assert (slow.status, slow.reasons) == ("FAIL", ("P90 > 100ms: 0 of 7 requests within it",))
-    assert judge(slo, of([1_700_000_000]), 0).status == "UNRESOLVED"
-    assert judge(slo, of([]), 0).status == "UNRESOLVED"
+    assert judge_slo(slo, of([1_700_000_000]), 0).status == "UNRESOLVED"
+    assert judge_slo(slo, of([]), 0).status == "UNRESOLVED"
     # A service that just meets its objective is called a miss in at most one sample of forty.
     for size in range(1, 29):
-        called = [within for within in range(size + 1) if judge(slo, of([1] * within), size - within).status == "FAIL"]
+        called = [
+            within for within in range(size + 1) if judge_slo(slo, of([1] * within), size - within).status == "FAIL"
+        ]
         assert binom.pmf(called, size, 0.9).sum() <= 0.025
 
 
 def test_a_bound_on_errors_needs_enough_requests_to_claim() -> None:
     slo = Slo.parse("errors=0.1%")
-    verdict = judge(slo, of([1_000_000] * 1000), 0)
+    verdict = judge_slo(slo, of([1_000_000] * 1000), 0)
     assert verdict.status == "UNRESOLVED"
     assert verdict.more_samples == pytest.approx(2_000, rel=0.5)
-    assert judge(slo, of([1_000_000] * 5000), 0).status == "PASS"
-    assert judge(slo, of([1_000_000] * 5000), 50).reasons == ("errors 50 of 5050 > 0.1 %",)
-    assert judge(Slo.parse("errors=0%"), of([1_000_000] * 10), 0).status == "PASS"
-    assert judge(Slo.parse("errors=0%"), of([1_000_000] * 10), 1).status == "FAIL"
-    assert judge(slo, Histogram(), 0).status == "UNRESOLVED"
+    assert judge_slo(slo, of([1_000_000] * 5000), 0).status == "PASS"
+    assert judge_slo(slo, of([1_000_000] * 5000), 50).reasons == ("errors 50 of 5050 > 0.1 %",)
+    assert judge_slo(Slo.parse("errors=0%"), of([1_000_000] * 10), 0).status == "PASS"
+    assert judge_slo(Slo.parse("errors=0%"), of([1_000_000] * 10), 1).status == "FAIL"
+    assert judge_slo(slo, Histogram(), 0).status == "UNRESOLVED"
 
 
 def test_a_heavy_tail_is_said_as_the_interval_that_reaches_past_the_bound() -> None:
@@ -133,11 +135,11 @@ def test_a_heavy_tail_is_said_as_the_interval_that_reaches_past_the_bound() -> N
         (2, "P90 34.02 ms: its 95 % interval reaches 220 ms, past 100ms"),
         (8, "P90 220 ms: its 95 % interval begins at 34 ms, within 100ms"),
     ):
-        verdict = judge(Slo.parse("p90=100ms"), latency, lost)
+        verdict = judge_slo(Slo.parse("p90=100ms"), latency, lost)
         assert (verdict.status, verdict.reasons) == ("UNRESOLVED", (said,))
     latency = Histogram()
     latency.record_ns([34_000_000] * 212)
-    verdict = judge(Slo.parse("p90=100ms"), latency, 21)
+    verdict = judge_slo(Slo.parse("p90=100ms"), latency, 21)
     said = "P90 34.02 ms: its 95 % interval has no upper end, so it reaches past 100ms"
     # The greatest value is exact, so here it is 34.
     assert verdict.reasons == (said.replace("34.02", "34"),)

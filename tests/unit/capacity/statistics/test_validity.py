@@ -4,25 +4,25 @@ import numpy as np
 import pytest
 from scipy.stats import anderson, kstest
 
+from capacity.statistics.arrivals import anderson_darling_cdf, anderson_darling_test, poisson_deviation
 from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import early_stopping
-from capacity.statistics.poisson import anderson_darling, likeness, limit
+from capacity.statistics.intervals import early_stopping_samples
 from capacity.statistics.slo import Slo
-from capacity.statistics.stationarity import autocorrelation_time, growth, warm_up_cut
+from capacity.statistics.stationarity import estimate_autocorrelation_time, quarter_means, warm_up_cut
 from capacity.statistics.validity import (
-    backlog,
-    dependence,
-    enough_samples,
-    generator_processor,
-    lateness,
-    littles_law,
-    loop_lag,
-    offered_rate,
-    out_of_range,
-    poisson_plan,
-    poisson_sent,
-    unsent,
-    warm_up,
+    check_backlog,
+    check_enough_samples,
+    check_generator_processor,
+    check_independent_samples,
+    check_lateness,
+    check_littles_law,
+    check_loop_lag,
+    check_offered_rate,
+    check_planned_arrivals,
+    check_range,
+    check_sent_arrivals,
+    check_unsent,
+    check_warm_up,
 )
 
 SLO = Slo.parse("p90=15ms")
@@ -40,15 +40,15 @@ def random(seed: int) -> np.random.Generator:
 
 @pytest.mark.parametrize(("over", "p90", "p99"), [(0, 44, 459), (1, 64, 662), (10, 197, 2_010), (100, 1_246, 12_571)])
 def test_early_stopping_has_mlperfs_figures(over: int, p90: int, p99: int) -> None:
-    assert early_stopping(over, 90) == p90
-    assert early_stopping(over, 99) == p99
+    assert early_stopping_samples(over, 90) == p90
+    assert early_stopping_samples(over, 99) == p99
 
 
 def test_early_stopping_refuses_what_it_is_not_for() -> None:
     with pytest.raises(ValueError, match="between 0 and 100"):
-        early_stopping(0, 100)
+        early_stopping_samples(0, 100)
     with pytest.raises(ValueError, match="samples over"):
-        early_stopping(-1, 90)
+        early_stopping_samples(-1, 90)
 
 
 def autoregressive(n: int, phi: float, seed: int) -> np.ndarray:
@@ -61,14 +61,16 @@ def autoregressive(n: int, phi: float, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])
 def test_the_autocorrelation_time_of_a_known_process(phi: float) -> None:
-    assert autocorrelation_time(autoregressive(100_000, phi, 1)) == pytest.approx((1 + phi) / (1 - phi), rel=0.15)
+    assert estimate_autocorrelation_time(autoregressive(100_000, phi, 1)) == pytest.approx(
+        (1 + phi) / (1 - phi), rel=0.15
+    )
 
 
 def test_the_autocorrelation_time_is_one_where_there_is_nothing_to_correlate() -> None:
-    assert autocorrelation_time(np.full(100, 0.1)) == 1
-    assert autocorrelation_time(np.array([1.0])) == 1
-    assert autocorrelation_time(np.array([])) == 1
-    assert autocorrelation_time(np.tile([1, -1], 500)) == 1
+    assert estimate_autocorrelation_time(np.full(100, 0.1)) == 1
+    assert estimate_autocorrelation_time(np.array([1.0])) == 1
+    assert estimate_autocorrelation_time(np.array([])) == 1
+    assert estimate_autocorrelation_time(np.tile([1, -1], 500)) == 1
 
 
 def test_the_warm_up_ends_where_it_was_made_to_end() -> None:
@@ -77,67 +79,67 @@ def test_the_warm_up_ends_where_it_was_made_to_end() -> None:
     assert warm_up_cut(values) == pytest.approx(600, abs=15)
     assert warm_up_cut(np.full(5000, 3.0)) == 0
     assert warm_up_cut(np.array([1.0, 2.0])) == 0
-    check = warm_up(values)
+    check = check_warm_up(values)
     assert (check.status, check.value) == ("WARN", "after 12 %")
-    assert warm_up(values[600:]).status == "PASS"
-    assert warm_up(np.array([])).status == "PASS"
+    assert check_warm_up(values[600:]).status == "PASS"
+    assert check_warm_up(np.array([])).status == "PASS"
 
 
 def test_a_steady_run_is_rarely_called_warming_up() -> None:
-    found = [warm_up(random(seed).exponential(10, 2000)).status for seed in range(200)]
+    found = [check_warm_up(random(seed).exponential(10, 2000)).status for seed in range(200)]
     assert found.count("WARN") <= 10
 
 
 def test_growth_compares_the_first_and_the_last_quarter() -> None:
-    assert growth(np.arange(8)) == (0.5, 6.5)
-    assert backlog(np.arange(100)).status == "WARN"
-    assert backlog(random(3).poisson(8, 200)).status == "PASS"
-    assert backlog(np.array([0, 0, 1, 1])).status == "PASS"
-    assert backlog(np.array([1, 2])).value == "too short to tell"
+    assert quarter_means(np.arange(8)) == (0.5, 6.5)
+    assert check_backlog(np.arange(100)).status == "WARN"
+    assert check_backlog(random(3).poisson(8, 200)).status == "PASS"
+    assert check_backlog(np.array([0, 0, 1, 1])).status == "PASS"
+    assert check_backlog(np.array([1, 2])).value == "too short to tell"
 
 
 def test_the_anderson_darling_statistic_is_scipys_for_its_own_scale() -> None:
     gaps = random(4).exponential(0.01, 500)
-    statistic, _ = anderson_darling(gaps, 1 / gaps.mean())
+    statistic, _ = anderson_darling_test(gaps, 1 / gaps.mean())
     assert statistic == pytest.approx(anderson(gaps, "expon", method="interpolate").statistic, rel=1e-9)
 
 
 def test_its_p_value_is_uniform_for_poisson_arrivals() -> None:
-    values = [anderson_darling(random(seed).exponential(0.5, 300), 2.0)[1] for seed in range(400)]
+    values = [anderson_darling_test(random(seed).exponential(0.5, 300), 2.0)[1] for seed in range(400)]
     assert kstest(values, "uniform").pvalue > 0.01
 
 
 @pytest.mark.parametrize(("statistic", "p_value"), [(1.933, 0.10), (2.492, 0.05), (3.857, 0.01)])
 def test_its_p_value_at_the_published_critical_points(statistic: float, p_value: float) -> None:
     # The table of D'Agostino and Stephens is rounded in its last row.
-    assert 1 - limit(statistic) == pytest.approx(p_value, rel=0.03)
+    assert 1 - anderson_darling_cdf(statistic) == pytest.approx(p_value, rel=0.03)
 
 
 def test_planned_arrivals_of_another_process_or_rate_fail() -> None:
     generator = random(5)
-    assert poisson_plan(generator.exponential(0.01, 20_000), 100).status == "PASS"
-    assert poisson_plan(generator.exponential(0.01, 20_000), 110).status == "FAIL"
-    assert poisson_plan(generator.gamma(2, 0.005, 20_000), 100).status == "FAIL"
-    assert poisson_plan(np.full(1000, 0.01), 100).status == "FAIL"
-    assert poisson_plan(np.zeros(1000), 100).status == "FAIL"
+    assert check_planned_arrivals(generator.exponential(0.01, 20_000), 100).status == "PASS"
+    assert check_planned_arrivals(generator.exponential(0.01, 20_000), 110).status == "FAIL"
+    assert check_planned_arrivals(generator.gamma(2, 0.005, 20_000), 100).status == "FAIL"
+    assert check_planned_arrivals(np.full(1000, 0.01), 100).status == "FAIL"
+    assert check_planned_arrivals(np.zeros(1000), 100).status == "FAIL"
     with pytest.raises(ValueError, match="above zero"):
-        anderson_darling(np.array([]), 1.0)
+        anderson_darling_test(np.array([]), 1.0)
 
 
 def test_sent_arrivals_are_judged_by_size_not_by_number() -> None:
     gaps = random(6).exponential(0.001, 400_000)
     # A clock's jitter of 2 % of a gap is seen by any test and matters to nobody.
     jittered = np.abs(gaps + random(7).normal(0, 2e-5, gaps.size))
-    assert poisson_sent(gaps).status == poisson_sent(jittered).status == "PASS"
-    assert poisson_sent(np.full(10_000, 0.001)).status == "FAIL"
+    assert check_sent_arrivals(gaps).status == check_sent_arrivals(jittered).status == "PASS"
+    assert check_sent_arrivals(np.full(10_000, 0.001)).status == "FAIL"
     bunched = random(8).exponential(0.001, 10_000)
     bunched[::2] = 0
-    assert poisson_sent(bunched).status == "FAIL"
-    assert poisson_sent(np.repeat(random(9).exponential(0.001, 5_000), 2)).status == "FAIL"
-    found = likeness(random(10).exponential(1, 200))
+    assert check_sent_arrivals(bunched).status == "FAIL"
+    assert check_sent_arrivals(np.repeat(random(9).exponential(0.001, 5_000), 2)).status == "FAIL"
+    found = poisson_deviation(random(10).exponential(1, 200))
     assert found.noise == pytest.approx(0.212, abs=0.001)
     with pytest.raises(ValueError, match="ten gaps"):
-        likeness(np.ones(9))
+        poisson_deviation(np.ones(9))
 
 
 @pytest.mark.parametrize(
@@ -153,34 +155,34 @@ def test_sent_arrivals_are_judged_by_size_not_by_number() -> None:
     ],
 )
 def test_the_offered_rate(planned: float, offered: float, status: str) -> None:
-    assert offered_rate(planned, offered).status == status
+    assert check_offered_rate(planned, offered).status == status
 
 
 def test_lateness_is_weighed_against_the_service_time_and_the_slo() -> None:
     service = of([10_000_000] * 1000)
-    assert lateness(of([100_000] * 1000), service, SLO).status == "PASS"
-    assert lateness(of([3_000_000] * 1000), service, SLO).status == "WARN"
-    assert lateness(of([8_000_000] * 1000), service, SLO).status == "FAIL"
-    assert lateness(of([8_000_000] * 1000), service, None).status == "WARN"
-    assert lateness(of([400_000] * 1000), of([300_000] * 1000), SLO).status == "FAIL"
-    assert lateness(of([100_000] * 995 + [50_000_000] * 5), service, SLO).status == "PASS"
-    assert lateness(Histogram(), service, SLO).value == "none"
-    assert loop_lag(of([2_000_000] * 10), Histogram(), None).status == "WARN"
+    assert check_lateness(of([100_000] * 1000), service, SLO).status == "PASS"
+    assert check_lateness(of([3_000_000] * 1000), service, SLO).status == "WARN"
+    assert check_lateness(of([8_000_000] * 1000), service, SLO).status == "FAIL"
+    assert check_lateness(of([8_000_000] * 1000), service, None).status == "WARN"
+    assert check_lateness(of([400_000] * 1000), of([300_000] * 1000), SLO).status == "FAIL"
+    assert check_lateness(of([100_000] * 995 + [50_000_000] * 5), service, SLO).status == "PASS"
+    assert check_lateness(Histogram(), service, SLO).value == "none"
+    assert check_loop_lag(of([2_000_000] * 10), Histogram(), None).status == "WARN"
 
 
 def test_the_limits_of_the_generator_itself() -> None:
-    assert [generator_processor(share).status for share in (0.5, 0.8, 0.95)] == ["PASS", "WARN", "FAIL"]
-    assert [unsent(count, 1000).status for count in (0, 3, 60)] == ["PASS", "WARN", "FAIL"]
-    assert unsent(0, 0).status == "PASS"
-    assert [out_of_range(count).status for count in (0, 1)] == ["PASS", "WARN"]
+    assert [check_generator_processor(share).status for share in (0.5, 0.8, 0.95)] == ["PASS", "WARN", "FAIL"]
+    assert [check_unsent(count, 1000).status for count in (0, 3, 60)] == ["PASS", "WARN", "FAIL"]
+    assert check_unsent(0, 0).status == "PASS"
+    assert [check_range(count).status for count in (0, 1)] == ["PASS", "WARN"]
 
 
 def test_littles_law() -> None:
-    assert littles_law(10.1, 1000, 0.010).status == "PASS"
-    assert littles_law(10.5, 1000, 0.010).status == "WARN"
-    assert littles_law(12, 1000, 0.010).status == "FAIL"
-    assert littles_law(0, 0, 0).status == "PASS"
-    assert littles_law(1, 0, 0).status == "FAIL"
+    assert check_littles_law(10.1, 1000, 0.010).status == "PASS"
+    assert check_littles_law(10.5, 1000, 0.010).status == "WARN"
+    assert check_littles_law(12, 1000, 0.010).status == "FAIL"
+    assert check_littles_law(0, 0, 0).status == "PASS"
+    assert check_littles_law(1, 0, 0).status == "FAIL"
 
 
 def test_a_simulated_queue_obeys_littles_law() -> None:
@@ -194,23 +196,23 @@ def test_a_simulated_queue_obeys_littles_law() -> None:
     duration = ends[-1]
     moments = np.linspace(0, duration, 50_000)
     in_flight = np.searchsorted(arrivals, moments) - np.searchsorted(np.sort(ends), moments)
-    check = littles_law(float(in_flight.mean()), 20_000 / duration, float((ends - arrivals).mean()))
+    check = check_littles_law(float(in_flight.mean()), 20_000 / duration, float((ends - arrivals).mean()))
     assert check.status == "PASS"
 
 
 def test_dependence_says_how_many_samples_are_worth_counting() -> None:
-    assert dependence(1000, autocorrelation_time(random(12).normal(size=1000))).status == "PASS"
-    check = dependence(1000, autocorrelation_time(autoregressive(1000, 0.95, 13)))
+    assert check_independent_samples(1000, estimate_autocorrelation_time(random(12).normal(size=1000))).status == "PASS"
+    check = check_independent_samples(1000, estimate_autocorrelation_time(autoregressive(1000, 0.95, 13)))
     assert check.status == "WARN"
     assert "autocorrelation time" in check.detail
 
 
 def test_enough_samples_is_mlperfs_bound_times_the_autocorrelation_time() -> None:
-    assert enough_samples(SLO, of([1_000_000] * 44), 0).status == "PASS"
-    short = enough_samples(SLO, of([1_000_000] * 43), 0)
+    assert check_enough_samples(SLO, of([1_000_000] * 44), 0).status == "PASS"
+    short = check_enough_samples(SLO, of([1_000_000] * 43), 0)
     assert (short.status, short.detail) == ("WARN", "1 more, if as many are over the bound")
-    assert enough_samples(SLO, of([1_000_000] * 63), 1).status == "PASS"
-    assert enough_samples(SLO, of([1_000_000] * 62), 1).status == "WARN"
-    assert enough_samples(SLO, of([1_000_000] * 196 + [99_000_000] * 10), 0).status == "PASS"
-    assert enough_samples(SLO, of([1_000_000] * 100), 0, dependence=3).status == "WARN"
-    assert enough_samples(SLO, of([99_000_000] * 100), 0).status == "PASS"
+    assert check_enough_samples(SLO, of([1_000_000] * 63), 1).status == "PASS"
+    assert check_enough_samples(SLO, of([1_000_000] * 62), 1).status == "WARN"
+    assert check_enough_samples(SLO, of([1_000_000] * 196 + [99_000_000] * 10), 0).status == "PASS"
+    assert check_enough_samples(SLO, of([1_000_000] * 100), 0, autocorrelation_time=3).status == "WARN"
+    assert check_enough_samples(SLO, of([99_000_000] * 100), 0).status == "PASS"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
-from capacity.rundir.interval_log import tag_of
+from capacity.rundir.interval_log import series_tag
 from loadgen.distributed._snapshot import Snapshot, added, pack
 from loadgen.measure import GeneratorHealth
 
@@ -20,7 +20,7 @@ from loadgen.measure import GeneratorHealth
 RESOLUTION = 2**-10
 BOX = HardwareCombination.parse("box + cpu-1c")
 ONE = Series(BOX, "gpt", "cpu:0 @ a:1", False)
-KNOWN = {tag_of(ONE, "latency"): ONE}
+KNOWN = {series_tag(ONE, "latency"): ONE}
 
 
 def tally_of(values_ns: Any) -> Tally:

@@ -9,7 +9,7 @@ import pytest
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.telemetry import read
+from capacity.rundir.telemetry import read_telemetry
 from capacity.statistics.slo import Slo
 from loadgen.run._observer import Onlooker
 
@@ -44,10 +44,10 @@ def test_generators_of_one_host_tell_of_it_once(tmp_path: Path) -> None:
     (light,) = onlooker.live.state()["checks"]
     assert (light["name"], light["value"], light["status"]) == ("generator processor", "95 %", "FAIL")
     ended(onlooker, tmp_path)
-    told = [(sample.host, sample.reading.device) for sample in read(tmp_path)]
+    told = [(sample.host, sample.reading.device) for sample in read_telemetry(tmp_path)]
     assert sorted(told) == 2 * [("a", "cpu")] + 4 * [("a", "generator")] + 2 * [("b", "cpu")] + 2 * [("b", "generator")]
     onlooker.hear("a_1", "a", readings(10.0))
-    assert len(read(tmp_path)) == len(told), "what comes after the end is left out"
+    assert len(read_telemetry(tmp_path)) == len(told), "what comes after the end is left out"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_malformed_readings_are_refused(tmp_path: Path, wrong: list[Any]) -> Non
     with pytest.raises(ValueError, match=r"telemetry came malformed|could not convert"):
         onlooker.hear("a", "a", wrong)
     ended(onlooker, tmp_path)
-    assert read(tmp_path) == []
+    assert read_telemetry(tmp_path) == []
 
 
 def test_without_a_page_nothing_is_kept_for_it(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.statistics.intervals import Check
 from capacity.statistics.slo import Slo
-from capacity.statistics.validity import poisson_plan
+from capacity.statistics.validity import check_planned_arrivals
 from loadgen.run._early_stop import Resolution
 from loadgen.schedule._arrivals import constant, poisson
 
@@ -43,7 +43,7 @@ def test_the_pooled_arrivals_of_four_generators_are_poisson() -> None:
     pooled = np.sort(np.concatenate(due))
     pooled = pooled[pooled < min(times[-1] for times in due)]
 
-    check: Check = poisson_plan(np.diff(pooled) / 1e9, rate * users)
+    check: Check = check_planned_arrivals(np.diff(pooled) / 1e9, rate * users)
 
     assert check.status == "PASS"
 

@@ -10,7 +10,7 @@ import pytest
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.rows import measure
+from capacity.rundir.rows import summarize_histogram
 from capacity.statistics.intervals import Check
 from capacity.statistics.slo import Slo
 from loadgen.web._live import POINTS, WINDOW, LiveView, percentiles_us
@@ -59,7 +59,7 @@ def test_at_the_end_the_page_says_what_run_json_says() -> None:
         for part in parts.values():
             total.add(part)
     (row,) = live.state()["rows"]
-    figures = measure(total.histograms["latency"], total.failed + total.unsent)
+    figures = summarize_histogram(total.histograms["latency"], total.failed + total.unsent)
     assert row["run"] == pytest.approx({name: getattr(figures, name) for name in row["run"]}, abs=1e-3)
     assert row["mean_us"] == pytest.approx(figures.mean)
     assert (row["answered"], row["errors"], row["unsent"]) == (6000, {"UNAVAILABLE": 60}, 60)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
 
-from capacity.rundir import json_file as stored
+from capacity.rundir.json_file import json_text, read_json_file, write_json_file
 from capacity.statistics.intervals import Check
 
 SCHEMA = 1
@@ -30,7 +30,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-class WorkerInfo(_Frozen):
+class TargetInfo(_Frozen):
     """What one worker's Describe said, or what is known of a server that has none. Durations in µs, memory in bytes."""
 
     label: str
@@ -195,7 +195,7 @@ class Probe(_Frozen):
         return 1 - self.answered / self.due if self.due else 0.0
 
 
-class CapacityCurve(_Frozen):
+class SearchResult(_Frozen):
     """Rates against latencies of one pool: what a search or the steps of a run found. `ended` says why it stopped."""
 
     hardware: str
@@ -286,11 +286,11 @@ class RunFile(_Frozen):
     valid: bool
     checks: list[Check] = []
     generators: list[dict[str, Any]] = []
-    workers: list[WorkerInfo] = []
+    workers: list[TargetInfo] = []
     rows: list[Row]
     ordinals: list[Row] = []
     # After --shape: one for each combination and model. A row then has the samples of the probe marked `in_row`.
-    curve: list[CapacityCurve] = []
+    curve: list[SearchResult] = []
     events: list[TargetEvent] = []
 
     @computed_field  # type: ignore[prop-decorator]
@@ -311,13 +311,13 @@ class RunFile(_Frozen):
 
     def to_json(self) -> str:
         """The file's text; every number in it is finite."""
-        return stored.text_of(self)
+        return json_text(self)
 
     def save(self, directory: Path) -> Path:
         """Writes run.json in one step: a reader sees the old file or the new one, never half of it."""
-        return stored.write(self, directory / JSON_NAME)
+        return write_json_file(self, directory / JSON_NAME)
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Reads and checks a run.json; ValueError in one sentence naming file and field."""
-        return stored.read(cls, path, SCHEMA)
+        return read_json_file(cls, path, SCHEMA)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def anderson_darling(gaps_s: NDArray[np.float64], rate: float) -> tuple[float, float]:
+def anderson_darling_test(gaps_s: NDArray[np.float64], rate: float) -> tuple[float, float]:
     """Anderson and Darling's statistic of inter-arrival times against the exponential of this rate, and its p-value.
 
     Gaps in seconds, shape (n,); the rate a second is given, not fitted. The p-value is the limit for large n.
@@ -22,10 +22,10 @@ def anderson_darling(gaps_s: NDArray[np.float64], rate: float) -> tuple[float, f
     below = np.log(-np.expm1(-np.maximum(scaled, 1e-12)))
     weight = 2 * np.arange(1, size + 1) - 1
     statistic = float(-size - np.mean(weight * (below - scaled[::-1])))
-    return statistic, 1 - limit(statistic)
+    return statistic, 1 - anderson_darling_cdf(statistic)
 
 
-def limit(z: float) -> float:
+def anderson_darling_cdf(z: float) -> float:
     """P(A² < z) for a distribution that is known in full, and n without bound.
 
     Marsaglia and Marsaglia, Evaluating the Anderson-Darling Distribution, 2004.
@@ -40,7 +40,7 @@ def limit(z: float) -> float:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class PoissonDeviation:
     """How far arrivals are from Poisson, whatever their number: zero each for a Poisson process without end.
 
     `variation` is the gaps' coefficient of variation less 1; `distance` the largest between their distribution and
@@ -53,7 +53,7 @@ class Likeness:
     noise: float
 
 
-def likeness(gaps_s: NDArray[np.float64]) -> Likeness:
+def poisson_deviation(gaps_s: NDArray[np.float64]) -> PoissonDeviation:
     """Effect sizes of inter-arrival times, in seconds, shape (n,) in order; ValueError for fewer than ten."""
     size = gaps_s.size
     mean = float(gaps_s.mean()) if size else 0.0
@@ -66,4 +66,4 @@ def likeness(gaps_s: NDArray[np.float64]) -> Likeness:
     variance = float(np.dot(centred, centred))
     memory = float(np.dot(centred[:-1], centred[1:]) / variance) if variance > 0 else 0.0
     # Each of the three has a standard deviation of about 1/√n or less under Poisson; three of them are chance.
-    return Likeness(math.sqrt(variance / size) / mean - 1, distance, memory, 3 / math.sqrt(size))
+    return PoissonDeviation(math.sqrt(variance / size) / mean - 1, distance, memory, 3 / math.sqrt(size))

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 # The one configuration: values in µs from 1 µs to 1 h, at three significant digits.
 LOWEST_US = 1
 HIGHEST_US = 3_600_000_000
-DIGITS = 3
+SIGNIFICANT_DIGITS = 3
 
 # The layout that HdrHistogram derives from it: 2,048 buckets of 1 µs, then 1,024 for each doubling.
 HALF_BITS = 10
 HALF = 1 << HALF_BITS
-LENGTH = 23 * HALF
+BUCKET_COUNT = 23 * HALF
 
 _OUTER = struct.Struct(">II")
 _INNER = struct.Struct(">IIIIQQd")
@@ -27,34 +27,34 @@ _COOKIE_OUTER = 0x1C849304
 _COOKIE_INNER = 0x1C849303
 # Every counter at 9 bytes, not compressible, in base64, with headers, is 283 KiB. More is not one of ours.
 _MAX_PAYLOAD = 300_000
-_MAX_BODY = _INNER.size + 9 * LENGTH
+_MAX_BODY = _INNER.size + 9 * BUCKET_COUNT
 # A counter that took more than 8 bytes would be above 2**55: no run here counts that far.
 _MAX_WORD = 8
 _MAX_COUNT = 2**48
 
 
 def _floors() -> NDArray[np.int64]:
-    index = np.arange(LENGTH + 1, dtype=np.int64)
+    index = np.arange(BUCKET_COUNT + 1, dtype=np.int64)
     shift = np.maximum((index >> HALF_BITS) - 1, 0)
     return np.where(index < 2 * HALF, index, (HALF + (index & (HALF - 1))) << shift)
 
 
 # The lowest value in µs of each bucket, and of the one that would follow the last; shape (LENGTH + 1,).
-FLOOR_US = _floors()
+BUCKET_FLOORS_US = _floors()
 
 
-def encode(counts: NDArray[np.int64]) -> bytes:
+def encode_counts(counts: NDArray[np.int64]) -> bytes:
     """The payload of these buckets, shape (LENGTH,), as a line of an interval log carries it."""
-    peer = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
+    peer = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
     np.frombuffer(peer.counts, dtype=np.int64)[:] = counts
     used = np.flatnonzero(counts)
     if used.size:
         peer.total_count = int(counts.sum())
-        peer.min_value, peer.max_value = int(FLOOR_US[used[0]]), int(FLOOR_US[used[-1]])
+        peer.min_value, peer.max_value = int(BUCKET_FLOORS_US[used[0]]), int(BUCKET_FLOORS_US[used[-1]])
     return bytes(peer.encode())
 
 
-def decode(payload: bytes) -> NDArray[np.int64]:
+def decode_counts(payload: bytes) -> NDArray[np.int64]:
     """The buckets of a payload; ValueError on anything but one of this configuration, however large it claims to be."""
     if len(payload) > _MAX_PAYLOAD:
         raise ValueError(f"a histogram of {len(payload)} bytes is larger than one can be")
@@ -70,7 +70,7 @@ def decode(payload: bytes) -> NDArray[np.int64]:
         cookie, length, offset, digits, low, high, _ratio = _INNER.unpack_from(body)
         if cookie & ~0xF0 != _COOKIE_INNER or length != len(body) - _INNER.size or offset:
             raise ValueError("not a V2 header")
-        if (low, high, digits) != (LOWEST_US, HIGHEST_US, DIGITS):
+        if (low, high, digits) != (LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS):
             raise ValueError(f"of another configuration, {low} to {high} at {digits} digits")
         return _unpack(np.frombuffer(body, np.uint8, offset=_INNER.size))
     except (binascii.Error, struct.error, zlib.error, ValueError) as error:
@@ -79,7 +79,7 @@ def decode(payload: bytes) -> NDArray[np.int64]:
 
 def _unpack(data: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Zigzag LEB128 words to buckets: a positive word is a count, a negative one a run of so many empty buckets."""
-    counts = np.zeros(LENGTH, dtype=np.int64)
+    counts = np.zeros(BUCKET_COUNT, dtype=np.int64)
     if not data.size:
         return counts
     ends = np.flatnonzero(data < 0x80)
@@ -94,7 +94,7 @@ def _unpack(data: NDArray[np.uint8]) -> NDArray[np.int64]:
     values = (words >> 1) ^ -(words & 1)
     # Summed as floats, because runs of empty buckets that a stranger wrote could wrap around as integers.
     steps = np.where(values < 0, -values, 1)
-    if steps.sum(dtype=np.float64) > LENGTH:
+    if steps.sum(dtype=np.float64) > BUCKET_COUNT:
         raise ValueError("it has more buckets than one can have")
     if values.max() >= _MAX_COUNT:
         raise ValueError("a count is out of range")

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from capacity.measures.tally import Series
-from capacity.rundir.timeline import Course
+from capacity.rundir.timeline import Timeline
 from capacity.statistics.intervals import CONFIDENCE
-from capacity.statistics.stationarity import autocorrelation_time
+from capacity.statistics.stationarity import estimate_autocorrelation_time
 
 # One false alarm in a hundred pools, and none about a difference that nobody would act on.
 _ALPHA, _LEAST = 0.01, 0.02
@@ -22,7 +22,7 @@ _UNEQUAL = 0.1
 
 
 @dataclass(frozen=True)
-class Sibling:
+class TargetSkew:
     """One ordinal of a pool beside its siblings: `slower_by` is its time over theirs, less one, with its interval.
 
     `slower` is whether the test says so; `reason` is why it was not tested.
@@ -47,7 +47,7 @@ class Sibling:
         )
 
 
-def siblings(course: Course, members: list[Series], by_rate: bool) -> list[Sibling]:
+def target_skews(course: Timeline, members: list[Series], by_rate: bool) -> list[TargetSkew]:
     """Each ordinal of one pool against the others; `members` in the order of the report.
 
     The time of a block is a request's mean service time. Where users are pinned in a closed loop (`by_rate`) it is
@@ -57,12 +57,12 @@ def siblings(course: Course, members: list[Series], by_rate: bool) -> list[Sibli
     covered = float(course.covered_s.sum())
     answers = np.array([course.total(series, "latency") for series in members])
     rates = answers.sum(axis=1) / covered if covered > 0 else np.zeros(len(members))
-    plain = [Sibling(series.worker, float(rate)) for series, rate in zip(members, rates, strict=True)]
+    plain = [TargetSkew(series.worker, float(rate)) for series, rate in zip(members, rates, strict=True)]
     if len(members) < 2:
         return plain
 
-    def refused(reason: str) -> list[Sibling]:
-        return [Sibling(entry.worker, entry.throughput_rps, reason=reason) for entry in plain]
+    def refused(reason: str) -> list[TargetSkew]:
+        return [TargetSkew(entry.worker, entry.throughput_rps, reason=reason) for entry in plain]
 
     sums = np.array([course.sums_ns.get((series, "latency"), np.zeros(course.number)) for series in members])
     given = sums.sum(axis=1) if by_rate else answers.sum(axis=1)
@@ -80,7 +80,7 @@ def siblings(course: Course, members: list[Series], by_rate: bool) -> list[Sibli
     return found
 
 
-def _times(course: Course, members: list[Series], by_rate: bool) -> NDArray[np.float64]:
+def _times(course: Timeline, members: list[Series], by_rate: bool) -> NDArray[np.float64]:
     """Time of each ordinal in each block, shape (ordinals, blocks), without blocks in which one answered nothing."""
     together = max(math.ceil(course.number / _MOST_BLOCKS), 1)
     starts = np.arange(0, course.number - together + 1, together)
@@ -103,17 +103,17 @@ def _times(course: Course, members: list[Series], by_rate: bool) -> NDArray[np.f
     return times
 
 
-def _tested(entry: Sibling, differences: NDArray[np.float64], number: int) -> Sibling:
+def _tested(entry: TargetSkew, differences: NDArray[np.float64], number: int) -> TargetSkew:
     """Student's t over the blocks' differences of logarithms, one-sided, shared among the `number` of ordinals.
 
     The blocks count for as many as their own correlation leaves.
     """
     mean, blocks = float(differences.mean()), differences.size
-    effective = max(blocks / autocorrelation_time(differences), 2.0)
+    effective = max(blocks / estimate_autocorrelation_time(differences), 2.0)
     error = float(differences.std(ddof=1)) / math.sqrt(effective)
     half = float(stdtrit(effective - 1, (1 + CONFIDENCE) / 2)) * error
     chance = float(stdtr(effective - 1, -mean / error)) if error > 0 else float(mean <= 0)
-    return Sibling(
+    return TargetSkew(
         entry.worker,
         entry.throughput_rps,
         math.expm1(mean),

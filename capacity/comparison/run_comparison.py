@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from capacity.measures.tally import LATENCY_ERROR, UNSENT, Series
-from capacity.rundir import interval_log as hlog
-from capacity.rundir.document import Row
+from capacity.rundir.interval_log import interval_log_extent, parse_series_tag, read_interval_log
 from capacity.rundir.run import HLOG_NAME, Run
-from capacity.statistics.encoding import FLOOR_US
+from capacity.rundir.run_file import Row
 from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import CONFIDENCE, independent, samples_needed
+from capacity.statistics.intervals import CONFIDENCE, effective_samples, samples_needed
+from capacity.statistics.payload import BUCKET_FLOORS_US
 
 # Blocks long enough to hold what requests remember of each other, and enough of them to resample.
 _MOST_BLOCKS, _FEWEST_BLOCKS, _RESAMPLES = 60, 8, 1000
@@ -43,7 +43,7 @@ class Difference:
     reason: str = ""
 
     @property
-    def told_apart(self) -> bool:
+    def distinguishable(self) -> bool:
         """Whether the interval leaves no change out, by more than the histograms' resolution."""
         if self.interval is None or self.ratio is None or abs(self.ratio - 1) <= _RESOLUTION:
             return False
@@ -56,14 +56,14 @@ class Difference:
             return f"{self.measure}: {self.reason}"
         low, high = (100 * (end - 1) for end in self.interval)
         change = 100 * (self.ratio - 1)
-        if not self.told_apart:
+        if not self.distinguishable:
             return f"{self.measure}: not told apart ({low:+.1f} % to {high:+.1f} %)"
         up, down = _WORDS.get(self.measure, ("slower", "faster"))
         return f"{self.measure}: B is {abs(change):.1f} % {up if change > 0 else down} ({low:+.1f} % to {high:+.1f} %)"
 
 
 @dataclass(frozen=True)
-class Pair:
+class RowComparison:
     """A row of A and the row of B that it is compared with."""
 
     first: Row
@@ -72,7 +72,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Limit:
+class ChangeLimit:
     """`p99 > +5%`: fails where the change goes beyond, and is told apart from none."""
 
     measure: str
@@ -92,13 +92,13 @@ class Limit:
 
     def broken_by(self, difference: Difference) -> bool:
         """Whether this difference goes beyond the limit."""
-        if difference.measure != self.measure or difference.ratio is None or not difference.told_apart:
+        if difference.measure != self.measure or difference.ratio is None or not difference.distinguishable:
             return False
         change = difference.ratio - 1
         return change > self.change if self.above else change < self.change
 
 
-def compare(first: Run, second: Run, seed: int = 1) -> list[Pair]:
+def compare_runs(first: Run, second: Run, seed: int = 1) -> list[RowComparison]:
     """Pairs of rows of the same combination and model, or of one model where each run has just one row of it.
 
     ValueError for an invalid run, one without a log, or where nothing can be paired.
@@ -116,12 +116,14 @@ def compare(first: Run, second: Run, seed: int = 1) -> list[Pair]:
     # Pairs are independent of one another, so their chances multiply (Šidák).
     confidence = CONFIDENCE ** (1 / len(pairs))
     return [
-        Pair(a, b, tuple(differences(a, b, blocks[0][index], blocks[1][index], generator, confidence=confidence)))
+        RowComparison(
+            a, b, tuple(row_differences(a, b, blocks[0][index], blocks[1][index], generator, confidence=confidence))
+        )
         for index, (a, b) in enumerate(pairs)
     ]
 
 
-def conditions_that_differ(first: Run, second: Run) -> list[tuple[str, str, str]]:
+def differing_conditions(first: Run, second: Run) -> list[tuple[str, str, str]]:
     """Conditions that are not the same in both runs: name, A's, B's."""
     ours, theirs = first.file.conditions, second.file.conditions
     return [
@@ -171,17 +173,17 @@ def _blocks(run: Run, rows: Sequence[Row]) -> list[Blocks]:
 
     def owned(tag: str) -> list[int]:
         if tag not in owners:
-            series, measure = hlog.parse_tag(tag)
+            series, measure = parse_series_tag(tag)
             wanted = measure in ("latency", LATENCY_ERROR, UNSENT)
             owners[tag] = ([i for i, row in enumerate(rows) if wanted and _owns(row, series)], measure)
         return owners[tag][0]
 
     # The measured part: a log may begin with the run, before its warm-up.
-    first, last = hlog.extent(path, lambda tag: bool(owned(tag))) or (0.0, 0.0)
+    first, last = interval_log_extent(path, lambda tag: bool(owned(tag))) or (0.0, 0.0)
     total = last - first
     number = max(min(_MOST_BLOCKS, math.floor(total + 0.5)), 1)
     held: dict[tuple[int, str, int], Histogram] = defaultdict(Histogram)
-    for interval in hlog.read(path):
+    for interval in read_interval_log(path):
         middle = (interval.start_s + interval.length_s / 2 - first) / total if total > 0 else 0.0
         for index in owned(interval.tag):
             held[index, owners[interval.tag][1], min(int(middle * number), number - 1)].add(interval.histogram)
@@ -208,7 +210,7 @@ def _owns(row: Row, series: Series) -> bool:
     return (series.hardware.name, series.model, series.simulated) == _key(row)
 
 
-def differences(
+def row_differences(
     a: Row,
     b: Row,
     ours: Blocks,
@@ -223,7 +225,7 @@ def differences(
         why = f"too short to tell: {few} s, and {_FEWEST_BLOCKS} s are needed"
         return [Difference(measure, None, None, why) for measure in MEASURES[:-1]]
     draws = [_resampled(blocks, generator, resamples) for blocks in (ours, theirs)]
-    fewest = min(math.floor(independent(row.due, row.dependence)) for row in (a, b))
+    fewest = min(math.floor(effective_samples(row.due, row.dependence)) for row in (a, b))
     kind = "independent samples" if fewest < min(a.due, b.due) else "samples"
     reasons, ratios = dict[str, str](), dict[str, NDArray[np.float64]]()
     for measure in MEASURES[:-1]:
@@ -286,7 +288,7 @@ def _resampled(blocks: Blocks, generator: np.random.Generator, resamples: int) -
             "throughput": answered / (blocks.number * blocks.seconds),
         }
     # A rank past the last bucket falls among those beyond.
-    tops = np.append((FLOOR_US[used + 1] - 1).astype(np.float64), math.inf)
+    tops = np.append((BUCKET_FLOORS_US[used + 1] - 1).astype(np.float64), math.inf)
     for name, p in _PERCENTILES.items():
         ranks = np.maximum(np.ceil(total * p / 100 - 1e-6), 1)
         reached = np.count_nonzero(cumulative < ranks[:, None], axis=1)
