@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from capacity.rundir.run_file import SearchResult, Probe, Saturation, SloRate
+from capacity.rundir.run_file import Probe, Saturation, SearchResult, SloRate
 from capacity.search import ProbeSummary, conclude, rate_inversions
 from capacity.statistics.intervals import Check
 from loadgen._options import Options

@@ -14,8 +14,8 @@ import gevent
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.cost import format_seconds
-from capacity.rundir.run_file import Probe, RunFile, SloRate
 from capacity.rundir.rows import pooled_autocorrelation_time
+from capacity.rundir.run_file import Probe, RunFile, SloRate
 from capacity.search import (
     MIN_PROBE_S,
     NextProbe,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from capacity.measures.tally import Tally
+from capacity.rundir.rows import pooled_autocorrelation_time, summarize_histogram
 from capacity.rundir.run_file import Probe
-from capacity.rundir.rows import summarize_histogram, pooled_autocorrelation_time
 from capacity.search import ProbeSummary, bound_shares, is_saturated, throughput_with_interval
 from capacity.statistics.intervals import Check, percentile_interval_us
 from capacity.statistics.slo import Slo

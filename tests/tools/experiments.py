@@ -19,6 +19,7 @@ from capacity.pricing.catalogue import Catalogue
 from capacity.rundir.interval_log import IntervalLogWriter, series_tag
 from capacity.rundir.rows import build_run_file
 from capacity.rundir.run import HLOG_NAME, Run
+from capacity.rundir.run_file import RunFile
 from capacity.search import NextProbe, ProbeSummary, SloSearch, bound_shares, is_saturated
 from capacity.statistics.slo import Slo
 from capacity.statistics.verdict import judge_slo
