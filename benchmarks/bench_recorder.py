@@ -1,6 +1,6 @@
 """What measuring costs: a value in bulk, a snapshot on its way to the master, and the master of many generators.
 
-Generators are simulated by the snapshots that they would send, sealed and numbered, over ZeroMQ from another process.
+Generators are simulated by the snapshots that they would send, signed and numbered, over ZeroMQ from another process.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from capacity.measures.tally import Series, Tally
 from capacity.rundir.interval_log import IntervalLogWriter, series_tag
 from capacity.statistics.histogram import MEASURES, Histogram
 from capacity.statistics.payload import HIGHEST_US, LOWEST_US, SIGNIFICANT_DIGITS
-from loadgen.distributed._signing import seal
+from loadgen._locust_sockets import ValidatingServer
+from loadgen.distributed._signing import TOKEN_VARIABLE, RunToken, sign
 from loadgen.distributed._snapshot import Snapshot, added, pack
-from loadgen.distributed._sockets import Gate
-from loadgen.distributed._validator import CAP, Door
+from loadgen.distributed._validator import MessageValidator
 from loadgen.measure import tally_difference
 
 VALUE_NS = 150
@@ -133,7 +133,7 @@ def speak(port: int, seconds: int) -> None:
 
     def say(voice: Any, kind: str, data: Any) -> None:
         body = msgpack.packb([kind, data, voice.identity.decode()])
-        voice.send_multipart([body, seal(KEY, voice.identity, next(numbers), body)])
+        voice.send_multipart([body, sign(KEY, voice.identity, next(numbers), body)])
 
     states = []
     for number in range(DISTINCT):
@@ -162,9 +162,10 @@ def mastering(seconds: int) -> list[float]:
 
     Left out are Locust's own answers to heartbeats, and the page.
     """
-    gate = Gate("127.0.0.1", 0)
-    door = Door(lambda: KEY)
-    door.custom, door.cap = {"inferload_snapshot"}, CAP
+    token = RunToken(environment={TOKEN_VARIABLE: KEY.decode()})
+    validator = MessageValidator(token)
+    validator.custom_types = {"inferload_snapshot"}
+    server = ValidatingServer(validator, token, "127.0.0.1", 0)
     last: dict[str, Snapshot] = {}
     written = {series: Tally() for series in SERIES}
     shares: list[float] = []
@@ -172,16 +173,16 @@ def mastering(seconds: int) -> list[float]:
 
     def listen() -> None:
         while len(quitted) < GENERATORS:
-            said = door.admit(gate.socket.recv_multipart())
-            if said.type == "inferload_snapshot":
-                snapshot, before = Snapshot.unpack(said.data, KNOWN), last.get(said.client)
+            message = validator.validate(server.socket.recv_multipart())
+            if message.type == "inferload_snapshot":
+                snapshot, before = Snapshot.unpack(message.data, KNOWN), last.get(message.client)
                 if before is not None and not snapshot.follows(before):
-                    raise RuntimeError(f"{said.client} contradicts itself")
-                last[said.client] = snapshot
-            elif said.type == "quit":
-                quitted.add(said.client)
+                    raise RuntimeError(f"{message.client} contradicts itself")
+                last[message.client] = snapshot
+            elif message.type == "quit":
+                quitted.add(message.client)
 
-    command = [sys.executable, __file__, "--speak", str(gate.port), "--seconds", str(seconds)]
+    command = [sys.executable, __file__, "--speak", str(server.port), "--seconds", str(seconds)]
     speaker = subprocess.Popen(["taskset", "-c", str(SERVER_CORE), *command])
     listener = gevent.spawn(listen)
     try:

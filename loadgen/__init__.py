@@ -14,6 +14,9 @@ __all__ = ["InferenceUser"]
 
 def __getattr__(name: str) -> Any:
     if name == "InferenceUser":
+        from loadgen._locust_version import check_locust
+
+        check_locust()
         from loadgen._user import InferenceUser
 
         return InferenceUser

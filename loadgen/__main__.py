@@ -25,6 +25,14 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m loadg
     if {"-h", "--help"} & set(words):
         _print_help(program)
         return
+    from loadgen._errors import LocustVersionError
+    from loadgen._locust_version import check_locust
+
+    try:
+        check_locust()
+    except LocustVersionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     from locust.main import main as run_locust
 
     sys.argv = [program, "-f", str(Path(__file__).parent), *words]
@@ -34,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m loadg
 def _print_help(program: str) -> None:
     """Prints our options. Locust prints its own help before it loads a locustfile, so ours are missing there."""
     from loadgen import _options
-    from loadgen.distributed import _signing
+    from loadgen.distributed._signing import RunToken
 
     parser = argparse.ArgumentParser(
         prog=program,
@@ -44,7 +52,7 @@ def _print_help(program: str) -> None:
         add_help=False,
     )
     _options.register(parser)
-    _signing.register_options(parser)
+    RunToken().add_options(parser)
     parser.print_help()
 
 

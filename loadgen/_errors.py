@@ -12,3 +12,15 @@ class InputError(LoadgenError):
 
     The text is one sentence that says what is wrong and what was expected.
     """
+
+
+class MessageRefused(LoadgenError):
+    """A message to the master is dropped. The text is the reason under which it is counted."""
+
+
+class SendError(LoadgenError):
+    """A message could not be sent to the master or to a generator."""
+
+
+class LocustVersionError(LoadgenError, ImportError):
+    """The installed Locust is not one that this package works with."""

@@ -1,10 +1,22 @@
-"""Ties Locust's events to this process's part in the run: alone, Locust's master, or one of its workers."""
+"""Connects Locust's events to this process's part in a run: the only generator, Locust's master, or a worker.
+
+What changes in a process, and when:
+
+- `import InferenceUser` changes nothing. Defining a subclass of it, as a locustfile does, adds listeners to Locust's
+  events and, when Locust reads its command line, the options of this package.
+- Then, too, Locust's socket classes are replaced (see `_locust_sockets`), since Locust opens its sockets before a run
+  exists. They are put back when Locust quits.
+- Everything else happens only in a run of which an InferenceUser is a part, and is undone at its end.
+"""
 
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,145 +26,263 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen import _options
 from loadgen._errors import InputError
+from loadgen._locust_sockets import SocketReplacement, open_port_warning
 from loadgen._options import Options
-from loadgen.distributed import _signing
-from loadgen.distributed import _sockets as _gate
-from loadgen.distributed._generator import Generator
+from loadgen.distributed._generator import PLAN, Generator
 from loadgen.distributed._master import Master
-from loadgen.measure import _locust_statistics as _locust_stats
+from loadgen.distributed._signing import RunToken
+from loadgen.distributed._validator import MessageValidator
 from loadgen.run._coordinator import Keeper, Node, finish, say
 from loadgen.run._session import Session
 from loadgen.run._single import Alone
 from loadgen.targets._discovery import addresses
 from loadgen.web import _pages as _web
 
-#: How long the end of a run may take when another greenlet is at it: longer than any deadline that somebody waits for.
-ENDING_S = 300.0
+#: How long the end of a run may take if another greenlet is already ending it: longer than any deadline of a request.
+END_TIMEOUT_S = 300.0
 
-_node: Node | None = None
+
+class InterruptHandler:
+    """Delivers Ctrl-C to Locust's main greenlet, which ends the run.
+
+    Python's own handler raises KeyboardInterrupt in whichever greenlet runs, for example one that writes a log.
+    """
+
+    def __init__(self) -> None:
+        self._watcher: Any = None
+
+    def apply(self) -> None:
+        """Replaces Python's handler of SIGINT, and no other."""
+        if self._watcher is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            hub = gevent.get_hub()
+            self._watcher = gevent.signal_handler(
+                signal.SIGINT, lambda: hub.handle_system_error(KeyboardInterrupt, KeyboardInterrupt())
+            )
+
+    def restore(self) -> None:
+        """Puts Python's handler back."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Registry:
+    """What the listeners share. Locust calls them with objects of its own only, so there is one for the process."""
+
+    def __init__(self) -> None:
+        self.user_class: type | None = None
+        self.token = RunToken(sys.argv[1:], os.environ)
+        self.validator = MessageValidator(self.token)
+        self.sockets = SocketReplacement(self.validator, self.token)
+        self.interrupts = InterruptHandler()
+        self.environment: Any = None
+        #: This process's part in runs of InferenceUsers; None if the locustfile's chosen users have none.
+        self.role: Node | None = None
+        #: The same, if this process owns the run.
+        self.coordinator: Keeper | None = None
+
+
+_registry = _Registry()
 
 
 def current_session() -> Session | None:
-    """The run of this process; None outside a run, and on a master."""
-    return _node.session if _node is not None else None
+    """Returns the run of this process; None outside a run, and on a master."""
+    return _registry.role.session if _registry.role is not None else None
 
 
-def install() -> None:
-    """Hangs everything on Locust's events. Once a process: importing `loadgen._user` does it."""
-    _locust_stats.install()
-    _gate.install()
-    events.init_command_line_parser.add_listener(_options.register)
-    events.init_command_line_parser.add_listener(_signing.register_options)
+def install(user_class: type) -> None:
+    """Adds the listeners to Locust's events, once in a process. `user_class` is InferenceUser."""
+    if _registry.user_class is not None:
+        return
+    _registry.user_class = user_class
+    events.init_command_line_parser.add_listener(_on_command_line)
     events.init.add_listener(_on_init)
-    events.test_start.add_listener(_on_test_start)
-    events.spawning_complete.add_listener(_on_spawning_complete)
-    events.test_stopping.add_listener(_on_test_stopping)
-    events.test_stop.add_listener(_on_test_stop)
+    _listen(events.test_start, _on_test_start, finish_on_error=True)
+    _listen(events.spawning_complete, _on_spawning_complete, finish_on_error=True)
+    _listen(events.test_stopping, _on_test_stopping)
+    _listen(events.test_stop, _on_test_stop)
     events.quit.add_listener(_on_quit)
 
 
-def _on_init(environment: Any, runner: Any, **_: Any) -> None:
-    global _node
-    options = environment.parsed_options
-    options.arrivals = options.arrivals or _options.default_arrivals(options.shape)
-    # Listeners of quitting are called last first: a generator's end comes before Locust's worker takes its leave, after
-    # which the master waits for it no longer.
-    events.quitting.add_listener(_on_quitting)
-    _take_interrupts()
-    # Locust's stop() asks this who called it. The first time takes 60 ms, in which nothing would be sent or received.
-    inspect.stack()
-    if isinstance(runner, WorkerRunner):
-        _node = Generator(environment)
-        return
-    keeper = _node = Master(environment) if isinstance(runner, MasterRunner) else Alone(environment)
-    try:
-        _web.install(environment, keeper.onlooker.live)
-        found = addresses(Options.read(options).targets, Path.cwd())
-        if not found and options.headless:
-            # Now, because --run-time counts from when Locust has gone through its init.
-            keeper.embedded()
-    except InputError as error:
-        keeper.stop_fleet()
-        _refuse(error)
-    # Timers count from the loop's idea of now, which stood still until here: --run-time would end early by as much.
-    gevent.get_hub().loop.update_now()
-    if options.num_users is None:
-        # An embedded fleet has a worker on every core.
-        options.num_users = len(found) or os.cpu_count() or 1
-        if options.shape:
-            # Each generator has a source for each target, so that every one of them is loaded alike.
-            options.num_users *= _generators(options)
-    if options.spawn_rate is None:
-        # Locust's default of one user a second makes the ramp-up longer than many runs.
-        options.spawn_rate = min(options.num_users, 100)
-
-
-def _generators(options: Any) -> int:
-    """How many generators there will be, as far as the command line says it."""
-    forked = options.processes or 0
-    return max((os.cpu_count() or 1) if forked < 0 else forked, options.expect_workers if options.master else 1, 1)
-
-
-def _take_interrupts() -> None:
-    """Ctrl-C goes to Locust's main greenlet, which ends the run. Python's own way raises it in whichever greenlet runs,
-    one that writes a log among them."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        hub = gevent.get_hub()
-        gevent.signal_handler(signal.SIGINT, lambda: hub.handle_system_error(KeyboardInterrupt, KeyboardInterrupt()))
-
-
-def _refuse(error: InputError) -> NoReturn:
-    say(f"error: {error}")
-    raise SystemExit(2)
-
-
 def abort(environment: Any, error: Exception) -> None:
-    """Ends a run in which a user's own class asked for what cannot be: it would not be the load that was wanted."""
+    """Ends a run whose locustfile asks for something impossible: it would not be the load that was intended."""
     if environment.process_exit_code is None:
         say(f"error: {error}")
         environment.process_exit_code = 2
         gevent.spawn(finish, environment)
 
 
-def _on_test_start(environment: Any, **_: Any) -> None:
-    assert _node is not None
+def _listen(event: Any, listener: Callable[..., None], *, finish_on_error: bool = False) -> None:
+    """Adds a listener. If it raises, the run fails: Locust itself logs the exception and goes on."""
+
+    def call(**arguments: Any) -> None:
+        if _registry.role is None:
+            return
+        try:
+            listener(_registry.role, **arguments)
+        except Exception as error:
+            # A generator leaves the end of the run to the master.
+            finish_run = finish_on_error and _registry.coordinator is not None
+            _fail(f"listener {listener.__name__}", error, finish_run=finish_run)
+
+    event.add_listener(call)
+
+
+def _fail(place: str, error: Exception, *, finish_run: bool) -> None:
+    """Logs an exception that is a bug with its traceback, makes this process and the master exit with 1, and may end
+    the run."""
+    environment = _registry.environment
+    logging.getLogger("inferload").error("%s failed: the run is not valid", place, exc_info=error)
+    # A worker sends it to the master, whose exit code then is not 0 either.
+    environment.events.user_error.fire(user_instance=None, exception=error, tb=error.__traceback__)
+    if environment.process_exit_code is None:
+        environment.process_exit_code = 1
+    if finish_run:
+        gevent.spawn(finish, environment)
+
+
+def _on_command_line(parser: Any, **_: Any) -> None:
+    _options.register(parser)
+    _registry.token.add_options(parser)
+    _registry.sockets.apply()
+
+
+def _on_init(environment: Any, runner: Any, **_: Any) -> None:
+    _registry.environment = environment
+    if isinstance(runner, MasterRunner):
+        _registry.validator.custom_types = runner.custom_messages
+        _report_failures(runner)
+    if not _has_inference_user(environment):
+        return
+    options = environment.parsed_options
+    options.arrivals = options.arrivals or _options.default_arrivals(options.shape)
+    # Listeners of quitting are called in reverse order: a generator's end precedes Locust's own "quit" message to the
+    # master, after which the master waits for this generator no longer.
+    _listen(events.quitting, _on_quitting)
+    # Locust's stop() calls this to log its caller. The first call takes 60 ms, in which nothing would be sent.
+    inspect.stack()
+    if isinstance(runner, WorkerRunner):
+        _registry.role = Generator(environment)
+        return
+    if isinstance(runner, MasterRunner):
+        warning = open_port_warning(runner.master_bind_host, runner.server.port, _registry.token)
+        if warning:
+            say(warning)
+        coordinator: Keeper = Master(environment, _registry.validator)
+    else:
+        coordinator = Alone(environment)
+    _registry.role = _registry.coordinator = coordinator
     try:
-        _node.begin()
+        _web.install(environment, coordinator.onlooker.live)
+        target_addresses = addresses(Options.read(options).targets, Path.cwd())
+        if not target_addresses and options.headless:
+            # Now, because --run-time counts from the end of Locust's init.
+            coordinator.embedded()
     except InputError as error:
-        if isinstance(_node, Keeper):
-            _node.stop_fleet()
-        if environment.parsed_options.headless or isinstance(_node, Generator):
-            _refuse(error)
+        coordinator.stop_fleet()
+        _exit(error)
+    # Timers count from the event loop's current time, which did not advance in here: --run-time would end early.
+    gevent.get_hub().loop.update_now()
+    _set_defaults(options, len(target_addresses))
+
+
+def _set_defaults(options: Any, targets: int) -> None:
+    """Sets the number of users and the spawn rate where the command line does not give them."""
+    if options.num_users is None:
+        # An embedded fleet has a worker on every core.
+        options.num_users = targets or os.cpu_count() or 1
+        if options.shape:
+            # Each generator has a source for each target, so that all targets get the same load.
+            options.num_users *= _generator_count(options)
+    if options.spawn_rate is None:
+        # Locust's default of one user a second makes the ramp-up longer than many runs.
+        options.spawn_rate = min(options.num_users, 100)
+
+
+def _generator_count(options: Any) -> int:
+    """Returns how many generators the command line asks for."""
+    forks = options.processes or 0
+    return max((os.cpu_count() or 1) if forks < 0 else forks, options.expect_workers if options.master else 1, 1)
+
+
+def _has_inference_user(environment: Any) -> bool:
+    return _registry.user_class is not None and any(
+        issubclass(user_class, _registry.user_class) for user_class in environment.user_classes
+    )
+
+
+def _report_failures(runner: Any) -> None:
+    """Makes an exception in the master's handling of an accepted message fail the run. It ends this message alone."""
+    handle = runner.handle_message
+
+    def handle_message(client_id: str, msg: Any) -> None:
+        try:
+            handle(client_id, msg)
+        except Exception as error:
+            _fail(f"handling of message {msg.type!r} from {client_id}", error, finish_run=False)
+
+    runner.handle_message = handle_message
+
+
+def _exit(error: InputError) -> NoReturn:
+    say(f"error: {error}")
+    raise SystemExit(2)
+
+
+def _on_test_start(role: Node, environment: Any, **_: Any) -> None:
+    if isinstance(role, Generator):
+        if getattr(environment.parsed_options, PLAN, None) is None:
+            # The master's chosen users have no InferenceUser.
+            return
+    elif not _has_inference_user(environment):
+        setattr(environment.parsed_options, PLAN, None)
+        return
+    _registry.interrupts.apply()
+    try:
+        role.begin()
+    except InputError as error:
+        _registry.interrupts.restore()
+        if _registry.coordinator is not None:
+            _registry.coordinator.stop_fleet()
+        if environment.parsed_options.headless or _registry.coordinator is None:
+            _exit(error)
         say(f"error: {error}")
         gevent.spawn(environment.runner.stop)
 
 
-def _on_spawning_complete(**_: Any) -> None:
-    assert _node is not None
-    _node.ramped()
+def _on_spawning_complete(role: Node, **_: Any) -> None:
+    role.ramped()
 
 
-def _on_test_stopping(**_: Any) -> None:
-    assert _node is not None
-    _node.drain()
+def _on_test_stopping(role: Node, **_: Any) -> None:
+    role.drain()
 
 
-def _on_test_stop(**_: Any) -> None:
-    assert _node is not None
-    _node.end()
+def _on_test_stop(role: Node, **_: Any) -> None:
+    try:
+        role.end()
+    finally:
+        _registry.interrupts.restore()
 
 
-def _on_quitting(environment: Any, **_: Any) -> None:
-    if _node is None:
-        return
-    if _node.running:
-        # Locust settles its exit code before it stops a run that a signal ended: end it first.
+def _on_quitting(role: Node, environment: Any, **_: Any) -> None:
+    if role.running:
+        # Locust determines its exit code before it stops a run that a signal ended, so the run is ended here.
         environment.runner.stop()
-    # Another greenlet may be at it already, as when the last generator left: then stop() returned at once, and what
-    # Locust does next kills that greenlet.
-    _node.over.wait(ENDING_S)
+    # Another greenlet may be ending the run, for example when the last generator left. Then stop() returned at once,
+    # and Locust's next step would kill that greenlet.
+    role.over.wait(END_TIMEOUT_S)
 
 
 def _on_quit(**_: Any) -> None:
-    if isinstance(_node, Keeper):
-        _node.show()
+    _registry.interrupts.restore()
+    _registry.sockets.restore()
+    if _registry.coordinator is None:
+        return
+    try:
+        _registry.coordinator.show()
+    except Exception:
+        # Locust has determined its exit code already.
+        logging.getLogger("inferload").exception("printing the table of the run failed")
+        raise SystemExit(1) from None

@@ -1,6 +1,14 @@
-"""The one file that Locust loads: `locust -f loadgen/`. One user class; everything else is in the rooms beside it."""
+"""The one file that Locust loads: `locust -f loadgen/`. It defines one user class; the folders beside it do the work."""
 
-from loadgen import InferenceUser
+import sys
+
+from loadgen._errors import LocustVersionError
+
+try:
+    from loadgen import InferenceUser
+except LocustVersionError as error:
+    print(f"inferload: error: {error}", file=sys.stderr)
+    raise SystemExit(2) from None
 
 
 class Inference(InferenceUser):

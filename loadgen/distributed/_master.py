@@ -15,12 +15,10 @@ from capacity.measures.tally import Series, Tally
 from capacity.rundir.interval_log import series_tag
 from loadgen.distributed._clock_sync import answer_pings
 from loadgen.distributed._generator import DRAIN, EXHAUSTED, PLAN, PROBE, SNAPSHOT, START
-from loadgen.distributed._signing import TOKEN_VARIABLE, only_forks, secret
 from loadgen.distributed._snapshot import Snapshot, added
-from loadgen.distributed._sockets import guard
-from loadgen.distributed._validator import CAP, door
+from loadgen.distributed._validator import SIZE_LIMIT, MessageValidator
 from loadgen.measure import GeneratorHealth, RunTotals, tally_difference
-from loadgen.run._coordinator import TICK_S, Keeper, finish, say
+from loadgen.run._coordinator import TICK_S, Keeper, finish
 from loadgen.run._session import DRAIN_GRACE_S, Session
 from loadgen.search._probes import Order
 from loadgen.search._search import Sums
@@ -49,8 +47,9 @@ class Heard:
 class Master(Keeper):
     """Locust's master: the last snapshot of each generator is what the run is made of."""
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: Any, validator: MessageValidator) -> None:
         super().__init__(environment)
+        self._validator = validator
         self._run = ""
         self._began = 0.0
         self._clients: list[str] = []
@@ -60,24 +59,9 @@ class Master(Keeper):
         self._exhausted: set[str] = set()
         self._written: dict[Series, Tally] = {}
         self._heard = Event()
-        guard(self.runner)
         answer_pings(self.runner)
         self.runner.register_message(SNAPSHOT, self._take_snapshot)
         self.runner.register_message(EXHAUSTED, self._take_exhausted)
-        self._warn_of_strangers()
-
-    def _warn_of_strangers(self) -> None:
-        host = self.runner.master_bind_host
-        if host not in ("*", "0.0.0.0", "::") or (host == "*" and only_forks()):
-            return
-        port = f"port {self.runner.server.port} is open on all interfaces of this host"
-        if secret():
-            say(f"warning: {port}; what generators say is sealed, not secret. --master-bind-host says which interface")
-        else:
-            say(
-                f"warning: {port}, and anybody who reaches it can take part in the run: --master-bind-host says which "
-                f"interface, and a --run-token-file (or {TOKEN_VARIABLE}) who may"
-            )
 
     def begin(self) -> None:
         options, catalogue = self._find()
@@ -88,7 +72,7 @@ class Master(Keeper):
         self._notes = {}
         self._exhausted = set()
         self._written = {}
-        door.cap = CAP + SERIES_CAP * len(self._tags)
+        self._validator.size_limit = SIZE_LIMIT + SERIES_CAP * len(self._tags)
         rehearsal = Session(options, self._targets)
         self._book = self._open_book(options, catalogue, rehearsal)
         rehearsal.close()
@@ -200,7 +184,7 @@ class Master(Keeper):
         notes = [heard.snapshot.health for heard in self._last.values() if heard.snapshot.health is not None]
         outcome = self._outcome(notes, generators)
         # What is refused while no run is on is told with the next one.
-        door.refused.clear()
+        self._validator.refused.clear()
         self._close(outcome)
 
     def _outcome(self, notes: Iterable[GeneratorHealth], generators: list[dict[str, Any]]) -> RunTotals:
@@ -214,7 +198,7 @@ class Master(Keeper):
             health.add(one)
         measured_s = max((snapshot.measured_s for snapshot in snapshots), default=0.0)
         return RunTotals(
-            self._written, self._added("warmups"), firsts, measured_s, generators, health, dict(door.refused)
+            self._written, self._added("warmups"), firsts, measured_s, generators, health, dict(self._validator.refused)
         )
 
     def _generator(self, client: str) -> dict[str, Any]:
@@ -242,15 +226,15 @@ class Master(Keeper):
         try:
             snapshot = Snapshot.unpack(msg.data, self._tags)
         except ValueError:
-            door.refused[MALFORMED] += 1
+            self._validator.refused[MALFORMED] += 1
             return
         if not self.running:
             return
         before = self._last[msg.node_id].snapshot if msg.node_id in self._last else None
         if snapshot.run != self._run or (before is not None and snapshot.sequence <= before.sequence):
-            door.refused[STALE] += 1
+            self._validator.refused[STALE] += 1
         elif before is not None and not snapshot.follows(before):
-            door.refused[CONTRADICTING] += 1
+            self._validator.refused[CONTRADICTING] += 1
         else:
             self._last[msg.node_id] = Heard(snapshot, time.monotonic() - self._began)
             if snapshot.health is not None:

@@ -1,98 +1,117 @@
-"""The run's token, and the seal that every message of a generator carries to the master.
-
-The token stays in the process that it was given to: it is in no option, since Locust sends those to every worker.
-"""
+"""The token that the processes of one run share, and the signature that every message of a generator carries."""
 
 from __future__ import annotations
 
 import argparse
 import hmac
-import os
 import secrets
 import struct
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 TOKEN_VARIABLE = "INFERLOAD_RUN_TOKEN"
-#: A seal is the message's number and this digest of who sent it, the number, and the message.
 _DIGEST = "sha256"
 _NUMBER = struct.Struct(">Q")
-_NAME = struct.Struct(">I")
-SEAL_BYTES = _NUMBER.size + 32
-
-# Made before `--processes` forks, so that a master and its own children share it and nobody else does.
-_private = secrets.token_bytes(32)
-_token = b""
-# Of this process; it starts at the clock so that a number is never used twice under one name.
-numbers = count(time.time_ns())
+_NAME_LENGTH = struct.Struct(">I")
+#: A signature is the message's number followed by an HMAC-SHA256 of the sender's name, the number and the message.
+SIGNATURE_BYTES = _NUMBER.size + 32
 
 
-def take_token(text: str) -> str:
-    """Keeps the token of the command line, else of the environment. Returns what the options show of it: nothing."""
-    global _token
-    if given := text or os.environ.get(TOKEN_VARIABLE, ""):
-        _token = given.encode()
-    return ""
+class RunToken:
+    """The secret of a run. It stays in this object: Locust sends all parsed options to every generator.
+
+    The token comes from the command line, from a file, or from the environment variable INFERLOAD_RUN_TOKEN. Without one,
+    a command that forks its generators (`--processes`) uses a random key that only its forks inherit.
+
+    Args:
+        arguments: the command line of this process, without the program's name.
+        environment: the environment variables of this process.
+    """
+
+    def __init__(self, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+        environment = environment or {}
+        self._token = environment.get(TOKEN_VARIABLE, "").encode()
+        # Created before Locust forks, so that a master and its forks share it and no other process has it.
+        self._fork_key = secrets.token_bytes(32)
+        self._forks_generators = (
+            any(argument.partition("=")[0] == "--processes" for argument in arguments)
+            or "LOCUST_PROCESSES" in environment
+        ) and not ("--worker" in arguments or "LOCUST_MODE_WORKER" in environment)
+
+    @property
+    def key(self) -> bytes:
+        """The HMAC key of this run; empty if any process may take part."""
+        return self._token or (self._fork_key if self.forks_only else b"")
+
+    @property
+    def forks_only(self) -> bool:
+        """Whether only forks of this command can take part in the run."""
+        return self._forks_generators and not self._token
+
+    def add_options(self, parser: Any) -> None:
+        """Adds --run-token and --run-token-file to Locust's parser. Their parsed values are empty strings."""
+        group = parser.add_argument_group("inferload, several generators", "Which processes may take part in the run.")
+        token = group.add_argument(
+            "--run-token",
+            default="",
+            type=self.set,
+            metavar="TOKEN",
+            help=f"Generators without it are refused; every process needs it, best in {TOKEN_VARIABLE} or in a file.",
+        )
+        file = group.add_argument(
+            "--run-token-file",
+            default="",
+            type=self.read_file,
+            metavar="FILE",
+            help="The run's token, from a file: the list of processes does not show it.",
+        )
+        # An argparse group does not take Locust's keyword of this name.
+        token.include_in_web_ui = file.include_in_web_ui = False
+
+    def set(self, text: str) -> str:
+        """Takes the token unless `text` is empty. Returns "", which is what the parsed options show."""
+        if text:
+            self._token = text.encode()
+        return ""
+
+    def read_file(self, path: str) -> str:
+        """Takes the token from a file of one line. Returns "". Raises argparse.ArgumentTypeError for a useless file."""
+        if not path:
+            return ""
+        try:
+            text = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise argparse.ArgumentTypeError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+        if not text:
+            raise argparse.ArgumentTypeError(f"{path}: the file is empty, expected a token")
+        return self.set(text)
 
 
-def take_token_file(path: str) -> str:
-    """As `take_token`, from a file of one line: nothing of the token is in the list of processes."""
-    try:
-        text = Path(path).read_text(encoding="utf-8").strip() if path else ""
-    except (OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"{path}: {getattr(error, 'strerror', None) or 'not a text'}") from None
-    if path and not text:
-        raise argparse.ArgumentTypeError(f"{path}: there is no token in it")
-    return take_token(text)
+class MessageSigner:
+    """Signs the messages of this process; each signature carries a number that is never used twice."""
+
+    def __init__(self, token: RunToken) -> None:
+        self._token = token
+        # Starts at the clock, so that a process that is started again under the same name uses higher numbers.
+        self._numbers = count(time.time_ns())
+
+    def sign(self, client: bytes, body: bytes) -> bytes:
+        """Returns the signature of a message that `client` sends."""
+        return sign(self._token.key, client, next(self._numbers), body)
 
 
-def register_options(parser: Any) -> None:
-    """Adds the options of the run's token to Locust's parser."""
-    group = parser.add_argument_group("inferload, several generators", "Which processes may take part in the run.")
-    group.add_argument(
-        "--run-token",
-        default="",
-        type=take_token,
-        metavar="TOKEN",
-        help=f"Generators without it are refused; every process needs it, best in {TOKEN_VARIABLE} or in a file.",
-    ).include_in_web_ui = False
-    group.add_argument(
-        "--run-token-file",
-        default="",
-        type=take_token_file,
-        metavar="FILE",
-        help="The run's token, from a file: the list of processes does not show it.",
-    ).include_in_web_ui = False
-
-
-def secret() -> bytes:
-    """What this process seals with; empty where anybody may take part."""
-    return _token or (_private if only_forks() else b"")
-
-
-def only_forks() -> bool:
-    """Whether nobody but the forks of one command can take part in this run."""
-    return not _token and _forks_its_workers(sys.argv[1:])
-
-
-def _forks_its_workers(arguments: Sequence[str]) -> bool:
-    forks = any(word.partition("=")[0] == "--processes" for word in arguments) or "LOCUST_PROCESSES" in os.environ
-    return forks and "--worker" not in arguments and "LOCUST_MODE_WORKER" not in os.environ
-
-
-def seal(key: bytes, name: bytes, number: int, body: bytes) -> bytes:
-    """The seal of a message by the client of this name."""
+def sign(key: bytes, client: bytes, number: int, body: bytes) -> bytes:
+    """Returns the signature of message `number` of a client: SIGNATURE_BYTES bytes."""
     head = _NUMBER.pack(number)
-    return head + hmac.digest(key, _NAME.pack(len(name)) + name + head + body, _DIGEST)
+    return head + hmac.digest(key, _NAME_LENGTH.pack(len(client)) + client + head + body, _DIGEST)
 
 
-def opened(key: bytes, name: bytes, body: bytes, sealed: bytes) -> int | None:
-    """The message's number where the seal is right; None where it is not."""
-    if len(sealed) != SEAL_BYTES:
+def verify(key: bytes, client: bytes, body: bytes, signature: bytes) -> int | None:
+    """Returns the message's number if the signature is valid, else None."""
+    if len(signature) != SIGNATURE_BYTES:
         return None
-    (number,) = _NUMBER.unpack_from(sealed)
-    return int(number) if hmac.compare_digest(seal(key, name, number, body), sealed) else None
+    (number,) = _NUMBER.unpack_from(signature)
+    return int(number) if hmac.compare_digest(sign(key, client, number, body), signature) else None

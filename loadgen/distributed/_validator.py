@@ -1,21 +1,22 @@
-"""What a master lets in: well-formed messages of its own generators, each once; why not, for all others."""
+"""Which messages Locust's master accepts: well-formed messages of its own generators, each once."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
 
-from loadgen.distributed._signing import opened, secret
+from loadgen._errors import MessageRefused
+from loadgen.distributed._locust_messages import LOCUST_MESSAGES
+from loadgen.distributed._signing import RunToken, verify
 
-#: What a message may have, until the master says how much its run's snapshots need.
-CAP = 4 << 20
+#: Most bytes of a message, unless the snapshots of the run need more.
+SIZE_LIMIT = 4 << 20
 NAME_LENGTH = 255
-#: What Locust's workers can say that they are.
-_STATES = {"ready", "spawning", "running", "cleanup", "stopping", "stopped", "missing"}
 
+#: Reasons for which a message is refused.
 MALFORMED = "malformed"
 TOO_LARGE = "too large"
 STRANGER = "of strangers"
@@ -23,121 +24,80 @@ FALSE_NAME = "under a false name"
 REPLAYED = "sent again"
 
 
-class Said(NamedTuple):
-    """A message that was let in: of which client, of what type, and what comes with it."""
+class Message(NamedTuple):
+    """An accepted message: the name of the generator that sent it, its type, and its data."""
 
     client: str
     type: str
     data: Any
 
 
-class Refused(Exception):
-    """A message that is dropped; its text is the reason under which it is counted."""
+class MessageValidator:
+    """Accepts or refuses the packets that reach Locust's master. It has no socket.
 
+    A packet is accepted if it is small enough, is signed with the run's token (where there is one) and a number higher
+    than the last of this client, carries the name of its own connection, is of a known type with data that Locust's
+    master can process, and comes from a client that has reported itself ready.
 
-def _counts(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(count, int) and count >= 0 for name, count in value.items()
-    )
+    Attributes:
+        refused: how many messages were refused, by reason.
+        size_limit: most bytes of a message.
+        custom_types: message types other than Locust's own; the handler of such a message checks its data.
+    """
 
-
-def _heartbeat(data: Any) -> bool:
-    return (
-        isinstance(data, dict)
-        and data.get("state") in _STATES
-        and isinstance(data.get("current_cpu_usage"), (int, float))
-        and isinstance(data.get("current_memory_usage", 0), (int, float))
-    )
-
-
-def _stats(data: Any) -> bool:
-    parts = {"stats": list, "stats_total": dict, "errors": dict}
-    return (
-        isinstance(data, dict)
-        and _counts(data.get("user_classes_count"))
-        and all(isinstance(data.get(name), kind) for name, kind in parts.items())
-    )
-
-
-def _logs(data: Any) -> bool:
-    return isinstance(data, dict) and isinstance(data.get("worker_id"), str) and isinstance(data.get("logs"), list)
-
-
-#: What Locust's workers say, and whether the data that comes with it is what Locust's master will look for.
-_SHAPES: dict[str, Callable[[Any], bool]] = {
-    "client_ready": lambda data: isinstance(data, str) or data == -1,
-    "locustfile": lambda data: isinstance(data, dict) and isinstance(data.get("version"), str),
-    "client_stopped": lambda data: data is None,
-    "heartbeat": _heartbeat,
-    "stats": _stats,
-    "spawning": lambda data: data is None,
-    "spawning_complete": lambda data: isinstance(data, dict) and _counts(data.get("user_classes_count")),
-    "logs": _logs,
-    "quit": lambda data: data is None,
-    "exception": lambda data: (
-        isinstance(data, dict) and all(isinstance(data.get(name), str) for name in ("msg", "traceback"))
-    ),
-}
-
-
-class Door:
-    """Lets messages in, or counts why not (`refused`). `cap` is the most bytes that a message may have."""
-
-    def __init__(self, key: Callable[[], bytes] = secret) -> None:
+    def __init__(self, token: RunToken) -> None:
         self.refused: Counter[str] = Counter()
-        self.cap = CAP
-        #: Types of message beside Locust's own, ours and a user's; their data is checked by who takes them.
-        self.custom: Container[str] = ()
-        self._key = key
-        self._last: dict[bytes, int] = {}
-        self._members: set[bytes] = set()
+        self.size_limit = SIZE_LIMIT
+        self.custom_types: Container[str] = ()
+        self._token = token
+        self._last_numbers: dict[bytes, int] = {}
+        self._ready: set[bytes] = set()
 
-    def admit(self, parts: Sequence[bytes]) -> Said:
-        """The message in a packet's parts. Raises Refused."""
+    def validate(self, parts: Sequence[bytes]) -> Message:
+        """Returns the message of a packet: client name, message, and signature if there is one.
+
+        Raises MessageRefused.
+        """
         if len(parts) not in (2, 3) or not 0 < len(parts[0]) <= NAME_LENGTH:
-            raise Refused(MALFORMED)
-        name, body = parts[0], parts[1]
-        if len(body) > self.cap:
-            raise Refused(TOO_LARGE)
-        number = self._number(name, body, parts[2] if len(parts) == 3 else b"")
-        message = _message(name, body)
-        check = _SHAPES.get(message.type)
-        if check is None and message.type not in self.custom:
-            raise Refused(MALFORMED)
-        if check is not None and not check(message.data):
-            raise Refused(MALFORMED)
+            raise MessageRefused(MALFORMED)
+        client, body = parts[0], parts[1]
+        if len(body) > self.size_limit:
+            raise MessageRefused(TOO_LARGE)
+        number = self._verify(client, body, parts[2] if len(parts) == 3 else b"")
+        message = _unpack(client, body)
+        is_valid = LOCUST_MESSAGES.get(message.type)
+        if is_valid is None and message.type not in self.custom_types:
+            raise MessageRefused(MALFORMED)
+        if is_valid is not None and not is_valid(message.data):
+            raise MessageRefused(MALFORMED)
         if message.type == "client_ready":
-            self._members.add(name)
-        elif message.type != "locustfile" and name not in self._members:
-            raise Refused(STRANGER)
+            self._ready.add(client)
+        elif message.type != "locustfile" and client not in self._ready:
+            raise MessageRefused(STRANGER)
         if number is not None:
-            self._last[name] = number
+            self._last_numbers[client] = number
         return message
 
-    def _number(self, name: bytes, body: bytes, sealed: bytes) -> int | None:
-        """The message's own number; None where the run has no token and the message no seal."""
-        key = self._key()
-        number = opened(key, name, body, sealed)
-        if number is None and (key or sealed):
-            raise Refused(STRANGER)
-        if number is not None and number <= self._last.get(name, 0):
-            raise Refused(REPLAYED)
+    def _verify(self, client: bytes, body: bytes, signature: bytes) -> int | None:
+        """Returns the message's number; None if the run has no token and the message no signature."""
+        key = self._token.key
+        number = verify(key, client, body, signature)
+        if number is None and (key or signature):
+            raise MessageRefused(STRANGER)
+        if number is not None and number <= self._last_numbers.get(client, 0):
+            raise MessageRefused(REPLAYED)
         return number
 
 
-def _message(name: bytes, body: bytes) -> Said:
+def _unpack(client: bytes, body: bytes) -> Message:
     try:
-        kind, data, says = msgpack.unpackb(body, raw=False, strict_map_key=False)
-        client = name.decode()
-    # Unpacking answers malformed input with ValueError and its kin, and deep nesting or unhashable keys with others.
+        message_type, data, sender = msgpack.unpackb(body, raw=False, strict_map_key=False)
+        name = client.decode()
+    # Malformed input raises ValueError and its subclasses; deep nesting and unhashable keys raise the others.
     except (ValueError, TypeError, RecursionError, OverflowError):
-        raise Refused(MALFORMED) from None
-    if not isinstance(kind, str) or not isinstance(says, str):
-        raise Refused(MALFORMED)
-    if says != client:
-        raise Refused(FALSE_NAME)
-    return Said(client, kind, data)
-
-
-#: A master's door stays when Locust opens its socket anew.
-door = Door()
+        raise MessageRefused(MALFORMED) from None
+    if not isinstance(message_type, str) or not isinstance(sender, str):
+        raise MessageRefused(MALFORMED)
+    if sender != name:
+        raise MessageRefused(FALSE_NAME)
+    return Message(name, message_type, data)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import locust.stats
 from locust.stats import StatsEntry, StatsError
 
 from capacity.measures.tally import LATENCY_ERROR, Series, Tally
@@ -14,14 +13,9 @@ from capacity.statistics.histogram import Histogram
 REQUEST_TYPE = "infer"
 
 
-def fine_bucket(response_time_ms: float) -> float:
-    """Three significant digits of a millisecond, where Locust's own rounding has whole ones below 100 ms."""
+def rounded_ms(response_time_ms: float) -> float:
+    """Rounds to three significant digits; Locust itself rounds to whole milliseconds below 100 ms."""
     return float(f"{response_time_ms:.3g}")
-
-
-def install() -> None:
-    """Replaces Locust's rounding, in the one place that it offers for this."""
-    locust.stats.bucket_response_time = fine_bucket
 
 
 def feed(stats: Any, series: Series, gained: Tally) -> None:
@@ -44,7 +38,7 @@ def feed(stats: Any, series: Series, gained: Tally) -> None:
         entry.num_fail_per_sec[int(now)] = gained.failed
     entry.last_request_timestamp = now
     for value_us, count in zip(*latencies.used_buckets_us(), strict=True):
-        entry.response_times[fine_bucket(float(value_us) / 1000)] += int(count)
+        entry.response_times[rounded_ms(float(value_us) / 1000)] += int(count)
     for kept in (stats.entries[(name, REQUEST_TYPE)], stats.total):
         kept.extend(entry)
     for code, count in gained.errors.items():

@@ -16,7 +16,7 @@ import zmq
 from tools.cluster import SIM, TOKEN, Cluster, counted
 from tools.processes import free_port, served, wait_for
 
-from loadgen.distributed._signing import seal
+from loadgen.distributed._signing import sign
 
 
 class Echo(threading.Thread):
@@ -77,11 +77,11 @@ def garbage(names: set[bytes]) -> Iterator[tuple[bytes, list[bytes]]]:
             for kind, data in (("client_ready", "2.47.0"), ("inferload_snapshot", bomb), ("quit", None)):
                 body = msgpack.packb([kind, data, name])
                 yield b"noise", [body]
-                yield b"noise", [body, seal(b"another token", b"noise", 2**63 + number, body)]
+                yield b"noise", [body, sign(b"another token", b"noise", 2**63 + number, body)]
     # One who knows the token and is none of them: it can take part, and not with this.
     for number, data in enumerate((None, b"", b"text", bomb, zlib.compress(msgpack.packb([1])), rng.randbytes(500)), 2):
         body = msgpack.packb(["inferload_snapshot", data, "insider"])
-        yield b"insider", [body, seal(TOKEN.encode(), b"insider", number, body)]
+        yield b"insider", [body, sign(TOKEN.encode(), b"insider", number, body)]
 
 
 def send(port: int, names: set[bytes]) -> int:
@@ -97,7 +97,7 @@ def send(port: int, names: set[bytes]) -> int:
                 one.connect(f"tcp://127.0.0.1:{port}")
                 if name == b"insider":
                     body = msgpack.packb(["client_ready", "2.47.0", "insider"])
-                    one.send_multipart([body, seal(TOKEN.encode(), name, 1, body)])
+                    one.send_multipart([body, sign(TOKEN.encode(), name, 1, body)])
             sockets[name].send_multipart(parts)
             sent += 1
         for one in sockets.values():
