@@ -1,4 +1,4 @@
-"""The one file that Locust loads: `locust -f loadgen/`. It defines one user class; the folders beside it do the work."""
+"""The one file that Locust loads: `locust -f loadgen/`. One user class; the folders beside it do the work."""
 
 import sys
 

@@ -23,8 +23,8 @@ SIGNATURE_BYTES = _NUMBER.size + 32
 class RunToken:
     """The secret of a run. It stays in this object: Locust sends all parsed options to every generator.
 
-    The token comes from the command line, from a file, or from the environment variable INFERLOAD_RUN_TOKEN. Without one,
-    a command that forks its generators (`--processes`) uses a random key that only its forks inherit.
+    The token comes from the command line, from a file, or from the environment variable INFERLOAD_RUN_TOKEN. Without
+    one, a command that forks its generators (`--processes`) uses a random key that only its forks inherit.
 
     Args:
         arguments: the command line of this process, without the program's name.
