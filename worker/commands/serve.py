@@ -17,8 +17,7 @@ from worker.operations import metrics_page as metrics
 from worker.operations.counters import Counters
 from worker.operations.security import Security
 from worker.runtime.context import Context, WarmUp
-from worker.server import sending as front
-from worker.server.server import Server
+from worker.server import GrpcServer
 from worker.serving.accelerator_service import AcceleratorService, Identity, process_peak_bytes
 from worker.serving.batch_queue import Batcher
 from worker.serving.inference import Limits
@@ -26,6 +25,7 @@ from worker.serving.job import Policy
 from worker.serving.model_metadata import ServedModel
 from worker.serving.open_inference import INFER, InferenceService
 from worker.wire import accelerator_pb2, open_inference_pb2
+from worker.wire.http2 import PeerLimits
 
 # The default of 4 MiB refuses a batch of 32 images (19 MB).
 MESSAGE_BYTES = 256 * 1024 * 1024
@@ -65,11 +65,11 @@ async def serve(context: Context, identity: Identity, options: Options, on_ready
     service = InferenceService(identity.accelerator, batcher, counters, options.limits)
     describing = AcceleratorService(identity, context, counters)
     limits = options.limits
-    server = Server(
-        front.Limits(
+    server = GrpcServer(
+        PeerLimits(
             message_bytes=MESSAGE_BYTES,
             streams=limits.in_flight + SPARE_STREAMS,
-            held_bytes=max(limits.bytes_in_flight, MESSAGE_BYTES),
+            buffered_bytes=max(limits.bytes_in_flight, MESSAGE_BYTES),
         ),
         options.security.authorized(),
         options.security.tls(),
@@ -153,7 +153,7 @@ def _load(context: Context, policy: Policy) -> tuple[ServedModel, WarmUp]:
     return ServedModel(context.specification, policy), warm
 
 
-async def _bind(server: Server, options: Options) -> int:
+async def _bind(server: GrpcServer, options: Options) -> int:
     """The port bound. UsageError where it is taken or cannot be had."""
     try:
         return await server.listen(options.address, options.port)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.errors import UsageError
-from worker.server.headers import Metadata
+from worker.server import Metadata
 
 # Called without a token: an orchestrator's probe has none, and learns nothing but whether the worker is well.
 _OPEN_PREFIX = "/grpc.health."

@@ -1,27 +1,20 @@
-"""HTTP/2 as a gRPC server speaks it (RFC 9113): the receiving half and the state of one connection. No socket in here.
-
-Bytes come in by `feed`, bytes to send collect in `out`. A small unary request, two frames, is handled in the loop of
-`_parse`; everything else in methods.
-"""
+"""HTTP/2 as a gRPC server speaks it (RFC 9113): one connection, without its socket."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import ClassVar
 
-from worker.server.control import Control
-from worker.server.headers import MAX_HEADER_LIST, Router
-from worker.server.receiving import Calls
-from worker.server.sending import Clock, Held, Limits
-from worker.server.stream import WINDOW, Stream
-from worker.wire.http2.frames import (
-    CONTINUATION,
+from worker.server.request_headers import RequestHeadParser
+from worker.server.request_reader import RequestReader
+from worker.server.stream import Stream
+from worker.server.stream_table import Clock, StreamTable
+from worker.wire.http2 import (
+    ACK,
     DATA,
     DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
-    FLOW_CONTROL_ERROR,
-    FRAME_SIZE_ERROR,
     GOAWAY,
     HEADER_TABLE_SIZE,
     HEADERS,
@@ -30,7 +23,7 @@ from worker.wire.http2.frames import (
     MAX_CONCURRENT_STREAMS,
     MAX_FRAME_SIZE,
     MAX_HEADER_LIST_SIZE,
-    OUR_FRAME,
+    NO_ERROR,
     PING,
     PRELUDE,
     PRIORITY,
@@ -38,205 +31,263 @@ from worker.wire.http2.frames import (
     PUSH_PROMISE,
     RST_STREAM,
     SETTINGS,
+    SETTINGS_WEIGHT,
     WINDOW_UPDATE,
-    Partial,
+    BufferedBytes,
+    ConnectionLimits,
+    ConnectionSettings,
+    FlowWindow,
+    Frame,
+    FrameReader,
+    FrameWriter,
+    PeerLimits,
     ProtocolError,
-    continued,
-    exactly,
     frame,
     frame_head,
-    header_fragment,
-    in_order,
-    prefix_head,
+    message_prefix,
     settings_frame,
     u32,
 )
 
-# What all streams of a connection may send together before it is read.
-CONNECTION_WINDOW = 4 * WINDOW
-_NOT_HTTP2 = "the peer does not begin with SETTINGS"
+# Content of the PING that follows our first GOAWAY.
+_SHUTDOWN_PING = b"inferlo\0"
 
 
-class Connection(Calls):
-    """The server's side of one connection; see the module's docstring. `broken` is set once the peer broke HTTP/2."""
+class ServerConnection:
+    """The server's side of one connection.
+
+    Bytes of the socket come in by `receive`. What is to be sent collects in `writer`, which calls `wake`. Where the
+    peer violates HTTP/2, `error` is set, every call is cancelled, and a GOAWAY is the last that is sent.
+    """
+
+    __slots__ = (
+        "_fast",
+        "_fill",
+        "_reader",
+        "_requests",
+        "_window",
+        "closed",
+        "draining",
+        "error",
+        "limits",
+        "streams",
+        "writer",
+    )
 
     def __init__(
-        self, router: Router, limits: Limits, held: Held, clock: Clock, wake: Callable[[], None], peer: str = ""
+        self,
+        parser: RequestHeadParser,
+        table: PeerLimits,
+        buffered: BufferedBytes,
+        clock: Clock,
+        wake: Callable[[], None],
+        peer: str = "",
+        *,
+        fast: bool = True,
     ) -> None:
-        super().__init__(router, limits, held, clock, wake, peer)
-        self.broken: ProtocolError | None = None
+        """`buffered` counts over all connections. Without `fast` every frame takes the shared path; the result is the
+        same."""
+        self.error: ProtocolError | None = None
         self.closed = False
-        self._router = router
-        self._tail = bytearray()  # a frame that is not whole yet, and the bytes it needs
-        self._need = len(PRELUDE)
-        self._greeted = False
-        self._partial: Partial | None = None
-        self._receive_window = CONNECTION_WINDOW
+        self.draining = False  # our first GOAWAY is sent
+        self.limits = ConnectionLimits(table, clock.time, buffered)
+        self.writer = FrameWriter(ConnectionSettings(peer_is_server=False), self.limits, wake)
+        self.streams = StreamTable(self.writer, self.limits, clock, peer)
+        self._requests = RequestReader(parser, self.streams, self.writer, self.limits)
+        self._reader = FrameReader(table, preface=PRELUDE, not_http2="the peer does not begin with SETTINGS")
+        self._window = FlowWindow(table.connection_window)  # of what the client sends
+        self._fill = False  # windows have grown: queued DATA may go
+        self._fast = fast
 
     def open(self) -> None:
-        """Says our SETTINGS, which need not wait for the peer's."""
-        ours = settings_frame(
+        """Sends our SETTINGS, which need not wait for the peer's."""
+        table = self.limits.table
+        settings = settings_frame(
             (HEADER_TABLE_SIZE, 0),
-            (MAX_CONCURRENT_STREAMS, self.limits.streams),
-            (INITIAL_WINDOW_SIZE, WINDOW),
-            (MAX_FRAME_SIZE, OUR_FRAME),
-            (MAX_HEADER_LIST_SIZE, MAX_HEADER_LIST),
+            (MAX_CONCURRENT_STREAMS, table.streams),
+            (INITIAL_WINDOW_SIZE, table.stream_window),
+            (MAX_FRAME_SIZE, table.frame_bytes),
+            (MAX_HEADER_LIST_SIZE, table.header_list_bytes),
         )
-        self.control(ours + frame(WINDOW_UPDATE, 0, 0, u32.pack(CONNECTION_WINDOW - DEFAULT_WINDOW)))
+        self.writer.write(settings)
+        self.writer.update_window(0, table.connection_window - DEFAULT_WINDOW)
 
     @property
-    def in_header_block(self) -> bool:
-        return self._partial is not None
+    def awaits_peer(self) -> bool:
+        """Whether the peer still owes its first SETTINGS or the rest of a header block."""
+        return not self._reader.unrestricted
 
-    def feed(self, data: bytes) -> None:
-        """Takes what the socket gave. Where the peer broke HTTP/2, all calls end, and `out` has our GOAWAY."""
-        if self.broken is not None or self.closed:
+    @property
+    def refusing(self) -> bool:
+        """Whether no new stream is begun: our last GOAWAY is sent."""
+        return not self.streams.accepting
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing follows what has been written."""
+        return self.error is not None or (self.refusing and not self.streams.streams)
+
+    def receive(self, data: bytes) -> None:
+        """Takes bytes of the socket."""
+        if self.error is not None or self.closed:
             return
-        tail = self._tail
-        if tail:
-            tail += data
-            if len(tail) < self._need:
-                return
-            data = bytes(tail)
-            tail.clear()
+        self.streams.opened.clear()
         try:
-            self._parse(data)
+            if self._fast:
+                self._read_fast(data)
+            else:
+                for received in self._reader.read(data):
+                    self._on_frame(received)
+            if self._window.half_used:
+                self.writer.update_window(0, self._window.refill())
+            if self._fill:
+                self._fill = False
+                self.writer.fill()
         except ProtocolError as error:
-            self.broken = error
-            self.draining = self.refusing = True
-            self.control(frame(GOAWAY, 0, 0, u32.pack(self.last_id) + u32.pack(error.code)))
-            self.abandon()
+            self.error = error
+            self.draining = True
+            self.streams.accepting = False
+            self.writer.go_away(self.streams.last_id, error.code)
+            self.close()
 
-    def abandon(self) -> None:
-        """The connection is gone, and every call with it."""
-        self.closed = True
-        for stream in list(self.streams.values()):
-            self._forget(stream)
-            stream.abandon()
-
-    def _parse(self, data: bytes) -> None:
-        position = 0 if self._greeted else self._greet(data)
-        if not self._greeted:
-            self._tail += data
-            return
-        streams, limits, seen = self.streams, self.limits, self._router.seen
-        unpack, unpack_prefix, most = frame_head.unpack_from, prefix_head.unpack_from, limits.message_bytes
-        end, received = len(data), 0
-        self._fresh.clear()
-        calm = self.settled and self._partial is None
+    def _read_fast(self, data: bytes) -> None:
+        """The fast path of small unary requests: HEADERS whose block is known and DATA with one whole message are
+        handled here, with the same effect as in `_on_frame`, which gets everything else."""
+        reader, table, limits = self._reader, self.streams, self.limits.table
+        streams, opened, window = table.streams, table.opened, self._window
+        decoder, heads = self._requests.heads.decoder, self._requests.heads.stored
+        unpack, unpack_prefix = frame_head.unpack_from, message_prefix.unpack_from
+        max_frame, max_message, max_streams = limits.frame_bytes, limits.message_bytes, limits.streams
+        data = reader.join(data)
+        position, end = 0, len(data)
+        unrestricted = reader.unrestricted
         while end - position >= 9:
             high, low, kind, flags, stream_id = unpack(data, position)
             start = position + 9
             length = high << 8 | low
-            position = start + length
-            if position > end or length > OUR_FRAME:
-                if length > OUR_FRAME:
-                    raise ProtocolError(FRAME_SIZE_ERROR, f"a frame of {length} bytes, where {OUR_FRAME} are allowed")
-                position = start - 9
-                self._need = 9 + length
+            stop = start + length
+            if stop > end or length > max_frame:
+                reader.check_size(length)
                 break
-            if kind == DATA and calm:
-                received += length
+            position = stop
+            if kind == DATA and flags == END_STREAM and length >= 5 and unrestricted:
                 stream = streams.get(stream_id)
-                if (
-                    flags == END_STREAM
-                    and length >= 5
-                    and stream is not None
-                    and not stream.started
-                    and stream.incoming is None
-                ):
+                if stream is not None and not stream.started and stream.reader is None:
                     compressed, size = unpack_prefix(data, start)
-                    if compressed == 0 and size == length - 5 and size <= most:
+                    if compressed == 0 and size == length - 5 and size <= max_message:
+                        window.size -= length
                         stream.half_closed = stream.started = True
-                        self._begin(stream, data[start + 5 : position])
+                        table.begin(stream, data[start + 5 : stop])
                         continue
-                self._on_data(stream, stream_id & LAST_STREAM_ID, flags, data[start:position])
-            elif kind == HEADERS and calm and flags == END_HEADERS:
-                route = seen.get(data[start:position]) if self._reader.stateless else None
+            elif kind == HEADERS and flags == END_HEADERS and unrestricted:
+                head = heads.get(data[start:stop]) if decoder.stateless else None
                 if (
-                    route is not None
-                    and route.method is not None
-                    and not route.method.request_streaming
-                    and stream_id & 1
-                    and self.highest_id < stream_id <= LAST_STREAM_ID
-                    and len(streams) < limits.streams
-                    and not self.refusing
+                    head is not None
+                    and head.simple
+                    and stream_id == table.highest_id + 2
+                    and stream_id <= LAST_STREAM_ID
+                    and len(streams) < max_streams
+                    and table.accepting
                 ):
-                    self.last_id = self.highest_id = stream_id
-                    stream = streams[stream_id] = Stream(self, stream_id, route)
-                    self._fresh.add(stream_id)
-                    if route.timeout_s is not None:
-                        self._limit(stream, route.timeout_s)
-                else:
-                    self._on_block(stream_id & LAST_STREAM_ID, flags, data[start:position])
-            else:
-                self._on_frame(kind, flags, stream_id & LAST_STREAM_ID, data[start:position])
-                calm = self.settled and self._partial is None
-        else:
-            self._need = 9
-        if position < end:
-            self._tail += data[position:]
-        self._account(received)
+                    table.last_id = table.highest_id = stream_id
+                    stream = streams[stream_id] = Stream(table, stream_id, head)
+                    opened.add(stream_id)
+                    if head.timeout_s is not None:
+                        table.limit_time(stream, head.timeout_s)
+                    continue
+            received = reader.accept(kind, flags, stream_id, data[start:stop])
+            if received is not None:
+                self._on_frame(received)
+            unrestricted = reader.unrestricted
+        reader.keep(data, position)
+        if window.size < 0:
+            window.consume(0)
 
-    def _greet(self, data: bytes) -> int:
-        if data[: len(PRELUDE)] != PRELUDE[: len(data)]:
-            raise ProtocolError(PROTOCOL_ERROR, "the peer does not begin as an HTTP/2 client does")
-        if len(data) < len(PRELUDE):
-            return 0
-        self._greeted = True
-        return len(PRELUDE)
-
-    def _account(self, received: int) -> None:
-        self._receive_window -= received
-        if self._receive_window < 0:
-            raise ProtocolError(FLOW_CONTROL_ERROR, "more DATA than the connection's window")
-        if self._receive_window < CONNECTION_WINDOW // 2:
-            self.grant(0, CONNECTION_WINDOW - self._receive_window)
-            self._receive_window = CONNECTION_WINDOW
-        if self._refill:
-            self._refill = False
-            self.fill()
-
-    def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        in_order(kind, flags, stream_id, settled=self.settled, partial=self._partial, not_http2=_NOT_HTTP2)
-        handler = self._HANDLERS.get(kind)
+    def _on_frame(self, received: Frame) -> None:
+        handler = self._HANDLERS.get(received.kind)
         if handler is not None:
-            handler(self, flags, stream_id, payload)
+            handler(self, received)
         else:
-            self.idle()  # types that nobody knows are ignored (RFC 9113, 4.1)
+            self.limits.idle_frame()  # unknown types are ignored (RFC 9113, 4.1)
 
-    # Header blocks
+    def _on_data(self, received: Frame) -> None:
+        self._window.consume(received.size)
+        self._requests.on_data(received)
 
-    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
-        fragment = header_fragment(flags, payload)
-        if flags & END_HEADERS:
-            self._on_block(stream_id, flags, fragment)
-        else:
-            self._partial = (stream_id, flags, [fragment])
+    def _on_headers(self, received: Frame) -> None:
+        self._requests.on_headers(received)
 
-    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        first_flags, pieces = continued(self._partial, payload, 2 * MAX_HEADER_LIST)
-        if flags & END_HEADERS:
-            self._partial = None
-            self._on_block(stream_id, first_flags, b"".join(pieces))
+    def _on_priority(self, received: Frame) -> None:
+        self.limits.idle_frame()  # deprecated, and ignored
 
-    # The rest
+    def _on_reset(self, received: Frame) -> None:
+        self._requests.on_reset(received)
 
-    def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
-        exactly(5, payload)  # deprecated, and ignored
-        self.idle()
+    def _on_settings(self, received: Frame) -> None:
+        self.limits.idle_frame(SETTINGS_WEIGHT)
+        if received.flags & ACK:
+            self._requests.heads.decoder.forbid_table()
+            return
+        settings = self.writer.settings
+        header_table = settings.header_table
+        self.streams.shift_windows(settings.apply(received.payload))
+        if settings.header_table < header_table:
+            self.writer.table_update = True
+        self._fill = True
+        self.writer.answer(frame(SETTINGS, ACK, 0))
 
-    def _on_push(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def _on_push(self, received: Frame) -> None:
         raise ProtocolError(PROTOCOL_ERROR, "PUSH_PROMISE from a client")
 
-    _HANDLERS: ClassVar[dict[int, Callable[[Connection, int, int, bytes], None]]] = {
+    def _on_ping(self, received: Frame) -> None:
+        self.limits.idle_frame()
+        if not received.flags & ACK:
+            self.writer.answer(frame(PING, ACK, 0, received.payload))
+        elif received.payload == _SHUTDOWN_PING and self.draining:
+            self.refuse()
+
+    def _on_goaway(self, received: Frame) -> None:
+        self.limits.idle_frame()  # the client begins nothing more; what it began is answered
+
+    def _on_window_update(self, received: Frame) -> None:
+        self.limits.idle_frame()
+        if received.stream_id == 0:
+            self.writer.window.enlarge(u32.unpack(received.payload)[0] & LAST_STREAM_ID)
+        else:
+            self._requests.on_window_update(received)
+        self._fill = True
+
+    _HANDLERS: ClassVar[dict[int, Callable[[ServerConnection, Frame], None]]] = {
+        DATA: _on_data,
         HEADERS: _on_headers,
         PRIORITY: _on_priority,
-        RST_STREAM: Calls._on_reset,
-        SETTINGS: Control.on_settings,
+        RST_STREAM: _on_reset,
+        SETTINGS: _on_settings,
         PUSH_PROMISE: _on_push,
-        PING: Control.on_ping,
-        GOAWAY: Control.on_goaway,
-        WINDOW_UPDATE: Control.on_window_update,
-        CONTINUATION: _on_continuation,
+        PING: _on_ping,
+        GOAWAY: _on_goaway,
+        WINDOW_UPDATE: _on_window_update,
     }
+
+    # The socket.
+
+    def close(self) -> None:
+        """The connection is lost, and every call with it."""
+        self.closed = True
+        self.streams.cancel_all()
+
+    # Graceful shutdown, in two steps (RFC 9113, 6.8): what the client sent before it saw the first one is answered.
+
+    def drain(self) -> None:
+        """Tells the client to begin nothing more, and to say when it has seen that."""
+        if not self.draining:
+            self.draining = True
+            self.writer.go_away(LAST_STREAM_ID, NO_ERROR)
+            self.writer.write(frame(PING, 0, 0, _SHUTDOWN_PING))
+
+    def refuse(self) -> None:
+        """Begins no new stream: the client knows from the second GOAWAY which to send elsewhere."""
+        if self.streams.accepting:
+            self.draining = True
+            self.streams.accepting = False
+            self.writer.go_away(self.streams.last_id, NO_ERROR)

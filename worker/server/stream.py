@@ -1,25 +1,22 @@
-"""Stream: one RPC on the wire, as what answers it sees it. Messages out of DATA, and DATA out of messages."""
+"""Stream: one RPC on the wire, as the method that answers it sees it."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from worker.server.headers import Metadata, Route, reply_head, trailers
-from worker.server.status import INTERNAL, OK, RESOURCE_EXHAUSTED
-from worker.wire.http2.frames import WINDOW_BITS, Unreadable, inflate, prefix_head, u32
+from worker.server.reply_headers import reply_head, reply_trailers
+from worker.server.request_headers import Metadata, RequestHead
+from worker.wire import StatusCode
+from worker.wire.http2 import FlowWindow, MessageReader, OutgoingStream, message_prefix
 
-if TYPE_CHECKING:
-    from worker.server.sending import Sender
-
-# What a client may send on a stream before it is read.
-WINDOW = 4 * 2**20
-# Messages so large are sent as they lie in memory; smaller ones are joined with their prefix first.
-_COPIED = 65536
+# Messages of at least so many bytes are sent from where they are; smaller ones are joined with their prefix first.
+_UNCOPIED = 65536
 
 
 class Timer(Protocol):
+    """What an event loop's `call_later` returns."""
+
     def cancel(self) -> None: ...
 
 
@@ -28,188 +25,161 @@ class Receiver(Protocol):
 
     @property
     def waiting(self) -> bool:
-        """Messages came that were not taken."""
+        """Whether messages have come that were not read."""
 
-    def message(self, data: bytes) -> None: ...
+    def message(self, data: bytes) -> None:
+        """The next message."""
 
-    def half_closed(self) -> None: ...
+    def half_closed(self) -> None:
+        """No message follows."""
+
+
+class StreamOwner(Protocol):
+    """What a stream needs of its connection."""
+
+    peer: str
+    max_message: int
+
+    def now(self) -> float: ...
+
+    def reply(self, stream: Stream, message: bytes) -> None: ...
+
+    def outgoing(self, stream: Stream) -> OutgoingStream:
+        """What the stream has yet to send."""
+
+    def enqueue(self, outgoing: OutgoingStream) -> None: ...
+
+    def refill(self, stream: Stream) -> None: ...
+
+    def buffer(self, size: int) -> None: ...
 
 
 class Stream:
     """One call from its headers to its end. Belongs to the event loop's thread.
 
-    Whoever answers calls `reply` once, or `head`, `send` and `finish`; all are ignored once the stream has ended.
-    `gone` is called when it ends in another way: the client took it back, its deadline is over, or the connection is
-    lost.
+    The method that answers calls `reply` once, or `send_head`, `send` and `finish`; all are ignored once the stream
+    has ended. `on_cancel` is called when it ends in another way: the client cancels, its deadline passes, or the
+    connection is lost.
     """
 
     __slots__ = (
         "deadline",
         "ended",
-        "extra_window",
-        "gone",
         "half_closed",
-        "head_block",
-        "head_sent",
         "id",
-        "incoming",
-        "last_block",
-        "owed",
-        "pending",
-        "pending_bytes",
+        "on_cancel",
+        "on_writable",
+        "outgoing",
+        "owner",
+        "reader",
         "receive_window",
+        "received",
         "receiver",
-        "route",
-        "sender",
+        "request",
+        "send_window",
         "started",
         "timer",
-        "writable",
     )
 
-    def __init__(self, sender: Sender, stream_id: int, route: Route) -> None:
-        self.sender = sender
+    def __init__(self, owner: StreamOwner, stream_id: int, request: RequestHead) -> None:
+        self.owner = owner
         self.id = stream_id
-        self.route = route
+        self.request = request
         self.ended = False
-        self.started = False
-        self.half_closed = False  # the client has said all
-        self.gone: Callable[[], None] | None = None
+        self.started = False  # the method has begun, or never will
+        self.half_closed = False  # the client has sent everything
+        self.on_cancel: Callable[[], None] | None = None
+        self.on_writable: Callable[[], None] | None = None
+        """Called once everything that waited has been sent, and when the stream ends."""
         self.deadline: float | None = None  # by the connection's clock
         self.timer: Timer | None = None
-        # What comes in.
+        # Made when they are first needed: a small call has none of them.
         self.receiver: Receiver | None = None
-        self.receive_window = WINDOW
-        self.owed = 0  # bytes that came and were not given back to the client's window
-        self.incoming: Incoming | None = None
-        # What goes out.
-        self.extra_window = 0  # beyond the peer's initial window
-        self.head_block: bytes | None = None
-        self.head_sent = False
-        self.pending: deque[memoryview] | None = None
-        self.pending_bytes = 0
-        self.last_block: bytes | None = None
-        self.writable: Callable[[], None] | None = None  # called once what waited has gone out
+        self.reader: MessageReader | None = None
+        self.receive_window: FlowWindow | None = None
+        self.send_window: FlowWindow | None = None
+        self.outgoing: OutgoingStream | None = None
+        self.received = 0  # bytes of DATA, without padding; counted with `reader`
 
     def time_remaining(self) -> float | None:
-        """Seconds until the client's deadline; None where it gave none."""
-        return None if self.deadline is None else max(0.0, self.deadline - self.sender.clock())
+        """Seconds until the client's deadline; None where it has none."""
+        return None if self.deadline is None else max(0.0, self.deadline - self.owner.now())
 
     @property
     def peer(self) -> str:
-        return self.sender.peer
-
-    def reply(self, message: bytes) -> None:
-        """The one message of a reply, and status OK."""
-        if not self.ended:
-            if len(message) > self.sender.limits.message_bytes:
-                self._too_large(message)
-            else:
-                self.sender.reply(self, message)
-
-    def head(self, metadata: Metadata = ()) -> None:
-        if not self.ended and self.head_block is None:
-            self.head_block = reply_head(metadata)
-            self.sender.enqueue(self)
-
-    def send(self, message: bytes) -> None:
-        """One message of a reply that is a stream."""
-        if self.ended:
-            return
-        if len(message) > self.sender.limits.message_bytes:
-            self._too_large(message)
-            return
-        self.head()
-        if self.pending is None:
-            self.pending = deque()
-        prefix = b"\0" + u32.pack(len(message))
-        pieces = (prefix + message,) if len(message) < _COPIED else (prefix, message)
-        self.pending.extend(map(memoryview, pieces))
-        self.pending_bytes += 5 + len(message)
-        self.sender.enqueue(self)
-
-    def finish(self, code: int = OK, words: str = "", metadata: Metadata = ()) -> None:
-        """Ends the call after what was sent."""
-        if self.ended or self.last_block is not None:
-            return
-        block = trailers(code, words, metadata)
-        if self.head_block is None:
-            block = reply_head(()) + block  # Trailers-Only
-        self.last_block = block
-        self.sender.enqueue(self)
-
-    def fail(self, code: int, words: str, metadata: Metadata = ()) -> None:
-        """Ends the call now: what was not sent yet never is."""
-        if self.ended:
-            return
-        self.pending = None
-        self.pending_bytes = 0
-        if not self.head_sent:
-            self.head_block = None
-        self.last_block = None
-        self.finish(code, words, metadata)
-
-    def _too_large(self, message: bytes) -> None:
-        limit = self.sender.limits.message_bytes
-        self.fail(RESOURCE_EXHAUSTED, f"the answer has {len(message)} bytes, and {limit} are the most that is sent")
-
-    def abandon(self) -> None:
-        """The stream has ended without us: whoever answers is told."""
-        gone, self.gone = self.gone, None
-        if gone is not None:
-            gone()
-
-
-class Incoming:
-    """What came of a request's messages, as long as none is whole."""
-
-    __slots__ = ("_buffer", "_encoding", "_limit", "_wanted", "messages")
-
-    def __init__(self, encoding: str, limit: int) -> None:
-        self._buffer = bytearray()
-        self._wanted = 5
-        self._encoding = encoding
-        self._limit = limit
-        self.messages: list[bytes] = []
+        """The client's address, as gRPC writes it."""
+        return self.owner.peer
 
     @property
-    def held(self) -> int:
-        """Bytes of an unfinished message."""
-        return len(self._buffer)
+    def unsent_bytes(self) -> int:
+        """Bytes of messages that wait to be sent."""
+        return 0 if self.outgoing is None else self.outgoing.size
 
-    def take(self, payload: bytes) -> tuple[int, str] | None:
-        """Adds whole messages to `messages`. A status and words where the call cannot go on."""
-        buffer = self._buffer
-        buffer += payload
-        if len(buffer) < self._wanted:
-            return None
-        position = 0
-        while len(buffer) - position >= 5:
-            compressed, size = prefix_head.unpack_from(buffer, position)
-            if size > self._limit:
-                return RESOURCE_EXHAUSTED, f"a message of {size} bytes, where {self._limit} are the most"
-            if len(buffer) - position < 5 + size:
-                self._wanted = 5 + size
-                break
-            body = bytes(memoryview(buffer)[position + 5 : position + 5 + size])
-            position += 5 + size
-            self._wanted = 5
-            if compressed:
-                opened = self._open(compressed, body)
-                if isinstance(opened, tuple):
-                    return opened
-                body = opened
-            self.messages.append(body)
-        if position:
-            del buffer[:position]
-        return None
+    def reply(self, message: bytes) -> None:
+        """Sends the one message of a reply, and status OK."""
+        if not self.ended:
+            if len(message) > self.owner.max_message:
+                self._fail_too_large(message)
+            else:
+                self.owner.reply(self, message)
 
-    def _open(self, flag: int, body: bytes) -> bytes | tuple[int, str]:
-        if flag != 1 or self._encoding not in WINDOW_BITS:
-            return INTERNAL, f"a message's compressed flag is {flag} where grpc-encoding is {self._encoding!r}"
-        try:
-            message = inflate(self._encoding, body, self._limit)
-        except Unreadable as error:
-            return INTERNAL, f"a message {error}"
-        if len(message) > self._limit:
-            return RESOURCE_EXHAUSTED, f"a decompressed message is larger than {self._limit} bytes"
-        return message
+    def send_head(self, metadata: Metadata = ()) -> None:
+        """Sends the headers of a reply, if they have not been sent."""
+        if self.ended:
+            return
+        outgoing = self.owner.outgoing(self)
+        if outgoing.head is None and not outgoing.head_sent and outgoing.trailers is None:
+            outgoing.head = reply_head(metadata)
+            self.owner.enqueue(outgoing)
+
+    def send(self, message: bytes) -> None:
+        """Sends one message of a reply that is a stream."""
+        if self.ended:
+            return
+        if len(message) > self.owner.max_message:
+            self._fail_too_large(message)
+            return
+        self.send_head()
+        outgoing = self.owner.outgoing(self)
+        prefix = message_prefix.pack(0, len(message))
+        if len(message) < _UNCOPIED:
+            outgoing.append(prefix + message)
+        else:
+            outgoing.append(prefix)
+            outgoing.append(message)
+        self.owner.enqueue(outgoing)
+
+    def finish(self, code: int = StatusCode.OK, message: str = "", metadata: Metadata = ()) -> None:
+        """Ends the call after what was sent."""
+        if self.ended:
+            return
+        outgoing = self.owner.outgoing(self)
+        if outgoing.trailers is not None:
+            return
+        block = reply_trailers(code, message, metadata)
+        if outgoing.head is None and not outgoing.head_sent:
+            block = reply_head(()) + block  # Trailers-Only
+        outgoing.trailers = block
+        self.owner.enqueue(outgoing)
+
+    def fail(self, code: int, message: str, metadata: Metadata = ()) -> None:
+        """Ends the call now; what has not been sent is dropped."""
+        if not self.ended:
+            if self.outgoing is not None:
+                self.outgoing.clear()
+            self.finish(code, message, metadata)
+
+    def _fail_too_large(self, message: bytes) -> None:
+        limit = self.owner.max_message
+        self.fail(StatusCode.RESOURCE_EXHAUSTED, f"the reply has {len(message)} bytes (expected at most {limit})")
+
+    @property
+    def finishing(self) -> bool:
+        """Whether the reply's end waits to be sent."""
+        return self.outgoing is not None and self.outgoing.trailers is not None
+
+    def cancel(self) -> None:
+        """Tells the method that answers that nobody waits for its reply."""
+        callback, self.on_cancel = self.on_cancel, None
+        if callback is not None:
+            callback()

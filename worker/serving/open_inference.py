@@ -9,7 +9,7 @@ import grpc
 from worker.accelerators.kinds import Accelerator
 from worker.errors import Refused
 from worker.operations.counters import Counters, Duration
-from worker.server.stream import Stream
+from worker.server import Stream
 from worker.serving.accelerator_service import own_version
 from worker.serving.batch_queue import Batcher
 from worker.serving.inference import Inference, Inferences, Limits, parsed
@@ -112,7 +112,7 @@ class InferenceService:
             stream.reply,
             lambda refused: stream.finish(refused.code.value[0], refused.message),
         )
-        stream.gone = inference.cancel
+        stream.on_cancel = inference.cancel
         inference.begin(data, stream.time_remaining())
 
     async def model_stream_infer(self, messages: AsyncIterator[bytes], context: ServicerContext) -> None:

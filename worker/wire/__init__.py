@@ -4,6 +4,7 @@ plain formats. This file imports no stub, so that the plain formats stay cheap t
 from worker.wire.datatypes import DATA_TYPES, DataType
 from worker.wire.durations import display_duration, format_duration, parse_duration_ns
 from worker.wire.errors import FormatError
+from worker.wire.status import StatusCode
 from worker.wire.targets_file import TARGETS_FILE, TargetEntry, parse_targets, read_targets_file, write_targets_file
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "TARGETS_FILE",
     "DataType",
     "FormatError",
+    "StatusCode",
     "TargetEntry",
     "display_duration",
     "format_duration",

@@ -1,7 +1,4 @@
-"""What both ends of an HTTP/2 connection share: frames as bytes (RFC 9113), header blocks, compressed messages.
-
-Written by hand, unlike the stubs beside it: the load's channel is one end, the worker's front the other.
-"""
+"""Frames as bytes (RFC 9113): their types, flags, settings and error codes, and how they are built."""
 
 import logging
 import zlib
@@ -20,7 +17,7 @@ MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = 5, 6
 
 PRELUDE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # what a client says first
 LARGEST_WINDOW = LAST_STREAM_ID = 2**31 - 1
-DEFAULT_WINDOW, DEFAULT_FRAME = 65535, 16384
+DEFAULT_WINDOW, DEFAULT_FRAME, DEFAULT_TABLE = 65535, 16384, 4096
 OUR_FRAME = 65536  # the largest frame we accept: few frames for a large message, and little to hold of a cut one
 LARGEST_CHUNK = 131072  # the largest frame we send, where the peer takes larger ones: a small call waits for no more
 EMPTY_TABLE = b"\x20"  # HPACK: dynamic table size update to 0 (RFC 7541, 6.3)

@@ -18,13 +18,11 @@ from tools.processes import wait_for
 
 from worker.errors import UsageError
 from worker.operations.security import Security
-from worker.server.calls import Call
-from worker.server.connection import Connection
-from worker.server.sending import Limits
-from worker.server.server import Server
-from worker.server.socket import Link
-from worker.server.stream import Stream
-from worker.wire.http2.frames import (
+from worker.server import GrpcServer, Stream
+from worker.server.connection import ServerConnection
+from worker.server.server_socket import ServerSocket
+from worker.server.servicer_context import ServicerContext
+from worker.wire.http2 import (
     DATA,
     DEFAULT_WINDOW,
     GOAWAY,
@@ -33,6 +31,7 @@ from worker.wire.http2.frames import (
     LARGEST_WINDOW,
     PRELUDE,
     WINDOW_UPDATE,
+    PeerLimits,
     frame,
     literal_block,
     settings_frame,
@@ -55,7 +54,7 @@ class Servicer:
     async def double(self, request: bytes, context: Any) -> bytes:
         return request * 2
 
-    async def told(self, request: bytes, context: Any) -> bytes:
+    async def metadata(self, request: bytes, context: Any) -> bytes:
         """Its metadata back, as trailers."""
         given = dict(context.invocation_metadata())
         await context.send_initial_metadata((("early", "yes"),))
@@ -64,7 +63,7 @@ class Servicer:
         assert context.is_active()
         assert context.time_remaining() <= BOUND_S
         context.add_done_callback(lambda call: self.done.append((call.done(), call.cancelled())))
-        return b"told"
+        return b"metadata"
 
     async def abort(self, request: bytes, context: Any) -> bytes:
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "50 % größer\n", (("why", "because"),))
@@ -112,7 +111,9 @@ class Servicer:
 
     def handlers(self) -> Any:
         unary, both = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
-        methods = {name: unary(getattr(self, name)) for name in ("double", "told", "abort", "set_code", "fail", "wait")}
+        methods = {
+            name: unary(getattr(self, name)) for name in ("double", "metadata", "abort", "set_code", "fail", "wait")
+        }
         methods |= {
             name: grpc.unary_stream_rpc_method_handler(getattr(self, name)) for name in ("count", "large", "watch")
         }
@@ -124,16 +125,16 @@ class Servicer:
 class Running:
     """A server in a thread of its own."""
 
-    def __init__(self, limits: Limits = Limits(), security: Security = Security()) -> None:  # noqa: B008 - frozen
+    def __init__(self, limits: PeerLimits = PeerLimits(), security: Security = Security()) -> None:  # noqa: B008 - frozen
         self.servicer = Servicer()
-        self.held: list[Stream] = []
+        self.pending: list[Stream] = []
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
-        self.server = Server(limits, security.authorized(), security.tls())
+        self.server = GrpcServer(limits, security.authorized(), security.tls())
         self.server.add_generic_rpc_handlers([self.servicer.handlers()])
         self.server.add_unary("/test.Test/direct", lambda stream, data: stream.reply(data))
-        self.server.add_unary("/test.Test/hold", lambda stream, data: self.held.append(stream))
+        self.server.add_unary("/test.Test/hold", lambda stream, data: self.pending.append(stream))
         self.port = self.run(self.server.listen("127.0.0.1", 0))
         self.address = f"localhost:{self.port}"
 
@@ -188,7 +189,7 @@ class Answering:
 
     def __init__(self, stream: Stream, data: bytes) -> None:
         self._stream = stream
-        stream.gone = self.cancel
+        stream.on_cancel = self.cancel
         stream.reply(data)
 
     def cancel(self) -> None:
@@ -200,7 +201,7 @@ def test_calls_and_connections_are_freed_without_the_collector(running: Running)
     running.server.add_unary("/test.Test/answering", Answering)
 
     def left() -> list[str]:
-        kinds = (Link, Connection, Stream, Call, Answering)
+        kinds = (ServerSocket, ServerConnection, Stream, ServicerContext, Answering)
         return [type(one).__name__ for one in gc.get_objects() if type(one) in kinds]
 
     gc.collect()
@@ -234,10 +235,10 @@ def test_every_kind_of_call_is_answered(channel: grpc.Channel) -> None:
 
 def test_metadata_travels_both_ways(running: Running, channel: grpc.Channel) -> None:
     sent = (("text", "some"), ("raw-bin", b"\0\xff\1"))
-    answer, told = channel.unary_unary(f"/{SERVICE}/told").with_call(b"", timeout=BOUND_S, metadata=sent)
-    assert answer == b"told"
-    assert ("early", "yes") in told.initial_metadata()
-    assert set(sent) <= set(told.trailing_metadata())
+    answer, metadata = channel.unary_unary(f"/{SERVICE}/metadata").with_call(b"", timeout=BOUND_S, metadata=sent)
+    assert answer == b"metadata"
+    assert ("early", "yes") in metadata.initial_metadata()
+    assert set(sent) <= set(metadata.trailing_metadata())
     assert call(channel, "double") == b"xx"  # by then the first call's callbacks have run
     assert running.servicer.done == [(True, False)]
 
@@ -271,7 +272,7 @@ def test_large_messages_go_both_ways(channel: grpc.Channel) -> None:
 
 
 def test_messages_beyond_the_limit_are_refused(run: Callable[..., Running]) -> None:
-    running = run(Limits(message_bytes=10_000))
+    running = run(PeerLimits(message_bytes=10_000))
     with grpc.insecure_channel(running.address) as channel:
         assert refused(lambda: call(channel, "double", bytes(10_001))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert refused(lambda: call(channel, "double", bytes(5001))).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -336,7 +337,7 @@ def test_a_drain_ends_what_runs_and_takes_nothing_more(running: Running, channel
     assert next(talking) == b"first"
     watching = channel.unary_stream(f"/{SERVICE}/watch")(b"", timeout=BOUND_S)
     assert next(watching) == b"well"
-    wait_for(lambda: bool(running.held))
+    wait_for(lambda: bool(running.pending))
     drained = asyncio.run_coroutine_threadsafe(running.server.drain(), running.loop)
     assert list(talking) == []
     assert talking.code() is grpc.StatusCode.OK
@@ -344,7 +345,7 @@ def test_a_drain_ends_what_runs_and_takes_nothing_more(running: Running, channel
     late = refused(lambda: call(channel, "double"))
     assert late.code() is grpc.StatusCode.UNAVAILABLE
     assert not drained.done()
-    running.loop.call_soon_threadsafe(running.held[0].reply, b"answered")
+    running.loop.call_soon_threadsafe(running.pending[0].reply, b"answered")
     assert flying.result(BOUND_S) == b"answered"
     drained.result(BOUND_S)
     stopped.set()
@@ -359,13 +360,13 @@ def test_a_server_that_stops_cancels_what_runs(running: Running, channel: grpc.C
 
 
 def test_a_port_that_is_taken_is_an_error(running: Running) -> None:
-    other = Server()
+    other = GrpcServer()
     with pytest.raises(OSError, match="in use"):
         running.run(other.listen("127.0.0.1", running.port))
 
 
 def test_connections_beyond_the_limit_are_closed(run: Callable[..., Running]) -> None:
-    running = run(Limits(connections=1))
+    running = run(PeerLimits(connections=1))
     with grpc.insecure_channel(running.address) as channel:
         assert call(channel, "double") == b"xx"
         with grpc.insecure_channel(running.address, options=[("grpc.use_local_subchannel_pool", 1)]) as other:
@@ -393,25 +394,25 @@ def read_to_end(connected: socket.socket) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("said", [b"", PRELUDE[:10], PRELUDE, SETTINGS_OF_ALL + frame(HEADERS, 0, 1, head("/")[:9])])
-def test_a_peer_that_does_not_go_on_is_cut_off(run: Callable[..., Running], said: bytes) -> None:
-    running = run(Limits(patience_s=0.2))
+@pytest.mark.parametrize("opening", [b"", PRELUDE[:10], PRELUDE, SETTINGS_OF_ALL + frame(HEADERS, 0, 1, head("/")[:9])])
+def test_a_peer_that_does_not_go_on_is_cut_off(run: Callable[..., Running], opening: bytes) -> None:
+    running = run(PeerLimits(progress_s=0.2))
     with socket.create_connection(("127.0.0.1", running.port), BOUND_S) as connected:
-        connected.sendall(said)
+        connected.sendall(opening)
         with contextlib.suppress(ConnectionResetError):
             read_to_end(connected)
     with grpc.insecure_channel(running.address) as channel:
         assert call(channel, "double") == b"xx"
 
 
-def test_a_peer_that_breaks_http2_is_told_so_before_the_end(running: Running) -> None:
+def test_a_peer_that_violates_http2_gets_goaway_before_the_end(running: Running) -> None:
     with socket.create_connection(("127.0.0.1", running.port), BOUND_S) as connected:
         connected.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
         assert read_to_end(connected).endswith(frame(GOAWAY, 0, 0, u32.pack(0) + u32.pack(1)))
 
 
 def test_a_peer_that_does_not_read_is_cut_off_and_disturbs_nobody(run: Callable[..., Running]) -> None:
-    running = run(Limits(unread_s=0.2))
+    running = run(PeerLimits(unread_s=0.2))
     with socket.create_connection(("127.0.0.1", running.port), BOUND_S) as deaf:
         request = b"\0" + u32.pack(3) + b"999"
         deaf.sendall(SETTINGS_OF_ALL + frame(HEADERS, 4, 1, head(f"/{SERVICE}/large")) + frame(DATA, 1, 1, request))

@@ -1,7 +1,8 @@
-"""The front's HTTP/2 connection, fed with frames made by hand: no socket, no clock, no event loop."""
+"""The server's HTTP/2 connection, fed with frames made by hand: no socket, no clock, no event loop."""
 
 from __future__ import annotations
 
+import functools
 import gzip
 import itertools
 import struct
@@ -13,15 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.server.connection import CONNECTION_WINDOW, Connection
-from worker.server.control import IDLE_FRAMES, RAPID_RESETS, UNREAD_ANSWERS
-from worker.server.headers import MAX_HEADER_LIST, Method, Router, timeout
-from worker.server.sending import Held, Limits
-from worker.server.stream import WINDOW, Stream
-from worker.wire.http2.frames import (
+from worker.server.connection import ServerConnection
+from worker.server.request_headers import Method, RequestHeadParser, parse_timeout
+from worker.server.stream import Stream
+from worker.wire.http2 import (
     CONTINUATION,
     DATA,
-    EMPTY_TABLE,
     GOAWAY,
     HEADERS,
     INITIAL_WINDOW_SIZE,
@@ -33,11 +31,15 @@ from worker.wire.http2.frames import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
+    BufferedBytes,
+    PeerLimits,
     frame,
     literal_block,
     settings_frame,
 )
+from worker.wire.http2.headers import EMPTY_TABLE
 
+LIMITS = PeerLimits()
 GREETING = PRELUDE + settings_frame()
 ECHO, HOLD, FEED = "/test.Test/Echo", "/test.Test/Hold", "/test.Test/Feed"
 
@@ -56,7 +58,7 @@ def message(payload: bytes, compressed: int = 0) -> bytes:
     return struct.pack(">BI", compressed, len(payload)) + payload
 
 
-def request(stream: int, payload: bytes = b"hello", head: bytes | None = None) -> bytes:
+def unary(stream: int, payload: bytes = b"hello", head: bytes | None = None) -> bytes:
     return frame(HEADERS, 4, stream, head or block()) + frame(DATA, 1, stream, message(payload))
 
 
@@ -70,12 +72,12 @@ class Time:
     def time(self) -> float:
         return self.now
 
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> Time.Handle:
-        entry: list[object] = [self.now + delay, callback]
+    def call_later(self, delay: float, callback: Callable[..., object], /, *args: object) -> Time.Handle:
+        entry: list[object] = [self.now + delay, functools.partial(callback, *args)]
         self.timers.append(entry)
         return Time.Handle(self, entry)
 
-    def pass_by(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.now += seconds
         for entry in list(self.timers):
             due, callback = entry
@@ -113,61 +115,66 @@ class Feeding:
 class Peer:
     """A connection with three methods: one echoes, one answers when the test says, one takes a stream of messages."""
 
-    def __init__(self, limits: Limits = Limits(), token: str = "") -> None:  # noqa: B008 - frozen
+    def __init__(self, limits: PeerLimits = LIMITS, token: str = "", fast: bool = True) -> None:
         self.time = Time()
-        self.held: list[Stream] = []
-        self.gone: list[int] = []
+        self.pending: list[Stream] = []
+        self.cancelled: list[int] = []
         self.feeding: list[Feeding] = []
-        self.begun: list[bytes] = []
+        self.requests: list[bytes] = []
         methods = {ECHO: Method(self._echo), HOLD: Method(self._hold), FEED: Method(self._feed, True)}
-        router = Router(lambda path, _: methods.get(path), lambda _, metadata: not token or ("t", token) in metadata)
-        self.bytes_held = Held()
-        self.connection = Connection(router, limits, self.bytes_held, self.time, lambda: None)
+        parser = RequestHeadParser(
+            lambda path, _: methods.get(path),
+            lambda _, metadata: not token or ("t", token) in metadata,
+            limits.header_list_bytes,
+        )
+        self.buffered = BufferedBytes()
+        self.connection = ServerConnection(parser, limits, self.buffered, self.time, lambda: None, fast=fast)
         self.connection.open()
         self._decoder = hpack.Decoder()
         self._rest = b""
 
     def _echo(self, stream: Stream, data: bytes) -> None:
-        self.begun.append(data)
+        self.requests.append(data)
         stream.reply(data)
 
     def _hold(self, stream: Stream, data: bytes) -> None:
-        self.begun.append(data)
-        stream.gone = lambda: self.gone.append(stream.id)
-        self.held.append(stream)
+        self.requests.append(data)
+        stream.on_cancel = lambda: self.cancelled.append(stream.id)
+        self.pending.append(stream)
 
     def _feed(self, stream: Stream, data: bytes) -> None:
         taker = Feeding()
         self.feeding.append(taker)
         stream.receiver = taker
-        stream.gone = lambda: self.gone.append(stream.id)
-        self.held.append(stream)
+        stream.on_cancel = lambda: self.cancelled.append(stream.id)
+        self.pending.append(stream)
 
     def feed(self, data: bytes) -> list[tuple[int, int, int, bytes]]:
-        self.connection.feed(data)
-        return self.said()
+        self.connection.receive(data)
+        return self.sent()
 
-    def said(self) -> list[tuple[int, int, int, bytes]]:
-        """What it has to say: kind, flags, stream, payload."""
-        data = self.connection.take()
-        while self.connection.waiting:
-            self.connection.fill()
-            if not self.connection.out:
+    def sent(self) -> list[tuple[int, int, int, bytes]]:
+        """What it sends: kind, flags, stream, payload."""
+        writer = self.connection.writer
+        data = writer.take()
+        while writer.queue:
+            writer.fill()
+            if not writer.out:
                 break
-            data += self.connection.take()
+            data += writer.take()
         return list(split(data))
 
     def headers(self, payload: bytes) -> dict[str, str]:
         return dict(self._decoder.decode(payload))
 
-    def code(self, said: list[tuple[int, int, int, bytes]]) -> int | None:
+    def code(self, frames: list[tuple[int, int, int, bytes]]) -> int | None:
         """The HTTP/2 error of the GOAWAY that ended it."""
-        codes = [struct.unpack(">I", payload[4:8])[0] for kind, _, _, payload in said if kind == GOAWAY]
+        codes = [struct.unpack(">I", payload[4:8])[0] for kind, _, _, payload in frames if kind == GOAWAY]
         return codes[-1] if codes else None
 
-    def status(self, said: list[tuple[int, int, int, bytes]]) -> tuple[str, str]:
+    def status(self, frames: list[tuple[int, int, int, bytes]]) -> tuple[str, str]:
         """The grpc-status and grpc-message of the only call that ended."""
-        (last,) = [payload for kind, flags, _, payload in said if kind == HEADERS and flags & 1]
+        (last,) = [payload for kind, flags, _, payload in frames if kind == HEADERS and flags & 1]
         ended = self.headers(last)
         return ended["grpc-status"], ended.get("grpc-message", "")
 
@@ -180,15 +187,15 @@ def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         data = data[9 + size :]
 
 
-@pytest.fixture
-def peer() -> Peer:
-    peer = Peer()
+@pytest.fixture(params=[True, False], ids=["fast path", "shared path"])
+def peer(request: pytest.FixtureRequest) -> Peer:
+    peer = Peer(fast=request.param)
     assert [kind for kind, *_ in peer.feed(GREETING)] == [SETTINGS, WINDOW_UPDATE, SETTINGS]
     return peer
 
 
-def echoed(peer: Peer, said: list[tuple[int, int, int, bytes]], stream: int, payload: bytes) -> None:
-    first, *middle, last = [entry for entry in said if entry[2] == stream and entry[0] in (HEADERS, DATA)]
+def echoed(peer: Peer, frames: list[tuple[int, int, int, bytes]], stream: int, payload: bytes) -> None:
+    first, *middle, last = [entry for entry in frames if entry[2] == stream and entry[0] in (HEADERS, DATA)]
     assert peer.headers(first[3]) == {":status": "200", "content-type": "application/grpc"}
     assert b"".join(data for _, _, _, data in middle) == message(payload)
     assert peer.headers(last[3]) == {"grpc-status": "0"}
@@ -201,7 +208,7 @@ def test_frames_may_come_in_any_pieces(cuts: list[int], padded: bool) -> None:
     payloads = [b"", b"x", bytes(100)]
     for number, payload in enumerate(payloads):
         stream = 2 * number + 1
-        head = block(te=f"trailers{number}") if number else EMPTY_TABLE + block()
+        head = block(x=f"{number}") if number else EMPTY_TABLE + block()
         if padded:
             data += frame(HEADERS, 0x2C, stream, b"\x03" + bytes(4) + b"\x10" + head + bytes(3))
             framed = message(payload)
@@ -212,13 +219,13 @@ def test_frames_may_come_in_any_pieces(cuts: list[int], padded: bool) -> None:
             data += frame(CONTINUATION, 4, stream, head[20:]) + frame(DATA, 1, stream, message(payload))
     peer = Peer()
     places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    said = []
+    frames = []
     for start, end in itertools.pairwise(places):
-        said += peer.feed(data[start:end])
+        frames += peer.feed(data[start:end])
     for number, payload in enumerate(payloads):
-        echoed(peer, said, 2 * number + 1, payload)
-    assert not peer.connection.streams
-    assert peer.bytes_held.bytes == 0
+        echoed(peer, frames, 2 * number + 1, payload)
+    assert not peer.connection.streams.streams
+    assert peer.buffered.total == 0
 
 
 def some_frame() -> st.SearchStrategy[bytes]:
@@ -235,16 +242,16 @@ def some_frame() -> st.SearchStrategy[bytes]:
 @given(st.booleans(), st.lists(some_frame() | st.binary(max_size=30), max_size=20))
 def test_whatever_comes_the_connection_goes_on_or_ends_with_goaway(greeted: bool, pieces: list[bytes]) -> None:
     peer = Peer()
-    said = peer.feed(GREETING) if greeted else []
+    frames = peer.feed(GREETING) if greeted else []
     for piece in pieces:
-        said += peer.feed(piece)
-    if peer.connection.broken is not None:
-        assert said[-1][0] == GOAWAY
-        assert not peer.connection.streams
-        assert peer.bytes_held.bytes == 0
+        frames += peer.feed(piece)
+    if peer.connection.error is not None:
+        assert frames[-1][0] == GOAWAY
+        assert not peer.connection.streams.streams
+        assert peer.buffered.total == 0
         assert peer.feed(b"more") == []
     else:
-        assert peer.code(said) is None
+        assert peer.code(frames) is None
 
 
 @pytest.mark.parametrize(
@@ -286,76 +293,76 @@ def test_a_peer_that_breaks_http2_gets_goaway(data: bytes, code: int) -> None:
 @pytest.mark.parametrize(
     ("flood", "most"),
     [
-        (frame(PING, 0, 0, bytes(8)), IDLE_FRAMES),
-        (frame(SETTINGS, 0, 0), IDLE_FRAMES),
-        (frame(PRIORITY, 0, 1, bytes(5)), IDLE_FRAMES),
-        (frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1"), IDLE_FRAMES),
-        (frame(99, 0, 0), IDLE_FRAMES),
+        (frame(PING, 0, 0, bytes(8)), LIMITS.idle_frames),
+        (frame(SETTINGS, 0, 0), LIMITS.idle_frames),
+        (frame(PRIORITY, 0, 1, bytes(5)), LIMITS.idle_frames),
+        (frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1"), LIMITS.idle_frames),
+        (frame(99, 0, 0), LIMITS.idle_frames),
     ],
 )
 def test_a_flood_of_frames_that_move_nothing_ends_the_connection(peer: Peer, flood: bytes, most: int) -> None:
-    said = peer.feed(flood * (most + 1))
-    assert peer.code(said) == 11
+    frames = peer.feed(flood * (most + 1))
+    assert peer.code(frames) == 11
 
 
 def test_the_same_frames_over_hours_are_keepalive(peer: Peer) -> None:
     for _ in range(3):
-        peer.feed(frame(PING, 0, 0, bytes(8)) * (IDLE_FRAMES - 100))
-        peer.time.pass_by(3600)
-    assert peer.connection.broken is None
+        peer.feed(frame(PING, 0, 0, bytes(8)) * (LIMITS.idle_frames - 100))
+        peer.time.advance(3600)
+    assert peer.connection.error is None
 
 
 def test_empty_data_without_end_ends_the_connection(peer: Peer) -> None:
-    said = peer.feed(frame(HEADERS, 4, 1, block()) + frame(DATA, 0, 1) * (IDLE_FRAMES + 1))
-    assert peer.code(said) == 11
+    frames = peer.feed(frame(HEADERS, 4, 1, block()) + frame(DATA, 0, 1) * (LIMITS.idle_frames + 1))
+    assert peer.code(frames) == 11
 
 
 def test_answers_that_nobody_reads_end_the_connection(peer: Peer) -> None:
-    peer.connection.paused = True
-    assert peer.code(peer.feed(frame(PING, 0, 0, bytes(8)) * (UNREAD_ANSWERS + 1))) == 11
+    peer.connection.writer.blocked = True
+    assert peer.code(peer.feed(frame(PING, 0, 0, bytes(8)) * (LIMITS.unread_answers + 1))) == 11
 
 
-def test_calls_taken_back_as_they_are_made_end_the_connection(peer: Peer) -> None:
-    said = []
-    for number in range(1, 2 * RAPID_RESETS + 4, 2):
-        said += peer.feed(frame(HEADERS, 4, number, block(HOLD)) + frame(RST_STREAM, 0, number, bytes(4)))
-    assert peer.code(said) == 11
-    assert not peer.connection.streams
+def test_calls_that_are_reset_as_they_are_opened_end_the_connection(peer: Peer) -> None:
+    frames = []
+    for number in range(1, 2 * LIMITS.rapid_resets + 4, 2):
+        frames += peer.feed(frame(HEADERS, 4, number, block(HOLD)) + frame(RST_STREAM, 0, number, bytes(4)))
+    assert peer.code(frames) == 11
+    assert not peer.connection.streams.streams
 
 
-def test_calls_taken_back_later_do_not(peer: Peer) -> None:
-    for number in range(1, 2 * RAPID_RESETS + 4, 2):
-        peer.feed(request(number, head=block(HOLD)))
+def test_calls_that_are_reset_later_do_not(peer: Peer) -> None:
+    for number in range(1, 2 * LIMITS.rapid_resets + 4, 2):
+        peer.feed(unary(number, head=block(HOLD)))
         peer.feed(frame(RST_STREAM, 0, number, bytes(4)))
-    assert peer.connection.broken is None
-    assert len(peer.gone) == len(peer.held) > RAPID_RESETS
+    assert peer.connection.error is None
+    assert len(peer.cancelled) == len(peer.pending) > LIMITS.rapid_resets
 
 
 def test_a_header_block_is_read_by_the_dynamic_table_until_the_peer_gives_it_up(peer: Peer) -> None:
     encoder = hpack.Encoder()
     for stream in (1, 3):  # the second refers to entries that the first made
-        echoed(peer, peer.feed(request(stream, head=encoder.encode(fields()))), stream, b"hello")
+        echoed(peer, peer.feed(unary(stream, head=encoder.encode(fields()))), stream, b"hello")
     encoder.header_table_size = 0
     for stream in (5, 7, 9):
-        echoed(peer, peer.feed(request(stream, head=encoder.encode(fields()))), stream, b"hello")
+        echoed(peer, peer.feed(unary(stream, head=encoder.encode(fields()))), stream, b"hello")
     encoder.header_table_size = 4096
     for stream in (11, 13):
-        echoed(peer, peer.feed(request(stream, head=encoder.encode(fields()))), stream, b"hello")
+        echoed(peer, peer.feed(unary(stream, head=encoder.encode(fields()))), stream, b"hello")
 
 
-def test_a_peer_that_shrinks_our_table_is_told_so_once(peer: Peer) -> None:
+def test_a_smaller_table_is_confirmed_once(peer: Peer) -> None:
     peer.feed(settings_frame((1, 0)))
-    first, *_ = peer.feed(request(1))
+    first, *_ = peer.feed(unary(1))
     assert first[3][:1] == EMPTY_TABLE
-    echoed(peer, peer.feed(request(3)), 3, b"hello")
+    echoed(peer, peer.feed(unary(3)), 3, b"hello")
 
 
 def test_header_lists_beyond_our_settings_are_refused_alone(peer: Peer) -> None:
-    echoed(peer, peer.feed(request(1, head=EMPTY_TABLE + block())), 1, b"hello")
-    large = block(x="y" * MAX_HEADER_LIST)
+    echoed(peer, peer.feed(unary(1, head=EMPTY_TABLE + block())), 1, b"hello")
+    large = block(x="y" * LIMITS.header_list_bytes)
     pieces = [frame(HEADERS, 1, 3, large[:9000]), frame(CONTINUATION, 4, 3, large[9000:])]
     assert peer.status(peer.feed(b"".join(pieces)))[0] == "8"
-    echoed(peer, peer.feed(request(5)), 5, b"hello")
+    echoed(peer, peer.feed(unary(5)), 5, b"hello")
 
 
 REFUSED = {
@@ -367,23 +374,23 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_call_that_cannot_be_made_is_refused_in_one_header_block(peer: Peer, name: str) -> None:
-    head, code, words = REFUSED[name]
+    request_block, code, words = REFUSED[name]
     for stream in (1, 3):
-        said = peer.feed(request(stream, head=head))
-        (reply,) = [entry for entry in said if entry[0] == HEADERS]
-        told = peer.headers(reply[3])
-        assert (told[":status"], told["grpc-status"]) == ("200", code)
-        assert told["grpc-message"].startswith(words)
-        assert ("grpc-accept-encoding" in told) == (code == "12")
-    assert peer.begun == []
+        frames = peer.feed(unary(stream, head=request_block))
+        (reply,) = [entry for entry in frames if entry[0] == HEADERS]
+        head = peer.headers(reply[3])
+        assert (head[":status"], head["grpc-status"]) == ("200", code)
+        assert head["grpc-message"].startswith(words)
+        assert ("grpc-accept-encoding" in head) == (code == "12")
+    assert peer.requests == []
 
 
 @pytest.mark.parametrize(
     ("change", "status"), [({"content_type": "text/html"}, "415"), ({"content_type": "application/grpcx"}, "415")]
 )
 def test_what_is_not_grpc_gets_an_http_status(peer: Peer, change: dict[str, str], status: str) -> None:
-    said = peer.feed(request(1, head=block(**change)))
-    assert peer.headers(said[0][3]) == {":status": status}
+    frames = peer.feed(unary(1, head=block(**change)))
+    assert peer.headers(frames[0][3]) == {":status": status}
     get = literal_block([(":method", "GET"), (":scheme", "http"), (":path", "/")])
     assert peer.headers(peer.feed(frame(HEADERS, 5, 3, get))[0][3]) == {":status": "405"}
 
@@ -401,18 +408,18 @@ def test_what_is_not_grpc_gets_an_http_status(peer: Peer, change: dict[str, str]
     ],
 )
 def test_a_malformed_request_is_reset(peer: Peer, head: bytes) -> None:
-    said = peer.feed(frame(HEADERS, 5, 1, head))
-    assert said == [(RST_STREAM, 0, 1, struct.pack(">I", 1))]
-    echoed(peer, peer.feed(request(3)), 3, b"hello")
+    frames = peer.feed(frame(HEADERS, 5, 1, head))
+    assert frames == [(RST_STREAM, 0, 1, struct.pack(">I", 1))]
+    echoed(peer, peer.feed(unary(3)), 3, b"hello")
 
 
 def test_a_token_that_is_missing_is_refused_each_time() -> None:
     peer = Peer(token="s3cret")
     peer.feed(GREETING)
-    echoed(peer, peer.feed(request(1, head=EMPTY_TABLE + block(t="s3cret"))), 1, b"hello")
+    echoed(peer, peer.feed(unary(1, head=EMPTY_TABLE + block(t="s3cret"))), 1, b"hello")
     for stream in (3, 5):
-        assert peer.status(peer.feed(request(stream, head=block(t="wrong"))))[0] == "16"
-    echoed(peer, peer.feed(request(7, head=block(t="s3cret"))), 7, b"hello")
+        assert peer.status(peer.feed(unary(stream, head=block(t="wrong"))))[0] == "16"
+    echoed(peer, peer.feed(unary(7, head=block(t="s3cret"))), 7, b"hello")
 
 
 def test_compressed_requests_are_read(peer: Peer) -> None:
@@ -439,148 +446,148 @@ def test_compressed_requests_are_read(peer: Peer) -> None:
     ],
 )
 def test_a_message_that_cannot_be_read_has_a_status(encoding: str, data: bytes, code: str) -> None:
-    peer = Peer(Limits(message_bytes=100_000))
+    peer = Peer(PeerLimits(message_bytes=100_000))
     peer.feed(GREETING)
-    said = peer.feed(frame(HEADERS, 4, 1, block(grpc_encoding=encoding)) + frame(DATA, 1, 1, data))
-    assert peer.status(said)[0] == code
-    assert peer.begun == []
-    assert peer.bytes_held.bytes == 0
+    frames = peer.feed(frame(HEADERS, 4, 1, block(grpc_encoding=encoding)) + frame(DATA, 1, 1, data))
+    assert peer.status(frames)[0] == code
+    assert peer.requests == []
+    assert peer.buffered.total == 0
 
 
 def test_an_answer_beyond_the_limit_has_a_status() -> None:
-    peer = Peer(Limits(message_bytes=100))
+    peer = Peer(PeerLimits(message_bytes=100))
     peer.feed(GREETING)
-    peer.feed(request(1, head=block(HOLD)))
-    peer.held[0].reply(bytes(101))
-    assert peer.status(peer.said())[0] == "8"
+    peer.feed(unary(1, head=block(HOLD)))
+    peer.pending[0].reply(bytes(101))
+    assert peer.status(peer.sent())[0] == "8"
 
 
 def test_words_are_percent_encoded(peer: Peer) -> None:
-    peer.feed(request(1, head=block(HOLD)))
-    peer.held[0].finish(3, "100 % wörtlich\n")
-    assert peer.status(peer.said()) == ("3", "100 %25 w%C3%B6rtlich%0A")
+    peer.feed(unary(1, head=block(HOLD)))
+    peer.pending[0].finish(3, "100 % wörtlich\n")
+    assert peer.status(peer.sent()) == ("3", "100 %25 w%C3%B6rtlich%0A")
 
 
 def test_large_answers_wait_for_windows_and_take_turns(peer: Peer) -> None:
     peer.feed(settings_frame((INITIAL_WINDOW_SIZE, 20000)))
     large = bytes(range(256)) * 200
     for stream in (1, 3):
-        said = peer.feed(request(stream, large))
-        assert sum(len(entry[3]) for entry in said if entry[0] == DATA) == 20000
-    said = peer.feed(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 40000)) + settings_frame((INITIAL_WINDOW_SIZE, 0)))
-    assert sum(len(entry[3]) for entry in said if entry[0] == DATA) == 20000
-    said = peer.feed(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 10000)))
-    assert sum(len(entry[3]) for entry in said if entry[0] == DATA) == 65535 - 60000  # the connection's own window
-    said = peer.feed(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 10**6)))
-    assert sum(len(entry[3]) for entry in said if entry[0] == DATA) == 10000 - 5535
-    said += peer.feed(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 10**6)))
-    assert [entry[2] for entry in said if entry[0] == HEADERS] == [1]
-    said = peer.feed(settings_frame((INITIAL_WINDOW_SIZE, 10**6)))
-    assert {entry[2] for entry in said if entry[0] != SETTINGS} == {3}
-    assert not peer.connection.streams
+        frames = peer.feed(unary(stream, large))
+        assert sum(len(entry[3]) for entry in frames if entry[0] == DATA) == 20000
+    frames = peer.feed(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 40000)) + settings_frame((INITIAL_WINDOW_SIZE, 0)))
+    assert sum(len(entry[3]) for entry in frames if entry[0] == DATA) == 20000
+    frames = peer.feed(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 10000)))
+    assert sum(len(entry[3]) for entry in frames if entry[0] == DATA) == 65535 - 60000  # the connection's own window
+    frames = peer.feed(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 10**6)))
+    assert sum(len(entry[3]) for entry in frames if entry[0] == DATA) == 10000 - 5535
+    frames += peer.feed(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 10**6)))
+    assert [entry[2] for entry in frames if entry[0] == HEADERS] == [1]
+    frames = peer.feed(settings_frame((INITIAL_WINDOW_SIZE, 10**6)))
+    assert {entry[2] for entry in frames if entry[0] != SETTINGS} == {3}
+    assert not peer.connection.streams.streams
 
 
 def test_a_window_beyond_its_bound_resets_the_stream(peer: Peer) -> None:
-    peer.feed(request(1, head=block(HOLD)))
-    said = peer.feed(frame(WINDOW_UPDATE, 0, 1, b"\x7f\xff\xff\xff"))
-    assert said == [(RST_STREAM, 0, 1, struct.pack(">I", 3))]
-    assert peer.gone == [1]
+    peer.feed(unary(1, head=block(HOLD)))
+    frames = peer.feed(frame(WINDOW_UPDATE, 0, 1, b"\x7f\xff\xff\xff"))
+    assert frames == [(RST_STREAM, 0, 1, struct.pack(">I", 3))]
+    assert peer.cancelled == [1]
 
 
 def test_a_client_that_sends_more_than_its_window_is_cut_off(peer: Peer) -> None:
     peer.feed(frame(HEADERS, 4, 1, block(FEED)))
-    said = []
+    frames = []
     sent = 0
-    while sent <= WINDOW:  # nothing is taken, so nothing is given back
-        said += peer.feed(frame(DATA, 0, 1, message(bytes(60000))))
+    while sent <= LIMITS.stream_window:  # nothing is taken, so nothing is given back
+        frames += peer.feed(frame(DATA, 0, 1, message(bytes(60000))))
         sent += 60005
-    assert (RST_STREAM, 0, 1, struct.pack(">I", 3)) in said
-    assert peer.gone == [1]
+    assert (RST_STREAM, 0, 1, struct.pack(">I", 3)) in frames
+    assert peer.cancelled == [1]
 
 
 def test_what_is_read_is_given_back(peer: Peer) -> None:
-    given = {0: CONNECTION_WINDOW, 1: WINDOW}
-    said = peer.feed(frame(HEADERS, 4, 1, block()))
-    framed = message(bytes(5 * CONNECTION_WINDOW))
+    given = {0: LIMITS.connection_window, 1: LIMITS.stream_window}
+    frames = peer.feed(frame(HEADERS, 4, 1, block()))
+    framed = message(bytes(5 * LIMITS.connection_window))
     for at in range(0, len(framed), 60000):
         piece = framed[at : at + 60000]
         for stream in given:
             given[stream] -= len(piece)
             assert given[stream] >= 0
-        said = peer.feed(frame(DATA, int(at + 60000 >= len(framed)), 1, piece))
-        for kind, _, stream, payload in said:
+        frames = peer.feed(frame(DATA, int(at + 60000 >= len(framed)), 1, piece))
+        for kind, _, stream, payload in frames:
             if kind == WINDOW_UPDATE:
                 given[stream] += struct.unpack(">I", payload)[0]
-    assert peer.begun == [bytes(5 * CONNECTION_WINDOW)]
-    assert peer.bytes_held.bytes == 0
+    assert peer.requests == [bytes(5 * LIMITS.connection_window)]
+    assert peer.buffered.total == 0
 
 
 def test_unread_messages_are_bounded_over_all_calls() -> None:
-    peer = Peer(Limits(held_bytes=100_000))
+    peer = Peer(PeerLimits(buffered_bytes=100_000))
     peer.feed(GREETING)
     for stream in (1, 3):
-        said = peer.feed(frame(HEADERS, 4, stream, block()) + frame(DATA, 0, stream, message(bytes(10**6))[:60000]))
-    assert peer.status(said)[0] == "8"
-    assert list(peer.connection.streams) == [1]
+        frames = peer.feed(frame(HEADERS, 4, stream, block()) + frame(DATA, 0, stream, message(bytes(10**6))[:60000]))
+    assert peer.status(frames)[0] == "8"
+    assert list(peer.connection.streams.streams) == [1]
 
 
 def test_more_streams_than_allowed_are_refused() -> None:
-    peer = Peer(Limits(streams=2))
+    peer = Peer(PeerLimits(streams=2))
     peer.feed(GREETING)
-    said = [peer.feed(request(stream, head=block(HOLD))) for stream in (1, 3, 5)]
-    assert said[2][0] == (RST_STREAM, 0, 5, struct.pack(">I", 7))
-    assert peer.code(said[2]) is None
-    peer.held[0].reply(b"")
-    echoed(peer, peer.feed(request(7)), 7, b"hello")
+    frames = [peer.feed(unary(stream, head=block(HOLD))) for stream in (1, 3, 5)]
+    assert frames[2][0] == (RST_STREAM, 0, 5, struct.pack(">I", 7))
+    assert peer.code(frames[2]) is None
+    peer.pending[0].reply(b"")
+    echoed(peer, peer.feed(unary(7)), 7, b"hello")
 
 
 def test_a_deadline_ends_the_call_and_tells_who_answers(peer: Peer) -> None:
     for stream in (1, 3):
-        peer.feed(request(stream, head=block(HOLD, grpc_timeout="100m")))
-    assert peer.held[0].time_remaining() == pytest.approx(0.1)
-    peer.held[1].reply(b"in time")
-    peer.said()
-    peer.time.pass_by(0.2)
-    assert peer.status(peer.said())[0] == "4"
-    assert peer.gone == [1]
-    peer.held[0].reply(b"late")
-    assert peer.said() == []
+        peer.feed(unary(stream, head=block(HOLD, grpc_timeout="100m")))
+    assert peer.pending[0].time_remaining() == pytest.approx(0.1)
+    peer.pending[1].reply(b"in time")
+    peer.sent()
+    peer.time.advance(0.2)
+    assert peer.status(peer.sent())[0] == "4"
+    assert peer.cancelled == [1]
+    peer.pending[0].reply(b"late")
+    assert peer.sent() == []
     assert peer.time.timers == []
 
 
 def test_a_reset_and_a_lost_connection_tell_who_answers(peer: Peer) -> None:
     for stream in (1, 3, 5):
-        peer.feed(request(stream, head=block(HOLD)))
+        peer.feed(unary(stream, head=block(HOLD)))
     peer.feed(frame(RST_STREAM, 0, 3, bytes(4)))
-    assert peer.gone == [3]
-    peer.connection.abandon()
-    assert peer.gone == [3, 1, 5]
-    for stream in peer.held:
+    assert peer.cancelled == [3]
+    peer.connection.close()
+    assert peer.cancelled == [3, 1, 5]
+    for stream in peer.pending:
         stream.reply(b"late")
-    assert peer.said() == []
+    assert peer.sent() == []
 
 
-def test_a_goodbye_takes_what_was_on_its_way_and_nothing_after(peer: Peer) -> None:
-    peer.feed(request(1, head=block(HOLD)))
+def test_a_graceful_shutdown_answers_what_was_on_its_way_and_nothing_after(peer: Peer) -> None:
+    peer.feed(unary(1, head=block(HOLD)))
     peer.connection.drain()
-    first, ping = peer.said()
+    first, ping = peer.sent()
     assert first == (GOAWAY, 0, 0, struct.pack(">II", LAST_STREAM_ID, 0))
-    echoed(peer, peer.feed(request(3)), 3, b"hello")
+    echoed(peer, peer.feed(unary(3)), 3, b"hello")
     last = peer.feed(frame(PING, 1, 0, ping[3]))
     assert last == [(GOAWAY, 0, 0, struct.pack(">II", 3, 0))]
-    assert peer.feed(request(5)) == []
-    peer.held[0].reply(b"after all")
-    echoed(peer, peer.said(), 1, b"after all")
+    assert peer.feed(unary(5)) == []
+    peer.pending[0].reply(b"after all")
+    echoed(peer, peer.sent(), 1, b"after all")
 
 
 def test_a_failing_method_is_internal(peer: Peer) -> None:
     def fails(stream: Stream, data: bytes) -> None:
         raise ZeroDivisionError("by zero")
 
-    router = Router(lambda *_: Method(fails), lambda *_: True)
-    connection = Connection(router, Limits(), Held(), peer.time, lambda: None)
-    connection.feed(GREETING + request(1))
-    assert peer.status(list(split(connection.take()))) == ("13", "ZeroDivisionError: by zero")
+    parser = RequestHeadParser(lambda *_: Method(fails), lambda *_: True, LIMITS.header_list_bytes)
+    connection = ServerConnection(parser, LIMITS, BufferedBytes(), peer.time, lambda: None)
+    connection.receive(GREETING + unary(1))
+    assert peer.status(list(split(connection.writer.take()))) == ("13", "ZeroDivisionError: by zero")
 
 
 def test_a_stream_of_messages_goes_to_its_receiver(peer: Peer) -> None:
@@ -589,15 +596,15 @@ def test_a_stream_of_messages_goes_to_its_receiver(peer: Peer) -> None:
     for at in range(len(data)):
         peer.feed(frame(DATA, 0, 1, data[at : at + 1]))
     assert peer.feeding[0].messages == [b"1", b"", b"333"]
-    stream = peer.held[0]
+    stream = peer.pending[0]
     stream.send(b"a")
     stream.send(b"b")
-    said = peer.feed(frame(HEADERS, 5, 1, literal_block([("trailing", "x")])))
+    frames = peer.feed(frame(HEADERS, 5, 1, literal_block([("trailing", "x")])))
     assert peer.feeding[0].ended
     stream.finish(0, "", (("more-bin", b"\0\1"), ("so", "on")))
-    said += peer.said()
-    assert [payload for kind, _, _, payload in said if kind == DATA] == [message(b"a"), message(b"b")]
-    assert peer.headers(said[-1][3]) == {"grpc-status": "0", "more-bin": "AAE", "so": "on"}
+    frames += peer.sent()
+    assert [payload for kind, _, _, payload in frames if kind == DATA] == [message(b"a"), message(b"b")]
+    assert peer.headers(frames[-1][3]) == {"grpc-status": "0", "more-bin": "AAE", "so": "on"}
 
 
 @pytest.mark.parametrize(
@@ -605,9 +612,9 @@ def test_a_stream_of_messages_goes_to_its_receiver(peer: Peer) -> None:
     [("1H", 3600), ("2M", 120), ("3S", 3), ("4m", 0.004), ("5u", 5e-6), ("6n", 6e-9), ("99999999S", 99999999)],
 )
 def test_timeouts_are_read(text: str, seconds: float) -> None:
-    assert timeout(text) == pytest.approx(seconds)
+    assert parse_timeout(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "S", "1", "1x", "-1S", "1.5S", "123456789S", "¹S", " 1S"])
 def test_what_is_no_timeout_is_none(text: str) -> None:
-    assert timeout(text) is None
+    assert parse_timeout(text) is None

@@ -1,4 +1,4 @@
-"""Calls: servicers written for grpc.aio, run in tasks, with as much of its ServicerContext as is used here."""
+"""Servicers written for grpc.aio, run in tasks, with as much of its ServicerContext as is used here."""
 
 from __future__ import annotations
 
@@ -10,50 +10,51 @@ from typing import Any, NoReturn
 
 import grpc
 
-from worker.server.headers import Metadata, Method
-from worker.server.status import CANCELLED, INVALID_ARGUMENT, OK, UNKNOWN
+from worker.server.request_headers import Metadata, Method
 from worker.server.stream import Stream
+from worker.wire import StatusCode
 
-# Bytes of one stream's answers that may wait before `write` waits.
-UNSENT = 65536
-# What a message that waits costs beside its bytes.
-OVERHEAD = 128
+# Bytes of one stream's messages that may wait before `write` waits.
+UNSENT_BYTES = 65536
+# Memory that a message costs beside its bytes.
+MESSAGE_OVERHEAD = 128
 
 
-class Aborted(Exception):
+class CallAborted(Exception):
     """Raised by `abort`, so that the servicer ends there."""
 
 
-class Call:
-    """One call's context, and the task that its servicer runs in. Ends with the task."""
+class ServicerContext:
+    """One call's context, the receiver of its messages, and the task that its servicer runs in."""
 
     def __init__(self, stream: Stream, handler: Any, tasks: set[asyncio.Task[None]]) -> None:
         self._stream = stream
         self._handler = handler
-        self._code = OK
+        self._code = int(StatusCode.OK)
         self._details = ""
         self._trailing: Metadata = ()
         self._messages: deque[bytes] = deque()
-        self._ended = False  # no message comes any more
+        self._ended = False  # no message follows
         self._changed = asyncio.Event()
         self._callbacks: list[Callable[[Any], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._tasks = tasks
 
     def start(self) -> None:
+        """Runs the servicer in a task."""
         stream = self._stream
-        stream.gone = self._gone
-        stream.writable = self._changed.set
+        stream.on_cancel = self._cancel
+        stream.on_writable = self._changed.set
         self._task = task = asyncio.get_running_loop().create_task(self._run())
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    # What a servicer may call.
+    # Called by servicers.
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
-        self._code, self._details = code.value[0] or UNKNOWN, details
+        self._code, self._details = code.value[0] or StatusCode.UNKNOWN, details
         self._trailing = tuple(trailing_metadata) or self._trailing
-        raise Aborted(details)
+        raise CallAborted(details)
 
     def set_code(self, code: grpc.StatusCode) -> None:
         self._code = code.value[0]
@@ -65,7 +66,7 @@ class Call:
         self._trailing = tuple(metadata)
 
     def invocation_metadata(self) -> Metadata:
-        return self._stream.route.metadata
+        return self._stream.request.metadata
 
     def time_remaining(self) -> float | None:
         return self._stream.time_remaining()
@@ -86,7 +87,7 @@ class Call:
         self._callbacks.append(callback)
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
-        self._stream.head(tuple(metadata))
+        self._stream.send_head(tuple(metadata))
 
     async def read(self) -> Any:
         """The next message; grpc.aio.EOF after the last."""
@@ -97,20 +98,20 @@ class Call:
             await self._changed.wait()
         data = self._messages.popleft()
         stream = self._stream
-        stream.sender.held.bytes -= len(data) + OVERHEAD
+        stream.owner.buffer(-len(data) - MESSAGE_OVERHEAD)
         if not self._messages:
-            stream.sender.give_back(stream)
+            stream.owner.refill(stream)
         return self._parsed(data)
 
     async def write(self, message: Any) -> None:
         """Sends one message; waits while too much of what was sent before has not gone out."""
         stream = self._stream
         stream.send(self._handler.response_serializer(message) if self._handler.response_serializer else message)
-        while stream.pending_bytes > UNSENT and not stream.ended:
+        while stream.unsent_bytes > UNSENT_BYTES and not stream.ended:
             self._changed.clear()
             await self._changed.wait()
 
-    # What the stream calls.
+    # Called by the stream: it is a Receiver.
 
     @property
     def waiting(self) -> bool:
@@ -119,18 +120,18 @@ class Call:
     def message(self, data: bytes) -> None:
         if not self._ended:
             self._messages.append(data)
-            self._stream.sender.held.bytes += len(data) + OVERHEAD
+            self._stream.owner.buffer(len(data) + MESSAGE_OVERHEAD)
             self._changed.set()
 
     def half_closed(self) -> None:
         self._ended = True
         self._changed.set()
 
-    def _gone(self) -> None:
+    def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
 
-    # How it runs.
+    # The task.
 
     def _parsed(self, data: bytes) -> Any:
         if self._handler.request_deserializer is None:
@@ -138,9 +139,9 @@ class Call:
         try:
             return self._handler.request_deserializer(data)
         except Exception:  # whatever the protobuf runtime raises
-            self._code = INVALID_ARGUMENT
-            self._details = f"the message is not what {self._stream.route.path} takes"
-            raise Aborted(self._details) from None
+            self._code = StatusCode.INVALID_ARGUMENT
+            self._details = f"the message cannot be parsed as the request of {self._stream.request.path}"
+            raise CallAborted(self._details) from None
 
     async def _iterator(self) -> AsyncIterator[Any]:
         while (message := await self.read()) is not grpc.aio.EOF:
@@ -160,40 +161,40 @@ class Call:
                 async for message in running:
                     await self.write(message)
             else:
-                answer = await running
-                if not handler.response_streaming and self._code == OK:
-                    await self.write(answer)
+                response = await running
+                if not handler.response_streaming and self._code == StatusCode.OK:
+                    await self.write(response)
             stream.finish(self._code, self._details, self._trailing)
-        except Aborted:
+        except CallAborted:
             stream.finish(self._code, self._details, self._trailing)
         except asyncio.CancelledError:
-            stream.fail(CANCELLED, "the call was cancelled")
+            stream.fail(StatusCode.CANCELLED, "the call was cancelled")
             raise
         except Exception as error:
-            stream.finish(UNKNOWN, f"Unexpected {type(error)}: {error}", self._trailing)
+            stream.finish(StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}", self._trailing)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._stream.sender.held.bytes -= sum(len(data) + OVERHEAD for data in self._messages)
+        self._stream.owner.buffer(-sum(len(data) + MESSAGE_OVERHEAD for data in self._messages))
         self._messages.clear()
         self._ended = True
         for callback in self._callbacks:
             callback(self)
-        # Its coroutine knows us.
-        self._task = None
+        self._task = None  # its coroutine refers to this context
         self._callbacks.clear()
 
 
-def method(handler: Any, tasks: set[asyncio.Task[None]]) -> Method:
-    """A grpc.RpcMethodHandler, whose behaviours are coroutines or asynchronous generators, as the front begins it."""
+def servicer_method(handler: Any, tasks: set[asyncio.Task[None]]) -> Method:
+    """The Method of a grpc.RpcMethodHandler whose behaviours are coroutines or asynchronous generators. `tasks` holds
+    the task of each call while it runs."""
 
     def begin(stream: Stream, data: bytes) -> None:
-        call = Call(stream, handler, tasks)
+        context = ServicerContext(stream, handler, tasks)
         if handler.request_streaming:
-            stream.receiver = call
+            stream.receiver = context
         else:
-            call.message(data)
-            call.half_closed()
-        call.start()
+            context.message(data)
+            context.half_closed()
+        context.start()
 
     return Method(begin, handler.request_streaming, handler.response_streaming)
