@@ -68,7 +68,7 @@ def _convert_azure(arguments: Sequence[str], program: str) -> int:
         print(f"error: expected two files: {program} IN.csv OUT.csv", file=sys.stderr)
         return 2
     from loadgen._errors import InputError
-    from loadgen.schedule._convert import convert_azure_trace
+    from loadgen.schedule import convert_azure_trace
 
     try:
         count = convert_azure_trace(Path(arguments[0]), Path(arguments[1]))

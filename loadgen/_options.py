@@ -11,13 +11,11 @@ from typing import Any
 from capacity.measures.combination import HardwareCombination
 from capacity.statistics.slo import Slo
 from loadgen._errors import InputError
+from loadgen.schedule import ARRIVALS, CLOSED, TRACE
 from loadgen.transport._access import Access
 from loadgen.transport.http2._socket import Security
 from worker.wire import parse_duration_ns
 
-ARRIVALS = ("closed", "constant", "poisson")
-#: --arrivals trace:FILE
-TRACE = "trace:"
 ROUTERS = ("pinned", "round-robin", "random", "least-outstanding")
 TRANSPORTS = ("wire", "grpcio")
 SHAPES = ("steps", "slo-search")
@@ -75,7 +73,7 @@ class Options:
     @property
     def is_open(self) -> bool:
         """Requests are due by a schedule, whatever the targets do."""
-        return self.arrivals != "closed"
+        return self.arrivals != CLOSED
 
     @classmethod
     def read(cls, namespace: Any) -> Options:
@@ -181,7 +179,7 @@ def _arrivals(namespace: Any) -> str:
     shape, arrivals = namespace.shape, namespace.arrivals or default_arrivals(namespace.shape)
     if shape:
         _choice("--shape", shape, SHAPES)
-        if arrivals not in ("poisson", "constant"):
+        if arrivals not in ARRIVALS or arrivals == CLOSED:
             raise InputError(f"--shape {shape} sets the rate of open arrivals: --arrivals poisson (or constant)")
         if shape == "slo-search" and not namespace.slo:
             raise InputError("--shape slo-search: say which SLO is searched for, as in --slo p90=15ms")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,8 +21,9 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 _BLOCK = 1024
 
 
-def constant(rate: float, source: int = 0) -> Iterator[int]:
-    """Every 1/rate seconds. The phase differs by source, so that sources of one rate interleave and never coincide."""
+def constant_offsets(rate: float, source: int = 0, seed: tuple[int, ...] = ()) -> Iterator[int]:
+    """Yields a due time every 1/rate seconds. The phase differs by source: sources of one rate interleave and never
+    coincide. `seed` has no effect."""
     period_ns = 1e9 / rate
     phase_ns = math.modf(source * _GOLDEN)[0] * period_ns
     number = 0
@@ -32,14 +33,28 @@ def constant(rate: float, source: int = 0) -> Iterator[int]:
         number += 1
 
 
-def poisson(rate: float, seed: tuple[int, ...]) -> Iterator[int]:
-    """Exponential gaps of mean 1/rate seconds; the same for the same seed."""
-    generator = np.random.default_rng(seed)
+def poisson_offsets(rate: float, source: int, seed: tuple[int, ...]) -> Iterator[int]:
+    """Yields due times with exponential gaps of mean 1/rate seconds, independent for each source."""
+    generator = np.random.default_rng((*seed, source))
     now_ns = 0.0
     while True:
         due = now_ns + np.cumsum(generator.exponential(1e9 / rate, _BLOCK))
         now_ns = float(due[-1])
         yield from due.astype(np.int64).tolist()
+
+
+#: The open arrival patterns of --arrivals. A pattern takes the rate of one source in requests a second, the number of
+#: the source and the seed of the run, and yields ascending due times in ns from the start of the source. The load, its
+#: command line and the simulation all read this table: a new pattern is one function and one line here.
+OPEN_ARRIVALS: Mapping[str, Callable[[float, int, tuple[int, ...]], Iterator[int]]] = {
+    "constant": constant_offsets,
+    "poisson": poisson_offsets,
+}
+
+
+def arrival_offsets(pattern: str, rate: float, source: int, seed: tuple[int, ...]) -> Iterator[int]:
+    """Due times in ns of one source by a pattern of OPEN_ARRIVALS; the same for the same arguments."""
+    return OPEN_ARRIVALS[pattern](rate, source, seed)
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,7 @@ def read_trace(path: Path) -> list[Arrival]:
     return arrivals
 
 
-def trace(
+def trace_offsets(
     arrivals: Iterable[Arrival], *, scale: float = 1.0, keep: float = 1.0, seed: int = 0
 ) -> Iterator[tuple[int, Arrival]]:
     """Due times of a trace. `scale` 2 plays it twice as fast, with every burst; `keep` 0.5 drops half of the arrivals
@@ -113,8 +128,8 @@ def sourced(
         raise ValueError(f"arrivals have at least one source, not {users}")
     if kind.startswith("trace:"):
         return _traced(Path(kind.removeprefix("trace:")), rate, seconds, n, users)
-    if kind not in ("poisson", "constant"):
-        raise ValueError(f"arrivals are poisson, constant or trace:FILE, not '{kind}'")
+    if kind not in OPEN_ARRIVALS:
+        raise ValueError(f"unknown arrivals '{kind}' (choose {', '.join(OPEN_ARRIVALS)} or trace:FILE)")
     if (seconds is None) == (n is None):
         raise ValueError("arrivals have a length: so many seconds, or so many requests")
     each = rate / users
@@ -122,13 +137,10 @@ def sourced(
     most = n if n is not None else math.ceil((seconds or 0) * rate)
     share = most if users == 1 else math.ceil(most / users + 6 * math.sqrt(most / users) + 6)
     times = [
-        np.fromiter(
-            islice(poisson(each, (seed, source)) if kind == "poisson" else constant(each, source), share), np.int64
-        )
-        for source in range(users)
+        np.fromiter(islice(arrival_offsets(kind, each, source, (seed,)), share), np.int64) for source in range(users)
     ]
-    if seconds is not None and kind == "poisson":
-        times = [_long_enough(one, each, seed, source, seconds) for source, one in enumerate(times)]
+    if seconds is not None:
+        times = [_long_enough(kind, one, each, seed, source, seconds) for source, one in enumerate(times)]
     due = np.concatenate(times)
     source = np.repeat(np.arange(users), [one.size for one in times])
     order = np.argsort(due, kind="stable")
@@ -136,10 +148,12 @@ def sourced(
     return due[order] / 1e9, source[order]
 
 
-def _long_enough(have: NDArray[np.int64], rate: float, seed: int, source: int, seconds: float) -> NDArray[np.int64]:
-    """A Poisson source's arrivals until `seconds`, drawn again twice as long where they ended before."""
+def _long_enough(
+    kind: str, have: NDArray[np.int64], rate: float, seed: int, source: int, seconds: float
+) -> NDArray[np.int64]:
+    """A source's arrivals until `seconds`, drawn again twice as long where they ended before."""
     while not have.size or have[-1] < seconds * 1e9:
-        have = np.fromiter(islice(poisson(rate, (seed, source)), 2 * have.size + _BLOCK), np.int64)
+        have = np.fromiter(islice(arrival_offsets(kind, rate, source, (seed,)), 2 * have.size + _BLOCK), np.int64)
     return have
 
 
@@ -151,7 +165,7 @@ def _traced(
     if length_s <= 0:
         raise ValueError(f"{path}: all arrivals at one moment have no rate")
     scale = rate / (len(rows) / length_s)
-    due = np.array([ns for ns, _row in trace(rows, scale=scale)]) / 1e9
+    due = np.array([ns for ns, _row in trace_offsets(rows, scale=scale)]) / 1e9
     kept = due[: n if n is not None else None]
     if seconds is not None:
         kept = kept[kept < seconds]

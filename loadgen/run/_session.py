@@ -14,10 +14,7 @@ from capacity.rundir.run_file import TargetEvent
 from loadgen._options import Options
 from loadgen.measure import NEVER, GeneratorHealth, HealthMonitor, Recorder, ResultBuffer
 from loadgen.run._retry import Again
-from loadgen.schedule._arrivals import constant, poisson
-from loadgen.schedule._pacer import Pacer
-from loadgen.schedule._timer import Timer
-from loadgen.schedule._trace import Silence, open_trace
+from loadgen.schedule import Pacer, Timer, TracePlayer, arrival_offsets, open_trace
 from loadgen.search._probes import Probes, Source
 from loadgen.targets._discovery import Target
 from loadgen.targets._router import Route, Router, open_routes
@@ -60,7 +57,8 @@ class Session:
         for route in self.routes:
             if route.target.down:
                 route.health.begin_down(route.target.down)
-        self._trace = open_trace(options, share, self.router) if options.trace is not None else None
+        self._trace = self._open_trace(options, share)
+        self._trace_started = False
         self._trace_over = False
         self._on_exhausted = on_exhausted
         self._deadline_s = options.deadline_ns / 1e9
@@ -135,13 +133,11 @@ class Session:
         if self._pacer is None:
             self._pacer = Pacer()
         if self._trace is not None:
-            # A trace is one for all users of a generator: the first plays it.
-            offsets, next_request = self._trace.offsets(self._end_trace), self._trace.next_request
-            self._trace = Silence()
-        elif options.arrivals == "constant":
-            offsets = constant(options.user_rate, self._sources)
+            # All users of a generator share one trace: the first plays it.
+            offsets = iter(()) if self._trace_started else self._trace.offsets(self._end_trace)
+            self._trace_started, next_request = True, self._next_of_trace
         else:
-            offsets = poisson(options.user_rate, (options.seed, self._sources))
+            offsets = arrival_offsets(options.arrivals, options.user_rate, self._sources, (options.seed,))
         ask = next_request
         number = self._pacer.add(
             max(time.monotonic_ns(), self.begins_ns),
@@ -225,6 +221,25 @@ class Session:
             if lane.budget is not None:
                 lane.budget -= 1
 
+    def _open_trace(self, options: Options, share: tuple[int, int]) -> TracePlayer | None:
+        if options.trace is None:
+            return None
+        trace = open_trace(
+            options.trace, scale=options.trace_scale, keep=options.trace_keep, seed=options.seed, share=share
+        )
+        for model in trace.models:
+            self.router.candidates("", model)
+        return trace
+
+    def _next_of_trace(self) -> tuple[Route, bytes] | None:
+        assert self._trace is not None
+        row = self._trace.next_row()
+        candidates = self.router.candidates("", row.model)
+        route = self.router.choose(self.router.pin(candidates), candidates)
+        if route is None:
+            return None
+        return route, route.payload.message if row.size is None else route.message_of_size(row.size)
+
     def _end_trace(self) -> None:
         self._trace_over = True
         gevent.spawn(self._see_whether_exhausted)
@@ -243,7 +258,7 @@ class Session:
         try:
             while True:
                 due += FOLD_EVERY_NS
-                timer.arm(due)
+                timer.set(due)
                 timer.wait()
                 now = time.monotonic_ns()
                 if not self.watch.measuring and now >= self.recorder.measuring_from:

@@ -1,1 +1,21 @@
-"""When requests are due."""
+"""When requests are due: the values of --arrivals, traces, and the pacer that keeps to the schedule."""
+
+from capacity.simulation.arrivals import Arrival, arrival_offsets
+from loadgen.schedule._arrivals import ARRIVALS, CLOSED, TRACE
+from loadgen.schedule._convert import convert_azure_trace
+from loadgen.schedule._pacer import Pacer
+from loadgen.schedule._timer import Timer
+from loadgen.schedule._trace import TracePlayer, open_trace
+
+__all__ = [
+    "ARRIVALS",
+    "CLOSED",
+    "TRACE",
+    "Arrival",
+    "Pacer",
+    "Timer",
+    "TracePlayer",
+    "arrival_offsets",
+    "convert_azure_trace",
+    "open_trace",
+]

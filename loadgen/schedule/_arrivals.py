@@ -1,11 +1,16 @@
-"""When requests are due, by --arrivals: the generators are capacity's, which simulates with the same; here is what else
-the load needs of traces.
+"""The values of --arrivals. The open patterns are the table of capacity.simulation: what is simulated is what is sent.
+A new pattern is added there.
 
-Each Locust user is one independent source, so Locust's user count sets the offered rate exactly.
+In the open patterns each Locust user is one source, so Locust's user count sets the offered rate exactly. In
+`closed` nothing is scheduled: a request is due when it is sent.
 """
 
 from __future__ import annotations
 
-from capacity.simulation.arrivals import Arrival, constant, poisson, read_trace, trace
+from capacity.simulation.arrivals import OPEN_ARRIVALS
 
-__all__ = ["Arrival", "constant", "poisson", "read_trace", "trace"]
+CLOSED = "closed"
+#: Followed by the name of a file.
+TRACE = "trace:"
+#: What --arrivals takes beside trace:FILE.
+ARRIVALS = (CLOSED, *OPEN_ARRIVALS)

@@ -16,8 +16,8 @@ _TFD_TIMER_ABSTIME = 1
 
 
 class Timer:
-    """One alarm for one greenlet. libev rounds its own timeouts up to whole milliseconds; a Linux timerfd does not, and
-    wakes the same poll. Elsewhere the greenlet turns the loop every millisecond."""
+    """A timer for one greenlet. libev rounds its own timeouts up to whole milliseconds; a Linux timerfd does not, and
+    wakes the same poll. On other systems the greenlet looks at the clock every millisecond."""
 
     def __init__(self) -> None:
         self._fd = -1
@@ -29,15 +29,15 @@ class Timer:
             self._watcher: Any = gevent.get_hub().loop.io(self._fd, 1)
             self._spec = (ctypes.c_long * 4)()
 
-    def arm(self, when_ns: int) -> None:
-        """Sets the time, also of a wait that is under way. A time that has passed wakes at once."""
+    def set(self, when_ns: int) -> None:
+        """Sets the time to wake at, also for a wait that has begun. A time that has passed wakes at once."""
         self._when = when_ns
         if self._fd >= 0:
             self._spec[2], self._spec[3] = divmod(max(when_ns, 1), 1_000_000_000)
             self._libc.timerfd_settime(self._fd, _TFD_TIMER_ABSTIME, self._spec, None)
 
     def wait(self) -> None:
-        """Blocks this greenlet until the armed time."""
+        """Blocks this greenlet until the time that was set."""
         if self._fd >= 0:
             gevent.get_hub().wait(self._watcher)
             with contextlib.suppress(BlockingIOError):
@@ -48,7 +48,7 @@ class Timer:
         self._when = 0
 
     def close(self) -> None:
-        """Gives the descriptor back; the greenlet that waits must be gone."""
+        """Closes the file descriptor. No greenlet may be waiting."""
         if self._fd >= 0:
             self._watcher.close()
             os.close(self._fd)

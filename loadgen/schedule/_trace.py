@@ -1,57 +1,46 @@
-"""A trace being open_trace: when its requests are due, and what each of them asks for."""
+"""Plays a trace: when its requests are due, and which row each of them is. It does not know where a row is sent."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+from capacity.simulation.arrivals import Arrival, read_trace, trace_offsets
 from loadgen._errors import InputError
-from loadgen._options import Options
-from loadgen.schedule._arrivals import Arrival, read_trace, trace
-from loadgen.targets._router import Route, Router
 
 
 class TracePlayer:
-    """A trace being open_trace: due times for the pacer, and for each the request that its row asks for."""
+    """The rows of a trace that this generator sends. `models` are the names of models in them, of all generators."""
 
-    def __init__(self, rows: Iterator[tuple[int, Arrival]], router: Router) -> None:
+    def __init__(self, rows: Iterator[tuple[int, Arrival]], models: frozenset[str] = frozenset()) -> None:
+        self.models = models
         self._rows = rows
-        self._router = router
-        self._waiting: deque[Arrival] = deque()
+        self._due: deque[Arrival] = deque()
 
-    def offsets(self, over: Callable[[], None]) -> Iterator[int]:
-        for due, arrival in self._rows:
-            self._waiting.append(arrival)
-            yield due
-        over()
+    def offsets(self, ended: Callable[[], None]) -> Iterator[int]:
+        """Yields the due time of each row in ns from the start of the trace, then calls `ended`."""
+        for offset, row in self._rows:
+            self._due.append(row)
+            yield offset
+        ended()
 
-    def next_request(self) -> tuple[Route, bytes] | None:
-        arrival = self._waiting.popleft()
-        candidates = self._router.candidates("", arrival.model)
-        route = self._router.choose(self._router.pin(candidates), candidates)
-        if route is None:
-            return None
-        return route, route.payload.message if arrival.size is None else route.message_of_size(arrival.size)
+    def next_row(self) -> Arrival:
+        """The row of the earliest due time that was yielded and has not been asked for."""
+        return self._due.popleft()
 
 
-class Silence(TracePlayer):
-    """What is left of a trace that another user plays."""
+def open_trace(path: Path, *, scale: float, keep: float, seed: int, share: tuple[int, int]) -> TracePlayer:
+    """Reads a trace file. `scale` 2 plays it twice as fast; `keep` is the share of rows that are sent, by `seed`.
 
-    def __init__(self) -> None:
-        self._waiting = deque()
-
-    def offsets(self, over: Callable[[], None]) -> Iterator[int]:
-        return iter(())
-
-
-def open_trace(options: Options, share: tuple[int, int], router: Router) -> TracePlayer:
-    assert options.trace is not None
+    `share` is (number of this generator, number of generators): the rows are dealt out in turn. Raises InputError.
+    """
     try:
-        arrivals = read_trace(options.trace)
+        arrivals = read_trace(path)
     except (OSError, ValueError) as error:
         raise InputError(f"--arrivals trace: {error}") from None
-    for model in {arrival.model for arrival in arrivals if arrival.model}:
-        router.candidates("", model)
-    rows = trace(arrivals, scale=options.trace_scale, keep=options.trace_keep, seed=options.seed)
-    # Thinned first and dealt out then, so that any number of generators plays the same arrivals.
-    return TracePlayer((row for number, row in enumerate(rows) if number % share[1] == share[0]), router)
+    rows = trace_offsets(arrivals, scale=scale, keep=keep, seed=seed)
+    number, count = share
+    # Rows are dropped before they are dealt out: any number of generators sends the same rows.
+    own = (row for index, row in enumerate(rows) if index % count == number)
+    return TracePlayer(own, frozenset(row.model for row in arrivals if row.model))

@@ -17,8 +17,7 @@ from gevent.event import Event
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series
 from loadgen.measure import NEVER, GeneratorHealth, HealthMonitor
-from loadgen.schedule._arrivals import constant, poisson
-from loadgen.schedule._pacer import Pacer
+from loadgen.schedule import Pacer, arrival_offsets
 from loadgen.targets._router import Route
 from loadgen.transport._reply import UNAVAILABLE
 
@@ -185,10 +184,7 @@ class Probes:
 
     def _offsets(self, order: Order, source: Source) -> Iterator[int]:
         options = self._session.options
-        if options.arrivals == "constant":
-            offsets = constant(order.rate, source.number)
-        else:
-            offsets = poisson(order.rate, (options.seed, source.number, order.number))
+        offsets = arrival_offsets(options.arrivals, order.rate, source.number, (options.seed, order.number))
         return takewhile(lambda offset: offset < order.length_ns, offsets)
 
     def _firing(self, number: int, source: Source) -> Callable[[int], None]:

@@ -364,7 +364,7 @@ def test_it_repeats_itself() -> None:
         (lambda: Batching(4, preferred=(8,)), "between 1 and 4"),
         (lambda: simulate(Pool((fixed(1),)), np.array([1.0, 0.5]), 1), "ascending"),
         (lambda: arrivals("poisson", 0, n=1), "above 0"),
-        (lambda: arrivals("closed", 1, n=1), "not 'closed'"),
+        (lambda: arrivals("closed", 1, n=1), "unknown arrivals 'closed'"),
         (lambda: arrivals("poisson", 1), "a length"),
         (lambda: highest_rate(Pool((fixed(1),)), Slo.parse("p99.9=1s"), requests=1_000), "needs at least"),
         (lambda: simulate(Pool((fixed(1, 2),), batching=Batching(3)), np.zeros(4), 1), "none of 3"),

@@ -11,9 +11,13 @@ from capacity.statistics.intervals import Check
 from capacity.statistics.slo import Slo
 from capacity.statistics.validity import check_planned_arrivals
 from loadgen.run._early_stop import Resolution
-from loadgen.schedule._arrivals import constant, poisson
+from loadgen.schedule import arrival_offsets
 
 SERIES = Series(HardwareCombination("host", "cpu-1c"), "m", "cpu:0 @ a:1", False)
+
+
+def phase(source: int) -> int:
+    return next(arrival_offsets("constant", 1.0, source, ()))
 
 
 def sources(generators: int, users: int) -> set[int]:
@@ -32,14 +36,14 @@ def test_the_same_users_have_the_same_arrivals_on_any_number_of_generators(gener
     numbers = sources(generators, 8)
 
     assert numbers == set(range(8))
-    offsets = {number: list(islice(poisson(50.0, (1, number)), 100)) for number in numbers}
+    offsets = {number: list(islice(arrival_offsets("poisson", 50.0, number, (1,)), 100)) for number in numbers}
     assert len({tuple(times) for times in offsets.values()}) == 8
-    assert {next(constant(1.0, number)) for number in numbers} == {next(constant(1.0, number)) for number in range(8)}
+    assert {phase(number) for number in numbers} == {phase(number) for number in range(8)}
 
 
 def test_the_pooled_arrivals_of_four_generators_are_poisson() -> None:
     rate, users = 25.0, 16
-    due = [np.array(list(islice(poisson(rate, (1, number)), 1500))) for number in sources(4, users)]
+    due = [np.array(list(islice(arrival_offsets("poisson", rate, number, (1,)), 1500))) for number in sources(4, users)]
     pooled = np.sort(np.concatenate(due))
     pooled = pooled[pooled < min(times[-1] for times in due)]
 

@@ -9,14 +9,23 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from capacity.simulation.arrivals import (
+    OPEN_ARRIVALS,
+    Arrival,
+    arrival_offsets,
+    constant_offsets,
+    poisson_offsets,
+    read_trace,
+    trace_offsets,
+)
 from loadgen._errors import InputError
-from loadgen.schedule._arrivals import Arrival, constant, poisson, read_trace, trace
 from loadgen.schedule._convert import convert_azure_trace
 from loadgen.schedule._pacer import Pacer
+from loadgen.schedule._trace import open_trace
 
 
 def test_constant_arrivals_do_not_drift() -> None:
-    due = list(islice(constant(3.0), 3_000_001))
+    due = list(islice(constant_offsets(3.0), 3_000_001))
 
     assert due[0] == 0
     assert due[-1] == pytest.approx(1_000_000 * 1e9, abs=1)
@@ -24,7 +33,7 @@ def test_constant_arrivals_do_not_drift() -> None:
 
 @pytest.mark.parametrize("sources", [2, 3, 8, 50])
 def test_constant_sources_interleave(sources: int) -> None:
-    phases = sorted(next(constant(1.0, source)) for source in range(sources))
+    phases = sorted(next(constant_offsets(1.0, source)) for source in range(sources))
 
     gaps = np.diff([*phases, phases[0] + 1_000_000_000])
     # Golden-ratio steps leave gaps of at most three lengths, none under a third of the even one.
@@ -32,7 +41,7 @@ def test_constant_sources_interleave(sources: int) -> None:
 
 
 def test_poisson_arrivals_have_exponential_gaps_of_the_right_mean() -> None:
-    due = np.array(list(islice(poisson(500.0, (1, 2)), 20_000)))
+    due = np.array(list(islice(poisson_offsets(500.0, 2, (1,)), 20_000)))
 
     gaps = np.diff(due) / 1e9
     assert gaps.mean() == pytest.approx(1 / 500, rel=0.03)
@@ -40,7 +49,7 @@ def test_poisson_arrivals_have_exponential_gaps_of_the_right_mean() -> None:
 
 
 def test_poisson_sources_add_up_to_a_poisson_process() -> None:
-    merged = np.sort(np.concatenate([np.array(list(islice(poisson(10.0, (7, s)), 2000))) for s in range(20)]))
+    merged = np.sort(np.concatenate([np.array(list(islice(poisson_offsets(10.0, s, (7,)), 2000))) for s in range(20)]))
     window = merged[merged < 150e9]
 
     counts = np.bincount((window // 1_000_000_000).astype(int), minlength=150)
@@ -49,10 +58,10 @@ def test_poisson_sources_add_up_to_a_poisson_process() -> None:
 
 
 def test_the_same_seed_gives_the_same_arrivals_and_another_one_others() -> None:
-    first = list(islice(poisson(100.0, (3, 0)), 2000))
+    first = list(islice(poisson_offsets(100.0, 0, (3,)), 2000))
 
-    assert first == list(islice(poisson(100.0, (3, 0)), 2000))
-    assert first != list(islice(poisson(100.0, (3, 1)), 2000))
+    assert first == list(islice(poisson_offsets(100.0, 0, (3,)), 2000))
+    assert first != list(islice(poisson_offsets(100.0, 1, (3,)), 2000))
 
 
 def test_a_trace_is_scaled_and_thinned_apart(tmp_path: Path) -> None:
@@ -60,8 +69,8 @@ def test_a_trace_is_scaled_and_thinned_apart(tmp_path: Path) -> None:
     rows = read_trace(tmp_path / "t.csv")
 
     assert rows == [Arrival(0.0, "gpt", 7), Arrival(0.5), Arrival(2.25, "resnet18", 1)]
-    assert [due for due, _ in trace(rows, scale=2)] == [0, 250_000_000, 1_125_000_000]
-    thinned = list(trace([Arrival(float(n)) for n in range(10_000)], keep=0.25, seed=5))
+    assert [due for due, _ in trace_offsets(rows, scale=2)] == [0, 250_000_000, 1_125_000_000]
+    thinned = list(trace_offsets([Arrival(float(n)) for n in range(10_000)], keep=0.25, seed=5))
     assert len(thinned) == pytest.approx(2500, rel=0.1)
     assert all(due == int(arrival.arrival_s * 1e9) for due, arrival in thinned)
 
@@ -122,7 +131,7 @@ def test_the_pacer_fires_every_due_time_once_in_order_and_never_early() -> None:
             done.set()
 
     for source in range(3):
-        pacer.add(start, islice(constant(1000.0, source), 100), fire)
+        pacer.add(start, islice(constant_offsets(1000.0, source), 100), fire)
     assert done.wait(10)
     pacer.close()
 
@@ -135,7 +144,7 @@ def test_a_stall_is_caught_up_with_the_due_times_of_the_schedule() -> None:
     fired: list[int] = []
     pacer = Pacer()
     start = time.monotonic_ns()
-    pacer.add(start, islice(constant(1000.0), 200), fired.append)
+    pacer.add(start, islice(constant_offsets(1000.0), 200), fired.append)
 
     time.sleep(0.25)  # the whole process stalls, past the last due time: that is what is tested
     gevent.sleep(0.05)
@@ -148,10 +157,39 @@ def test_closing_fires_what_is_overdue_and_nothing_of_a_removed_source() -> None
     fired: list[int] = []
     pacer = Pacer()
     start = time.monotonic_ns() - 10_000_000
-    removed = pacer.add(start, constant(1000.0), lambda due: fired.append(-due))
+    removed = pacer.add(start, constant_offsets(1000.0), lambda due: fired.append(-due))
     pacer.remove(removed)
     pacer.add(start, iter([0, 5_000_000, 3_600_000_000_000]), fired.append)
 
     pacer.close()
 
     assert fired == [start, start + 5_000_000]
+
+
+@pytest.mark.parametrize("pattern", OPEN_ARRIVALS)
+def test_every_open_pattern_ascends_at_its_rate_and_differs_by_source(pattern: str) -> None:
+    due = list(islice(arrival_offsets(pattern, 1000.0, 3, (1,)), 10_000))
+
+    assert due == sorted(due)
+    assert due[-1] == pytest.approx(10e9, rel=0.05)
+    assert due == list(islice(arrival_offsets(pattern, 1000.0, 3, (1,)), 10_000))
+    assert due != list(islice(arrival_offsets(pattern, 1000.0, 4, (1,)), 10_000))
+
+
+def test_a_trace_is_dealt_out_to_all_generators_and_every_row_is_sent_once(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("arrival_s,model,size\n0,gpt,1\n1,,2\n2,gpt,3\n3,resnet18,4\n4,gpt,5\n")
+    ended: list[int] = []
+    sent: dict[int, int] = {}
+    for number in range(2):
+        player = open_trace(tmp_path / "t.csv", scale=1.0, keep=1.0, seed=1, share=(number, 2))
+        assert player.models == {"gpt", "resnet18"}
+        for due in player.offsets(lambda number=number: ended.append(number)):  # type: ignore[misc]
+            sent[due] = player.next_row().size or 0
+
+    assert sent == {second * 1_000_000_000: second + 1 for second in range(5)}
+    assert ended == [0, 1]
+
+
+def test_a_trace_that_cannot_be_read_is_wrong_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--arrivals trace"):
+        open_trace(tmp_path / "nowhere.csv", scale=1.0, keep=1.0, seed=1, share=(0, 1))
