@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import brentq
 
+from capacity.pricing.candidates import choose_per_model, labeled_rows
 from capacity.pricing.cost import format_money, sequential_per_100k
-from capacity.reporting.entries import choices, entries
 from capacity.rundir.interval_log import IntervalLogWriter
 from capacity.rundir.run import Run
 from capacity.rundir.run_file import Row
@@ -239,7 +239,7 @@ def main() -> None:
         load(addresses, options.out, *words)
     run = Run.load(options.out)
     aggregate(run.file.rows, console)
-    (choice,) = choices(entries([run], "combination", Slo.parse(SLO), None), Slo.parse(SLO))
+    (choice,) = choose_per_model(labeled_rows([run], "combination", Slo.parse(SLO), None), Slo.parse(SLO))
     console.print(f"By sequential price under {SLO}: {choice.sentence}\n", soft_wrap=True, highlight=False)
     if options.search_seconds:
         # The larger g4dn are as fast as the smallest and dearer, and so is m5.large beside c5.large: none can be the

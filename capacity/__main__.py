@@ -14,13 +14,13 @@ from rich.markup import escape
 from capacity.commands.plan import plan
 from capacity.commands.stress import stress
 from capacity.comparison.run_comparison import ChangeLimit, compare_runs, differing_conditions
+from capacity.merging.merge import merge_runs
+from capacity.merging.recovery import find_generator_logs, recover_run
+from capacity.pricing.candidates import labeled_rows, shared_slo
 from capacity.pricing.catalogue import Catalogue
-from capacity.reporting.entries import entries, slo_of
 from capacity.reporting.export import FORMATS, name_of, text, write_parquet
 from capacity.reporting.html import write_report
 from capacity.reporting.terminal import print_table, wide_console
-from capacity.rundir.merge import merge_runs
-from capacity.rundir.recovery import find_generator_logs, recover_run
 from capacity.rundir.run import Run
 from capacity.statistics.slo import Slo
 
@@ -70,8 +70,8 @@ def _export(
 ) -> None:
     if kind not in FORMATS:
         raise ValueError(f"--format {kind}: choose one of {', '.join(FORMATS)}")
-    slo = slo_of(runs, slo)
-    found = entries(runs, by, slo, prices)
+    slo = shared_slo(runs, slo)
+    found = labeled_rows(runs, by, slo, prices)
     if folder is None:
         print(text(kind, runs, found, slo), end="")
         return

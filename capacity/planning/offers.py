@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from capacity.measures.combination import HardwareCombination
 from capacity.planning.fleet_search import Stock
-from capacity.pricing.catalogue import MARKETS, Catalogue, UnknownPrice
+from capacity.pricing.candidates import labeled_rows
+from capacity.pricing.catalogue import MARKETS, Catalogue
 from capacity.pricing.choice import Candidate, ChoiceStep, Excluded, exclude_by_memory
-from capacity.reporting.entries import entries
+from capacity.pricing.row_pricing import UnknownPrice
 from capacity.rundir.run import Run
 from capacity.rundir.run_file import Row
 from capacity.simulation.profile import Profile
@@ -110,7 +111,7 @@ def gather(
 
     Rows of one combination in several runs count together. A limit names a host type or a whole combination.
     """
-    found = [entry for entry in entries(runs) if entry.row.worker is None]
+    found = [entry for entry in labeled_rows(runs) if entry.row.worker is None]
     models = list(dict.fromkeys(entry.row.model for entry in found))
     if model is None:
         if len(models) != 1:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from capacity.measures.combination import HardwareCombination
+from capacity.pricing.row_pricing import Price, UnknownPrice, price_row
+from capacity.rundir.run_file import Row
 
 #: What a price may be for; the first is `price` itself.
 MARKETS = ("on-demand", "spot", "reserved")
@@ -20,22 +21,6 @@ MARKETS = ("on-demand", "spot", "reserved")
 _GIB = 2**30
 # A slice of the host's own cores, as `cpu:N` names its type: it costs nothing beside the host.
 _CORES = re.compile(r"cpu-\d+c")
-
-
-@dataclass(frozen=True)
-class Price:
-    """Of a whole combination, an hour; `note` says what it is made of and as of when."""
-
-    per_hour: float
-    currency: str
-    note: str
-
-
-@dataclass(frozen=True)
-class UnknownPrice:
-    """Why there is no price."""
-
-    reason: str
 
 
 class _Entry(BaseModel):
@@ -186,6 +171,10 @@ class Catalogue(BaseModel):
                 total += (extra.price if own is None else own) * combination.count
                 parts.append(_note("accelerator", extra, market if own is not None else MARKETS[0]))
         return Price(round(total, 6), host.currency, "; ".join(parts))
+
+    def price_row(self, row: Row) -> Row:
+        """The row with this catalogue's prices, as `capacity.rundir.RowPricer` asks for."""
+        return price_row(row, self.price(HardwareCombination(row.host, row.accelerator, row.count, row.hosts)))
 
     def memory(self, combination: HardwareCombination) -> tuple[int | None, int | None]:
         """Bytes of one host, and of one accelerator; None where the catalogue does not say."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from capacity.pricing.candidates import LabeledRow
 from capacity.pricing.cost import format_bytes, format_hourly, format_money
-from capacity.reporting.entries import Entry, ms, percentile, verdict
+from capacity.reporting.entries import ms, percentile, verdict
 from capacity.rundir.run_file import Row
 from capacity.statistics.slo import Slo
 
@@ -35,7 +36,7 @@ def _percentile_column(p: float) -> Column:
     return Column(f"P{p:g}", lambda row: percentile(row.latency_us, p))
 
 
-def cost_columns(slo: Slo | None, found: Sequence[Entry]) -> list[Column]:
+def cost_columns(slo: Slo | None, found: Sequence[LabeledRow]) -> list[Column]:
     """First inference, memory, prices, energy where the power of any row is known, and the verdict on the SLO."""
     columns = [
         Column("first ms", lambda row: ms(row.first_inference_us)),
@@ -77,7 +78,7 @@ def slo_words(row: Row) -> str:
     return "–" if cost is None else format_money(cost, row.currency)
 
 
-def notes(found: Sequence[Entry]) -> list[str]:
+def notes(found: Sequence[LabeledRow]) -> list[str]:
     """What is to be said of rows beside their figures, where their prices are from included."""
     said = [f"{entry.label}, {entry.row.model}: {note}" for entry in found for note in entry.row.notes]
     said += dict.fromkeys(

@@ -10,8 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from capacity.pricing.candidates import LabeledRow, choose_per_model
 from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
-from capacity.reporting.entries import Entry, choices, title
+from capacity.reporting.entries import title
 from capacity.reporting.ordinals import slower
 from capacity.rundir.run import Run
 from capacity.statistics.slo import Slo
@@ -35,7 +36,7 @@ def name_of(kind: str) -> str:
     return f"report.{_SUFFIXES.get(kind, kind)}"
 
 
-def text(kind: str, runs: Sequence[Run], found: Sequence[Entry], slo: Slo | None) -> str:
+def text(kind: str, runs: Sequence[Run], found: Sequence[LabeledRow], slo: Slo | None) -> str:
     """The rows as `csv`, `json` or `markdown`."""
     if kind == "csv":
         return _csv(found, slo)
@@ -44,7 +45,7 @@ def text(kind: str, runs: Sequence[Run], found: Sequence[Entry], slo: Slo | None
     return _markdown(runs, found, slo)
 
 
-def write_parquet(path: Path, found: Sequence[Entry], slo: Slo | None) -> None:
+def write_parquet(path: Path, found: Sequence[LabeledRow], slo: Slo | None) -> None:
     """The rows as Parquet, with the columns of the CSV. ValueError without pyarrow, the extra `parquet`."""
     try:
         # By name: an extra, and mypy would ask for its types where it is not installed.
@@ -55,7 +56,7 @@ def write_parquet(path: Path, found: Sequence[Entry], slo: Slo | None) -> None:
     parquet.write_table(pyarrow.Table.from_pylist([flat(entry, slo) for entry in found]), path)
 
 
-def flat(entry: Entry, slo: Slo | None) -> dict[str, Any]:
+def flat(entry: LabeledRow, slo: Slo | None) -> dict[str, Any]:
     """A row as one record: scalars only, the same keys for each; `latency_us_p90`, `cost_per_100k_sequential`, …"""
     row = entry.row
     record: dict[str, Any] = {"run": entry.run.name, "started": entry.run.file.started.isoformat()}
@@ -78,7 +79,7 @@ def flat(entry: Entry, slo: Slo | None) -> dict[str, Any]:
     return record
 
 
-def _csv(found: Sequence[Entry], slo: Slo | None) -> str:
+def _csv(found: Sequence[LabeledRow], slo: Slo | None) -> str:
     records = [flat(entry, slo) for entry in found]
     out = io.StringIO()
     writer = csv.DictWriter(out, list(records[0]) if records else ["run"], lineterminator="\n")
@@ -87,12 +88,12 @@ def _csv(found: Sequence[Entry], slo: Slo | None) -> str:
     return out.getvalue()
 
 
-def _nested(entry: Entry) -> dict[str, Any]:
+def _nested(entry: LabeledRow) -> dict[str, Any]:
     said = {"run": entry.run.name, "valid": entry.run.file.valid, "invalid": entry.invalid}
     return said | entry.row.model_dump(mode="json")
 
 
-def _markdown(runs: Sequence[Run], found: Sequence[Entry], slo: Slo | None) -> str:
+def _markdown(runs: Sequence[Run], found: Sequence[LabeledRow], slo: Slo | None) -> str:
     lines = [f"{title(runs)}.", ""]
     lines += [
         f"**{run.name} is not valid:** this run says nothing about the hardware." for run in runs if not run.file.valid
@@ -104,7 +105,7 @@ def _markdown(runs: Sequence[Run], found: Sequence[Entry], slo: Slo | None) -> s
         lines += [_line(entry, columns) for entry in found if entry.row.model == model]
     said = [*notes(found), *slower(found)]
     lines += ["", *(f"- {_cell(note)}" for note in said)] if said else []
-    for choice in choices(found, slo) if found and found[0].row.worker is None else ():
+    for choice in choose_per_model(found, slo) if found and found[0].row.worker is None else ():
         lines += ["", f"**{_cell(choice.model)}**: {_cell(choice.sentence)}", ""]
         for step in choice.steps:
             lines.append(f"- {step.name}: {len(step.kept)} of {len(step.kept) + len(step.losers)}")
@@ -112,7 +113,7 @@ def _markdown(runs: Sequence[Run], found: Sequence[Entry], slo: Slo | None) -> s
     return "\n".join(lines).strip() + "\n"
 
 
-def _line(entry: Entry, columns: Sequence[Column]) -> str:
+def _line(entry: LabeledRow, columns: Sequence[Column]) -> str:
     cells = ["not valid" if column.result and entry.invalid else column.of(entry.row) for column in columns]
     mark = " (simulated)" if entry.row.simulated else ""
     return f"| {_cell(entry.label)}{mark} | {' | '.join(_cell(cell) for cell in cells)} |"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from capacity.pricing.candidates import LabeledRow, choose_per_model, labeled_rows, shared_slo
 from capacity.pricing.catalogue import Catalogue
 from capacity.pricing.cost import format_bytes, format_hourly
 from capacity.reporting import templates as pages
@@ -19,7 +20,7 @@ from capacity.reporting.charts.over_time import Curve, Panel, over_time, run_pan
 from capacity.reporting.charts.png import write_png
 from capacity.reporting.charts.price_latency import by_percentile, cost_and_latency
 from capacity.reporting.columns import cost_columns, cost_words, latency_columns, notes
-from capacity.reporting.entries import PERCENTILES, Entry, choices, entries, judged_percentile, ms, slo_of, title
+from capacity.reporting.entries import PERCENTILES, judged_percentile, ms, title
 from capacity.reporting.ordinals import pools
 from capacity.reporting.pareto import beaten, front
 from capacity.reporting.terminal import print_table
@@ -46,8 +47,8 @@ def write_report(
 ) -> Path:
     """Writes report.html, one file that needs no network, with chart.svg and chart.png beside it; returns its path."""
     runs = [runs] if isinstance(runs, Run) else list(runs)
-    slo = slo_of(runs, slo)
-    found = entries(runs, "combination", slo, catalogue)
+    slo = shared_slo(runs, slo)
+    found = labeled_rows(runs, "combination", slo, catalogue)
     valid = [entry for entry in found if not entry.invalid]
     models = list(dict.fromkeys(entry.row.model for entry in valid))
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -83,8 +84,8 @@ def write_report(
         unsure=any(not run.file.valid or any(c.status != "PASS" for c in run.file.checks) for run in runs),
         slo=slo,
         entries=found,
-        ordinals=entries(runs, "ordinal", slo, catalogue),
-        choices=choices(found, slo),
+        ordinals=labeled_rows(runs, "ordinal", slo, catalogue),
+        choices=choose_per_model(found, slo),
         charts=charts,
         notes=notes(found),
         pools=[
@@ -142,7 +143,7 @@ def _capacity(runs: Sequence[Run]) -> list[dict[str, Any]]:
     ]
 
 
-def _curves(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[str, Any]:
+def _curves(model: str, rows: Sequence[LabeledRow], slo: Slo | None) -> dict[str, Any]:
     curves = []
     parts = len(rows) == 1 and rows[0].run.file.arrivals != "closed"
     for entry in rows:
@@ -164,9 +165,9 @@ def _curves(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[str, Any
     }
 
 
-def _more_pictures(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[str, Any]:
+def _more_pictures(model: str, rows: Sequence[LabeledRow], slo: Slo | None) -> dict[str, Any]:
     """Latency and rates over time with the telemetry under them, the shares of the mean, and the Pareto front."""
-    drawn: list[Entry] = []
+    drawn: list[LabeledRow] = []
     lines: list[WindowStatistics] = []
     offered: list[float | None] = []
     panels: list[Panel] = []
@@ -192,7 +193,7 @@ def _more_pictures(model: str, rows: Sequence[Entry], slo: Slo | None) -> dict[s
     }
 
 
-def _telemetry_panels(drawn: Sequence[Entry]) -> list[Panel]:
+def _telemetry_panels(drawn: Sequence[LabeledRow]) -> list[Panel]:
     """A panel for each measure that any of the runs sampled; the devices of a run share its line's colour."""
     panels = []
     for measure, heading in TELEMETRY_MEASURES.items():

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from capacity.comparison.target_skew import TargetSkew, target_skews
+from capacity.pricing.candidates import LabeledRow
 from capacity.reporting.charts.bars import Bar, bars
 from capacity.reporting.charts.canvas import Picture
-from capacity.reporting.entries import Entry
 
 
 @dataclass(frozen=True)
 class Pool:
     """The ordinals of one row."""
 
-    entry: Entry
+    entry: LabeledRow
     siblings: list[TargetSkew]
 
     @property
@@ -40,7 +40,7 @@ def _mark(sibling: TargetSkew) -> str:
     return f", {100 * sibling.slower_by:.0f} % slower" if sibling.slower and sibling.slower_by is not None else ""
 
 
-def pools(found: Sequence[Entry]) -> list[Pool]:
+def pools(found: Sequence[LabeledRow]) -> list[Pool]:
     """The rows that have several ordinals and a log."""
     made = []
     for entry in found:
@@ -53,7 +53,7 @@ def pools(found: Sequence[Entry]) -> list[Pool]:
     return made
 
 
-def slower(found: Sequence[Entry]) -> list[str]:
+def slower(found: Sequence[LabeledRow]) -> list[str]:
     """A sentence for each ordinal that is slower than its siblings."""
     return [
         f"{pool.entry.label}, {pool.entry.row.model}: {sibling.sentence}"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capacity.reporting.entries import Entry
+from capacity.pricing.candidates import LabeledRow
 
 
-def point(entry: Entry) -> tuple[float, float] | None:
+def point(entry: LabeledRow) -> tuple[float, float] | None:
     """P90 in µs and the sequential price per 100,000; None where one of them is not known."""
     p90, cost = entry.row.latency_us.p90, entry.row.cost_per_100k.sequential
     return None if p90 is None or cost is None else (p90, cost)
 
 
-def front(entries: Sequence[Entry]) -> list[Entry]:
+def front(entries: Sequence[LabeledRow]) -> list[LabeledRow]:
     """Those that nothing beats in both P90 and price, from the fastest to the cheapest."""
     known = [(found, entry) for entry in entries if (found := point(entry)) is not None]
     kept, cheapest = [], float("inf")
@@ -24,7 +24,7 @@ def front(entries: Sequence[Entry]) -> list[Entry]:
     return kept
 
 
-def beaten(entries: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
+def beaten(entries: Sequence[LabeledRow]) -> list[tuple[LabeledRow, LabeledRow]]:
     """Each entry that is off the front, with the one on it that beats it in both and is the cheapest to do so."""
     ahead = front(entries)
     pairs = []

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from capacity.pricing.candidates import LabeledRow, choose_per_model, labeled_rows, shared_slo
 from capacity.pricing.catalogue import Catalogue
 from capacity.pricing.choice import Choice
 from capacity.reporting.charts.curve import sentence
 from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
-from capacity.reporting.entries import Entry, choices, entries, slo_of, title
+from capacity.reporting.entries import title
 from capacity.reporting.ordinals import slower
 from capacity.rundir.run import Run
 from capacity.statistics.slo import Slo
@@ -42,8 +43,8 @@ def print_table(
 ) -> None:
     """Prints the rows, the verdict on each run, and the choice. ValueError as `view.entries`."""
     runs = [runs] if isinstance(runs, Run) else runs
-    slo = slo_of(runs, slo)
-    found = entries(runs, by, slo, catalogue)
+    slo = shared_slo(runs, slo)
+    found = labeled_rows(runs, by, slo, catalogue)
     console.print(f"[bold]{escape(title(runs))}[/bold]")
     halves = [latency_columns(), cost_columns(slo, found)]
     for model in dict.fromkeys(entry.row.model for entry in found):
@@ -62,11 +63,11 @@ def print_table(
             for line in said:
                 console.print(escape(line), soft_wrap=loose(console), highlight=False)
     if by == "combination":
-        for choice in choices(found, slo):
+        for choice in choose_per_model(found, slo):
             _print_choice(choice, console)
 
 
-def _table(model: str, found: Sequence[Entry], columns: list[Column]) -> Table:
+def _table(model: str, found: Sequence[LabeledRow], columns: list[Column]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column(escape(model), overflow="fold", min_width=16)
     for column in columns:

@@ -6,12 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue, UnknownPrice
-from capacity.pricing.cost import rate_per_100k, rates_per_100k, sequential_per_100k
 from capacity.rundir.run_file import (
     CostPer100k,
     Measure,
@@ -35,6 +33,24 @@ _KIND_OF_CORES = "cpu-"
 _ALONE = 1.1
 
 
+class RowPricer(Protocol):
+    """What rows are priced with: capacity.pricing.Catalogue, which is a layer above."""
+
+    @property
+    def region(self) -> str:
+        """The region whose prices these are."""
+
+    @property
+    def date(self) -> str:
+        """As of when the prices are."""
+
+    def memory(self, combination: HardwareCombination) -> tuple[int | None, int | None]:
+        """Bytes of one host and of one accelerator; None where they are not known."""
+
+    def price_row(self, row: Row) -> Row:
+        """The row with its price an hour and its prices of 100,000 inferences, or with why there are none."""
+
+
 def build_run_file(
     *,
     started: datetime,
@@ -46,7 +62,7 @@ def build_run_file(
     first_requests_ns: Mapping[Series, int],
     duration_s: float,
     slo: Slo | None,
-    catalogue: Catalogue,
+    catalogue: RowPricer,
     checks: list[Check],
     generators: list[dict[str, Any]],
     dependence: Mapping[Series, float] | None = None,
@@ -131,7 +147,7 @@ def _row(
     first_ns: int | None,
     duration_s: float,
     slo: Slo | None,
-    catalogue: Catalogue,
+    catalogue: RowPricer,
     dependence: float,
     found: SearchResult | None,
 ) -> Row:
@@ -174,7 +190,7 @@ def _row(
     )
     if slo:
         row = judge_row(row, slo, latency)
-    priced = price_row(row, catalogue) if worker is None else _unpriced(row, "its pool is priced as one")
+    priced = catalogue.price_row(row) if worker is None else without_price(row, "its pool is priced as one")
     return priced.model_copy(update={"notes": _notes(priced, duration_s)})
 
 
@@ -202,53 +218,6 @@ def summarize_histogram(histogram: Histogram, beyond: int = 0, dependence: float
     )
 
 
-def price_row(row: Row, catalogue: Catalogue) -> Row:
-    """The row with the prices of this catalogue."""
-    found = catalogue.price(HardwareCombination(row.host, row.accelerator, row.count, row.hosts))
-    if isinstance(found, UnknownPrice):
-        return _unpriced(row, found.reason)
-    mean = row.latency_us.mean
-    reasons = {}
-    if mean is None:
-        reasons["sequential"] = "no request was answered"
-    sequential = None if mean is None else sequential_per_100k(found.per_hour, mean, row.count)
-    ends = row.latency_us.mean_interval
-    low, high = (sequential_per_100k(found.per_hour, end, row.count) for end in ends or (0.0, 0.0))
-    saturated, passing, crossing = row.saturation.rps, row.slo_rate.passing_rps, row.slo_rate.interval
-    if saturated is None:
-        reasons["saturated"] = "needs a search that goes up to saturation (--shape steps or slo-search)"
-    if passing is None:
-        failing, estimate = row.slo_rate.failing_rps, row.slo_rate.estimate_rps
-        if failing is None:
-            reasons["at_slo"] = "needs a search for the highest rate within the SLO (--shape slo-search)"
-        elif estimate is None:
-            reasons["at_slo"] = f"no rate met the SLO: {failing:.4g} requests a second missed it already"
-        else:
-            reasons["at_slo"] = (
-                f"no rate surely met the SLO: {failing:.4g} requests a second missed it, some {estimate:.3g} may meet "
-                "it; a longer search would tell"
-            )
-    if passing is not None and crossing is not None:
-        # The rate that passed is one of those that the SLO may allow.
-        crossing = min(crossing[0], passing), max(crossing[1], passing)
-    return row.model_copy(
-        update={
-            "price_per_hour": found.per_hour,
-            "currency": found.currency,
-            "price_note": found.note,
-            "cost_per_100k": CostPer100k(
-                sequential=sequential,
-                sequential_interval=(low, high) if ends else None,
-                saturated=None if saturated is None else rate_per_100k(found.per_hour, saturated),
-                saturated_interval=rates_per_100k(found.per_hour, row.saturation.interval),
-                at_slo=None if passing is None else rate_per_100k(found.per_hour, passing),
-                at_slo_interval=None if passing is None else rates_per_100k(found.per_hour, crossing),
-                reasons=reasons,
-            ),
-        }
-    )
-
-
 def judge_row(row: Row, slo: Slo, latency: Histogram) -> Row:
     """The row with the verdict of an SLO on its answered requests' latencies."""
     verdict = judge_slo(slo, latency, row.due - row.answered, row.dependence)
@@ -272,7 +241,8 @@ def pooled_autocorrelation_time(
     return max(sum(counts.values()) / effective, 1.0) if effective else 1.0
 
 
-def _unpriced(row: Row, reason: str) -> Row:
+def without_price(row: Row, reason: str) -> Row:
+    """The row without any price, and the reason under each."""
     unknown = CostPer100k(reasons=dict.fromkeys(("sequential", "saturated", "at_slo"), reason))
     return row.model_copy(
         update={"price_per_hour": None, "currency": "", "price_note": reason, "cost_per_100k": unknown}
@@ -294,7 +264,7 @@ def _kind(hardware: HardwareCombination, told: list[TargetInfo]) -> str:
 
 
 def _memory(
-    hardware: HardwareCombination, kind: str, told: list[TargetInfo], tally: Tally, catalogue: Catalogue
+    hardware: HardwareCombination, kind: str, told: list[TargetInfo], tally: Tally, catalogue: RowPricer
 ) -> Memory:
     """What one host and one accelerator have, and what was seen or is known to be needed of them."""
     host_bytes, accelerator_bytes = catalogue.memory(hardware)

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue, UnknownPrice
+from capacity.pricing.catalogue import Catalogue
 from capacity.pricing.cost import sequential_per_100k
+from capacity.pricing.row_pricing import UnknownPrice
 from capacity.statistics.histogram import Histogram, percentile_rank
 from capacity.statistics.intervals import Check, samples_needed
 from capacity.statistics.payload import BUCKET_COUNT, BUCKET_FLOORS_US

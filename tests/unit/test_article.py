@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from capacity.measures.combination import HardwareCombination
-from capacity.pricing.catalogue import Catalogue, UnknownPrice
+from capacity.pricing.catalogue import Catalogue
 from capacity.pricing.cost import sequential_per_100k
+from capacity.pricing.row_pricing import UnknownPrice
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "reproduce_article.py"
 

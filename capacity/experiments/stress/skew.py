@@ -11,7 +11,7 @@ from capacity.comparison.target_skew import TargetSkew
 from capacity.experiments.stress.figures import course_panels, ms, ordinal_row, valid
 from capacity.experiments.stress.findings import Table
 from capacity.experiments.stress.setup import Bench, Watch
-from capacity.reporting.entries import entries
+from capacity.pricing.candidates import labeled_rows
 from capacity.reporting.ordinals import pools
 from capacity.rundir.run import Run
 from capacity.statistics.intervals import Check
@@ -27,7 +27,7 @@ def run(bench: Bench) -> dict[str, Any]:
     bench.say(f"{len(bench.workers)} ordinals under equal load for {seconds:g} s")
     with Watch(bench.processes()) as watch:
         measured = bench.saturated("equal-load", bench.addresses, seconds)
-    found = [sibling for pool in pools(entries([measured], "combination")) for sibling in pool.siblings]
+    found = [sibling for pool in pools(labeled_rows([measured], "combination")) for sibling in pool.siblings]
     odd = [sibling for sibling in found if sibling.slower]
     refused = sorted({sibling.reason for sibling in found if sibling.reason})
     telemetry = {sibling.worker: _telemetry(measured, sibling.worker) for sibling in odd}

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from capacity.pricing.candidates import LabeledRow
 from capacity.pricing.cost import format_axis_price
 from capacity.reporting.charts.canvas import Picture, Scale, short, text_at, ticks_across
-from capacity.reporting.entries import Entry, ms
+from capacity.reporting.entries import ms
 from capacity.reporting.pareto import front, point
 
 
@@ -58,7 +59,7 @@ def bars(heading: str, rows: Sequence[Bar], width: int) -> Picture | None:
     return Picture("".join(parts), width, bottom + 28)
 
 
-def shares(entries: Sequence[Entry], width: int) -> Picture | None:
+def shares(entries: Sequence[LabeledRow], width: int) -> Picture | None:
     """Where the mean latency goes: lateness, the worker's queue, its compute, and the rest, which is the way there."""
     rows = []
     for entry in entries:
@@ -74,7 +75,7 @@ def shares(entries: Sequence[Entry], width: int) -> Picture | None:
     return bars("Mean latency, ms", rows, width)
 
 
-def rates(entries: Sequence[Entry], width: int) -> Picture | None:
+def rates(entries: Sequence[LabeledRow], width: int) -> Picture | None:
     """What was answered and what failed or was never sent, a second, against what was offered."""
     rows = []
     for entry in entries:
@@ -88,7 +89,7 @@ def rates(entries: Sequence[Entry], width: int) -> Picture | None:
     return bars("Offered and answered, a second", rows, width)
 
 
-def pareto(entries: Sequence[Entry], width: int) -> Picture | None:
+def pareto(entries: Sequence[LabeledRow], width: int) -> Picture | None:
     """Price over P90: what is on the front is filled and joined. None for fewer than two points."""
     known = [(found, entry) for entry in entries if (found := point(entry)) is not None]
     if len(known) < 2:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from capacity.pricing.candidates import LabeledRow
 from capacity.pricing.cost import format_money
-from capacity.reporting.entries import PERCENTILES, Entry, judged_percentile, ms
+from capacity.reporting.entries import PERCENTILES, judged_percentile, ms
 from capacity.statistics.slo import Slo
 from worker.wire import format_duration
 
@@ -15,7 +16,7 @@ _COLOURS = {"cpu": "#0072b2", "cuda": "#00875f", "eia": "#4b535d"}
 _OTHER, _INK, _RULE, _SLO = "#c65a00", "#1c2127", "#d9dde2", "#b3261e"
 
 
-def write_png(path: Path, entries: Sequence[Entry], slo: Slo | None) -> None:
+def write_png(path: Path, entries: Sequence[LabeledRow], slo: Slo | None) -> None:
     """Writes the chart: for each model the bars of cost per 100,000 and the line of P90 beside them."""
     # Half a second to import, which a table in the terminal need not wait for.
     from matplotlib.figure import Figure

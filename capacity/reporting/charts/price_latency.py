@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from capacity.pricing.candidates import LabeledRow
 from capacity.pricing.cost import format_axis_price, format_money
 from capacity.reporting.charts.canvas import DASHES, Picture, Scale, short, text_at, ticks_across
-from capacity.reporting.entries import PERCENTILES, Entry, judged_percentile, ms
+from capacity.reporting.entries import PERCENTILES, judged_percentile, ms
 from capacity.statistics.histogram import Histogram
 from capacity.statistics.slo import Slo
 from worker.wire import format_duration
@@ -20,7 +21,7 @@ def colour(kind: str) -> str:
     return f"var(--{kind if kind in _COLOURS else 'other'})"
 
 
-def cost_and_latency(entries: Sequence[Entry], slo: Slo | None, width: int) -> Picture:
+def cost_and_latency(entries: Sequence[LabeledRow], slo: Slo | None, width: int) -> Picture:
     """The article's chart, turned so that long names fit: bars of cost per 100,000, a line of P90, the SLO as a rule.
 
     The SLO's percentile takes P90's place where it has another. A filled dot meets the SLO, a ring does not or cannot
@@ -148,14 +149,14 @@ def _curve(histogram: Histogram, beyond: int) -> list[tuple[float, float]]:
     return points
 
 
-def _label(x: float, y: float, entry: Entry, side: str) -> str:
+def _label(x: float, y: float, entry: LabeledRow, side: str) -> str:
     if side:
         under = f"{entry.kind}, simulated" if entry.row.simulated else entry.kind
         return text_at(x, y - 2, short(entry.label, int(x / 7.8)), side) + text_at(x, y + 14, under, f"soft {side}")
     return text_at(x, y, short(entry.label, 50), "halo")
 
 
-def _bar(scale: Scale, y: float, entry: Entry, cost: float | None, hatch: str) -> str:
+def _bar(scale: Scale, y: float, entry: LabeledRow, cost: float | None, hatch: str) -> str:
     if cost is None:
         return text_at(scale(0), y + 4, "price not known", "soft")
     start, end = scale(0), scale(cost)

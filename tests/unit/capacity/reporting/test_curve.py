@@ -14,12 +14,12 @@ from rich.console import Console
 
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
+from capacity.merging.merge import merge_runs
+from capacity.pricing.candidates import labeled_rows
 from capacity.pricing.catalogue import Catalogue
 from capacity.reporting.charts.curve import curve_picture, sentence
-from capacity.reporting.entries import entries
 from capacity.reporting.html import print_table, write_report
 from capacity.rundir.interval_log import IntervalLogWriter, series_tag
-from capacity.rundir.merge import merge_runs
 from capacity.rundir.rows import summarize_histogram
 from capacity.rundir.run import Run, build_run_file
 from capacity.rundir.run_file import Probe, Saturation, SearchResult, SloRate
@@ -155,7 +155,7 @@ def test_a_price_that_no_search_gave_says_what_would(tmp_path: Path) -> None:
 def test_another_slo_than_the_searched_one_has_no_rate(tmp_path: Path) -> None:
     run = searched(tmp_path / "a")
 
-    (entry,) = entries([run], slo=Slo.parse("p90=25ms"))
+    (entry,) = labeled_rows([run], slo=Slo.parse("p90=25ms"))
 
     assert entry.row.slo_rate == SloRate()
     assert entry.row.cost_per_100k.at_slo is None

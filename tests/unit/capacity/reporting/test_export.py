@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from unit.capacity.reporting.test_report import ARTICLE, FAILED, PASSED, make, run_main
 
-from capacity.reporting.entries import entries
+from capacity.pricing.candidates import labeled_rows
 from capacity.reporting.export import write_parquet
 from capacity.statistics.slo import Slo
 
@@ -85,7 +85,7 @@ def test_parquet_has_the_columns_of_the_csv(tmp_path: Path, monkeypatch: pytest.
 
 def test_parquet_without_pyarrow_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    found = entries([make(tmp_path / "a", ARTICLE)])
+    found = labeled_rows([make(tmp_path / "a", ARTICLE)])
     with pytest.raises(ValueError, match=r"Parquet needs pyarrow: pip install 'inferload\[parquet\]'"):
         write_parquet(tmp_path / "x.parquet", found, Slo.parse("p90=15ms"))
     with pytest.raises(ImportError):

@@ -15,8 +15,8 @@ from rich.console import Console
 from capacity.__main__ import main
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
+from capacity.pricing.candidates import choose_per_model, labeled_rows, shared_slo
 from capacity.pricing.catalogue import Catalogue
-from capacity.reporting.entries import choices, entries, slo_of
 from capacity.reporting.html import print_table, write_report
 from capacity.rundir.interval_log import IntervalLogWriter, series_tag
 from capacity.rundir.run import Run, TargetInfo, build_run_file
@@ -151,7 +151,7 @@ def test_a_sample_too_small_says_how_many_are_needed(tmp_path: Path) -> None:
 
 def test_by_ordinal_has_a_row_for_each_worker(tmp_path: Path) -> None:
     run = make(tmp_path / "a", [("c5.large + 2 × eia2.medium", 10.0)])
-    assert [entry.label for entry in entries([run], "ordinal")] == [
+    assert [entry.label for entry in labeled_rows([run], "ordinal")] == [
         "c5.large + eia2.medium, x:0 @ 10.0.0.0:1",
         "c5.large + eia2.medium, x:1 @ 10.0.0.1:1",
     ]
@@ -180,7 +180,7 @@ def test_an_invalid_run_shows_its_reason_and_no_figure(tmp_path: Path) -> None:
 
 def test_runs_stand_side_by_side_and_are_kept_apart_by_name(tmp_path: Path) -> None:
     first, second = make(tmp_path / "mon", ARTICLE[:2]), make(tmp_path / "tue", ARTICLE[1:])
-    labels = [entry.label for entry in entries([first, second])]
+    labels = [entry.label for entry in labeled_rows([first, second])]
     assert sorted(labels) == [
         "c5.large + eia2.large",
         "c5.large + eia2.medium (mon)",
@@ -192,12 +192,12 @@ def test_runs_stand_side_by_side_and_are_kept_apart_by_name(tmp_path: Path) -> N
     assert "All 2 runs are valid" in html
     assert "c5.large + eia2.medium (tue)" in html
     with pytest.raises(ValueError, match="two runs are called 'mon'"):
-        entries([first, make(tmp_path / "other" / "mon", ARTICLE[:1])])
+        labeled_rows([first, make(tmp_path / "other" / "mon", ARTICLE[:1])])
 
 
 def test_each_model_has_its_own_choice(tmp_path: Path) -> None:
     run = make(tmp_path / "a", ARTICLE, models=("gpt", "resnet18"))
-    found = choices(entries([run]), Slo.parse("p90=15ms"))
+    found = choose_per_model(labeled_rows([run]), Slo.parse("p90=15ms"))
     assert [(choice.model, choice.winner.label if choice.winner else None) for choice in found] == [
         ("gpt", "c5.large + eia2.medium"),
         ("resnet18", "c5.large + eia2.medium"),
@@ -206,20 +206,20 @@ def test_each_model_has_its_own_choice(tmp_path: Path) -> None:
 
 def test_another_slo_judges_anew_from_the_log(tmp_path: Path) -> None:
     run = make(tmp_path / "a", ARTICLE)
-    (choice,) = choices(entries([run], slo=Slo.parse("p90=9.5ms")), Slo.parse("p90=9.5ms"))
+    (choice,) = choose_per_model(labeled_rows([run], slo=Slo.parse("p90=9.5ms")), Slo.parse("p90=9.5ms"))
     assert choice.winner is not None
     assert choice.winner.label == "c5.large + eia2.large"
     bare = make(tmp_path / "b", ARTICLE, log=False)
     assert "$0.06" in printed(bare)
     with pytest.raises(ValueError, match=r"was not judged by p90=9\.5ms, and without its run\.hlog it cannot be"):
-        entries([bare], slo=Slo.parse("p90=9.5ms"))
+        labeled_rows([bare], slo=Slo.parse("p90=9.5ms"))
 
 
 def test_another_catalogue_prices_anew(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text('[combinations."c5.large + eia2.large"]\nprice = 0.01\n')
     run = make(tmp_path / "a", ARTICLE)
-    (choice,) = choices(entries([run], catalogue=Catalogue.load(own)), None)
+    (choice,) = choose_per_model(labeled_rows([run], catalogue=Catalogue.load(own)), None)
     assert choice.winner is not None
     assert choice.winner.label == "c5.large + eia2.large"
 
@@ -227,9 +227,9 @@ def test_another_catalogue_prices_anew(tmp_path: Path) -> None:
 def test_runs_of_different_slos_need_one_that_counts(tmp_path: Path) -> None:
     runs = [make(tmp_path / "a", ARTICLE[:1]), make(tmp_path / "b", ARTICLE[:1], slo=None)]
     with pytest.raises(ValueError, match="different SLOs, none and p90=15ms: say which one counts"):
-        slo_of(runs, None)
-    assert slo_of(runs, Slo.parse("p99=1s")) == Slo.parse("p99=1s")
-    assert slo_of(runs[1:], None) is None
+        shared_slo(runs, None)
+    assert shared_slo(runs, Slo.parse("p99=1s")) == Slo.parse("p99=1s")
+    assert shared_slo(runs[1:], None) is None
 
 
 def test_the_report_is_one_file_that_needs_no_network(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from capacity.__main__ import main
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
+from capacity.merging.recovery import find_generator_logs, recover_run
 from capacity.rundir.generator_log import (
     LOG_NAME,
     PROGRESS_NAME,
@@ -22,7 +23,6 @@ from capacity.rundir.generator_log import (
     RunDescription,
 )
 from capacity.rundir.interval_log import series_tag
-from capacity.rundir.recovery import find_generator_logs, recover_run
 from capacity.rundir.run import Run
 from capacity.rundir.run_file import RunFile
 

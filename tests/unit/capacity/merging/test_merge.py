@@ -10,9 +10,9 @@ import pytest
 from capacity.__main__ import main
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
+from capacity.merging.merge import merge_runs
 from capacity.pricing.catalogue import Catalogue
 from capacity.rundir.interval_log import IntervalLogWriter, read_interval_log, series_tag
-from capacity.rundir.merge import merge_runs
 from capacity.rundir.run import Run, RunFile, TargetInfo, build_run_file
 from capacity.statistics.intervals import Check
 from capacity.statistics.slo import Slo

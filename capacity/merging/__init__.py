@@ -1,0 +1,1 @@
+"""Several runs, or the logs of one run's generators, made into one run directory."""
