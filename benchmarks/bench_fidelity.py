@@ -36,8 +36,8 @@ from null_server import null_server
 from rich.console import Console
 from rich.table import Table
 
-from capacity.rundir.interval_log import parse_series_tag, read_interval_log
-from capacity.statistics.histogram import Histogram
+from capacity.rundir import parse_series_tag, read_interval_log
+from capacity.statistics import Histogram
 
 RATE, LONG_RATE = 5000, 2000
 USERS = 10

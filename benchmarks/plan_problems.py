@@ -29,9 +29,9 @@ from capacity.planning.offers import Offers, gather  # noqa: E402
 from capacity.planning.planner import Planner  # noqa: E402
 from capacity.planning.pools import Pools, Service  # noqa: E402
 from capacity.planning.problem import Ground, Task  # noqa: E402
-from capacity.pricing.catalogue import Catalogue  # noqa: E402
-from capacity.rundir.run import Run  # noqa: E402
-from capacity.statistics.slo import Slo  # noqa: E402
+from capacity.pricing import Catalogue  # noqa: E402
+from capacity.rundir import Run  # noqa: E402
+from capacity.statistics import Slo  # noqa: E402
 
 # More ordinals than this machine runs beside the load are not planned with.
 MOST_ORDINALS = 14

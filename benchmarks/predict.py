@@ -28,12 +28,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from capacity.measures.combination import HardwareCombination
-from capacity.rundir.run import Run
+from capacity.measures import HardwareCombination
+from capacity.rundir import Run
 from capacity.simulation.arrivals import sourced
 from capacity.simulation.pool import Batching, Pool, Router, highest_rate, simulate
 from capacity.simulation.profile import Profile
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "runs" / "predict"

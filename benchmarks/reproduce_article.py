@@ -23,13 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy.optimize import brentq
 
-from capacity.pricing.candidates import choose_per_model, labeled_rows
-from capacity.pricing.cost import format_money, sequential_per_100k
-from capacity.rundir.interval_log import IntervalLogWriter
-from capacity.rundir.run import Run
-from capacity.rundir.run_file import Row
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.slo import Slo
+from capacity.pricing import choose_per_model, format_money, labeled_rows, sequential_per_100k
+from capacity.rundir import IntervalLogWriter, Row, Run
+from capacity.statistics import Histogram, Slo
 
 SLO = "p90=15ms"
 INFERENCES = 1000

@@ -13,16 +13,14 @@ from rich.markup import escape
 
 from capacity.commands.plan import plan
 from capacity.commands.stress import stress
-from capacity.comparison.run_comparison import ChangeLimit, compare_runs, differing_conditions
-from capacity.merging.merge import merge_runs
-from capacity.merging.recovery import find_generator_logs, recover_run
-from capacity.pricing.candidates import labeled_rows, shared_slo
-from capacity.pricing.catalogue import Catalogue
+from capacity.comparison import ChangeLimit, compare_runs, differing_conditions
+from capacity.merging import find_generator_logs, merge_runs, recover_run
+from capacity.pricing import Catalogue, labeled_rows, shared_slo
 from capacity.reporting.export import FORMATS, name_of, text, write_parquet
 from capacity.reporting.html import write_report
 from capacity.reporting.terminal import print_table, wide_console
-from capacity.rundir.run import Run
-from capacity.statistics.slo import Slo
+from capacity.rundir import Run
+from capacity.statistics import Slo
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from capacity.measures.combination import HardwareCombination
-from capacity.statistics.slo import Slo
+from capacity.measures import HardwareCombination
+from capacity.statistics import Slo
 from loadgen._errors import InputError
 from loadgen.schedule import ARRIVALS, CLOSED, TRACE
 from loadgen.transport._access import Access

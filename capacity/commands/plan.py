@@ -21,12 +21,12 @@ from capacity.planning.plan_file import PlanFile
 from capacity.planning.planner import Planner
 from capacity.planning.pools import Service
 from capacity.planning.problem import Ground, Task, no_words
-from capacity.pricing.catalogue import MARKETS, Catalogue
+from capacity.pricing import MARKETS, Catalogue
 from capacity.reporting.plan_text import print_plan, write_plan
 from capacity.reporting.terminal import wide_console
-from capacity.rundir.run import Run
+from capacity.rundir import Run
 from capacity.simulation.pool import Batching, Router
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo
 from worker.wire import parse_duration_ns
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")

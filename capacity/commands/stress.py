@@ -16,7 +16,7 @@ from capacity.experiments.stress.findings import STRESS_NAME, Stress
 from capacity.experiments.stress.setup import Asked, Bench, bench
 from capacity.reporting import stress_page as page
 from capacity.reporting.terminal import wide_console
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo
 from worker.wire import parse_duration_ns
 
 SCENARIOS: dict[str, Callable[[Bench], dict[str, Any]]] = {

@@ -16,13 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from capacity.measures.tally import LATENCY_ERROR, UNSENT, Series
-from capacity.rundir.interval_log import interval_log_extent, parse_series_tag, read_interval_log
-from capacity.rundir.run import HLOG_NAME, Run
-from capacity.rundir.run_file import Row
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import CONFIDENCE, effective_samples, samples_needed
-from capacity.statistics.payload import BUCKET_FLOORS_US
+from capacity.measures import LATENCY_ERROR, UNSENT, Series
+from capacity.rundir import HLOG_NAME, Row, Run, interval_log_extent, parse_series_tag, read_interval_log
+from capacity.statistics import BUCKET_FLOORS_US, CONFIDENCE, Histogram, effective_samples, samples_needed
 
 # Blocks long enough to hold what requests remember of each other, and enough of them to resample.
 _MOST_BLOCKS, _FEWEST_BLOCKS, _RESAMPLES = 60, 8, 1000

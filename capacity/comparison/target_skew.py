@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from capacity.measures.tally import Series
-from capacity.rundir.timeline import Timeline
-from capacity.statistics.intervals import CONFIDENCE
-from capacity.statistics.stationarity import estimate_autocorrelation_time
+from capacity.measures import Series
+from capacity.rundir import Timeline
+from capacity.statistics import CONFIDENCE, estimate_autocorrelation_time
 
 # One false alarm in a hundred pools, and none about a difference that nobody would act on.
 _ALPHA, _LEAST = 0.01, 0.02

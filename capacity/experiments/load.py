@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from capacity.experiments.processes import LaunchError, end_process, last_error_in, package_folder, start_process
-from capacity.rundir.run import HLOG_NAME, JSON_NAME, Run
+from capacity.rundir import HLOG_NAME, JSON_NAME, Run
 
 _START_TIMEOUT_S = 60.0
 _POLL_S = 0.02

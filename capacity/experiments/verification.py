@@ -23,11 +23,8 @@ from capacity.planning.offers import Offer
 from capacity.planning.plan_file import Compared, PlanRow, Verification
 from capacity.planning.pools import Service
 from capacity.planning.problem import Ground
-from capacity.rundir.interval_log import IntervalLogWriter
-from capacity.rundir.run import Run
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import samples_needed
-from capacity.statistics.verdict import judge_slo
+from capacity.rundir import IntervalLogWriter, Run
+from capacity.statistics import Histogram, judge_slo, samples_needed
 from worker.wire import format_duration
 
 WARMUP_S = 3.0

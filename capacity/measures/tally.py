@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from capacity.measures.combination import HardwareCombination
-from capacity.statistics.histogram import MEASURES, Histogram
+from capacity.statistics import Histogram
 
+MEASURES = ("latency", "service", "lateness", "queue", "compute")
 LATENCY_ERROR = "latency-error"
 #: How many requests became due in an interval, whenever they end, and how many of them were never sent. Their
 #: histograms hold as many zeros: what counts is the count.

@@ -1,1 +1,10 @@
 """Several runs, or the logs of one run's generators, made into one run directory."""
+
+from capacity.merging.merge import merge_runs
+from capacity.merging.recovery import find_generator_logs, recover_run
+
+__all__ = [
+    "find_generator_logs",
+    "merge_runs",
+    "recover_run",
+]

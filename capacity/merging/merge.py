@@ -14,15 +14,23 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.interval_log import Interval, IntervalLogWriter, parse_series_tag, read_interval_log, series_tag
-from capacity.rundir.rows import build_run_file
-from capacity.rundir.run import HLOG_NAME, Run
-from capacity.rundir.run_file import JSON_NAME, Row, RunFile, TargetInfo
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.slo import Slo
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.pricing import Catalogue
+from capacity.rundir import (
+    HLOG_NAME,
+    JSON_NAME,
+    Interval,
+    IntervalLogWriter,
+    Row,
+    Run,
+    RunFile,
+    TargetInfo,
+    build_run_file,
+    parse_series_tag,
+    read_interval_log,
+    series_tag,
+)
+from capacity.statistics import Histogram, Slo
 
 _Pool = tuple[HardwareCombination, str, bool]
 

@@ -7,15 +7,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.generator_log import PROGRESS_NAME, EmptyLogError, GeneratorLog, GeneratorLogEntry
-from capacity.rundir.interval_log import Interval, IntervalLogWriter, parse_series_tag
-from capacity.rundir.rows import build_run_file
-from capacity.rundir.run import HLOG_NAME
-from capacity.rundir.run_file import JSON_NAME, RunFile
-from capacity.statistics.intervals import Check
-from capacity.statistics.slo import Slo
+from capacity.measures import Series, Tally
+from capacity.pricing import Catalogue
+from capacity.rundir import (
+    HLOG_NAME,
+    JSON_NAME,
+    PROGRESS_NAME,
+    EmptyLogError,
+    GeneratorLog,
+    GeneratorLogEntry,
+    Interval,
+    IntervalLogWriter,
+    RunFile,
+    build_run_file,
+    parse_series_tag,
+)
+from capacity.statistics import Check, Slo
 
 
 def find_generator_logs(directory: Path) -> list[Path]:

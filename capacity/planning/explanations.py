@@ -11,7 +11,7 @@ from capacity.planning.offers import slower
 from capacity.planning.plan_file import Alternative, Lost, Prediction, Sensitivity
 from capacity.planning.pools import Pools
 from capacity.planning.problem import Ground, percentiles_of, prediction_of
-from capacity.pricing.cost import format_hourly
+from capacity.pricing import format_hourly
 
 WORSE = 1.2
 _RUNNER_UPS = 4

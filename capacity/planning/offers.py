@@ -6,16 +6,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from capacity.measures.combination import HardwareCombination
+from capacity.measures import HardwareCombination
 from capacity.planning.fleet_search import Stock
-from capacity.pricing.candidates import labeled_rows
-from capacity.pricing.catalogue import MARKETS, Catalogue
-from capacity.pricing.choice import Candidate, ChoiceStep, Excluded, exclude_by_memory
-from capacity.pricing.row_pricing import UnknownPrice
-from capacity.rundir.run import Run
-from capacity.rundir.run_file import Row
+from capacity.pricing import (
+    MARKETS,
+    Candidate,
+    Catalogue,
+    ChoiceStep,
+    Excluded,
+    UnknownPrice,
+    exclude_by_memory,
+    labeled_rows,
+)
+from capacity.rundir import Row, Run
 from capacity.simulation.profile import Profile
-from capacity.statistics.histogram import Histogram
+from capacity.statistics import Histogram
 
 
 @dataclass(frozen=True)

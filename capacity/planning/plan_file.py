@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from capacity.rundir.json_file import read_json_file, write_json_file
+from capacity.rundir import read_json_file, write_json_file
 
 PLAN_SCHEMA = 1
 PLAN_NAME = "plan.json"

@@ -7,7 +7,7 @@ from capacity.planning.explanations import Reasons
 from capacity.planning.fleet_search import Found
 from capacity.planning.plan_file import FleetPlan, Schedule, SlotPlan
 from capacity.planning.problem import Ground, percentiles_of, prediction_of
-from capacity.pricing.cost import format_hourly
+from capacity.pricing import format_hourly
 
 
 class Planner:

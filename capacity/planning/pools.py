@@ -14,8 +14,7 @@ from capacity.planning.fleet_search import Counts, Verdict
 from capacity.planning.offers import Offer
 from capacity.simulation.pool import Batching, Outcome, Pool, Router, arrivals, highest_rate, simulate
 from capacity.simulation.profile import Profile
-from capacity.statistics.intervals import samples_needed
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo, samples_needed
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 # Consecutive requests depend on one another; blocks of this many of them together, much less.

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 
 from capacity.pricing.catalogue import Catalogue
 from capacity.pricing.choice import Candidate, Choice, choose
-from capacity.rundir.rows import judge_row
-from capacity.rundir.run import Run
-from capacity.rundir.run_file import Row, SloRate
-from capacity.rundir.telemetry import joules_per_inference
-from capacity.statistics.slo import Slo
+from capacity.rundir import Row, Run, SloRate, joules_per_inference, judge_row
+from capacity.statistics import Slo
 
 _KINDS = {
     "cpu": "CPU",

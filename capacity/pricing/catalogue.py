@@ -11,9 +11,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from capacity.measures.combination import HardwareCombination
+from capacity.measures import HardwareCombination
 from capacity.pricing.row_pricing import Price, UnknownPrice, price_row
-from capacity.rundir.run_file import Row
+from capacity.rundir import Row
 
 #: What a price may be for; the first is `price` itself.
 MARKETS = ("on-demand", "spot", "reserved")

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from capacity.pricing.cost import format_bytes, format_money, format_seconds
-from capacity.rundir.run_file import Row
-from capacity.statistics.slo import Slo
+from capacity.rundir import Row
+from capacity.statistics import Slo
 
 # Above this share of the memory there is, a combination is kept and called tight.
 _TIGHT = 0.8

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from capacity.pricing.cost import rate_per_100k, rates_per_100k, sequential_per_100k
-from capacity.rundir.rows import without_price
-from capacity.rundir.run_file import CostPer100k, Row
+from capacity.rundir import CostPer100k, Row, without_price
 
 
 @dataclass(frozen=True)

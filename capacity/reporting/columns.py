@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from capacity.pricing.candidates import LabeledRow
-from capacity.pricing.cost import format_bytes, format_hourly, format_money
+from capacity.pricing import LabeledRow, format_bytes, format_hourly, format_money
 from capacity.reporting.entries import ms, percentile, verdict
-from capacity.rundir.run_file import Row
-from capacity.statistics.slo import Slo
+from capacity.rundir import Row
+from capacity.statistics import Slo
 
 
 @dataclass(frozen=True)

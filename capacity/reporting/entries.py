@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capacity.rundir.run import Run
-from capacity.rundir.run_file import Measure, Row
-from capacity.statistics.intervals import samples_needed
-from capacity.statistics.slo import Slo
+from capacity.rundir import Measure, Row, Run
+from capacity.statistics import Slo, samples_needed
 
 PERCENTILES = {50.0: "p50", 90.0: "p90", 95.0: "p95", 99.0: "p99", 99.9: "p999"}
 

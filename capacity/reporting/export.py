@@ -10,12 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from capacity.pricing.candidates import LabeledRow, choose_per_model
+from capacity.pricing import LabeledRow, choose_per_model
 from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
 from capacity.reporting.entries import title
 from capacity.reporting.ordinals import slower
-from capacity.rundir.run import Run
-from capacity.statistics.slo import Slo
+from capacity.rundir import Run
+from capacity.statistics import Slo
 
 FORMATS = ("csv", "json", "markdown", "parquet")
 _SUFFIXES = {"markdown": "md"}

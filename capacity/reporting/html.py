@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from capacity.pricing.candidates import LabeledRow, choose_per_model, labeled_rows, shared_slo
-from capacity.pricing.catalogue import Catalogue
-from capacity.pricing.cost import format_bytes, format_hourly
+from capacity.pricing import (
+    Catalogue,
+    LabeledRow,
+    choose_per_model,
+    format_bytes,
+    format_hourly,
+    labeled_rows,
+    shared_slo,
+)
 from capacity.reporting import templates as pages
 from capacity.reporting.charts import bars
 from capacity.reporting.charts.canvas import DASHES, STYLE, Picture, stacked
@@ -24,10 +30,8 @@ from capacity.reporting.entries import PERCENTILES, judged_percentile, ms, title
 from capacity.reporting.ordinals import pools
 from capacity.reporting.pareto import beaten, front
 from capacity.reporting.terminal import print_table
-from capacity.rundir.run import HLOG_NAME, JSON_NAME, Run
-from capacity.rundir.telemetry import TELEMETRY_MEASURES, TELEMETRY_NAME
-from capacity.rundir.timeline import WindowStatistics
-from capacity.statistics.slo import Slo
+from capacity.rundir import HLOG_NAME, JSON_NAME, TELEMETRY_MEASURES, TELEMETRY_NAME, Run, WindowStatistics
+from capacity.statistics import Slo
 
 __all__ = ["print_table", "write_report"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capacity.comparison.target_skew import TargetSkew, target_skews
-from capacity.pricing.candidates import LabeledRow
+from capacity.comparison import TargetSkew, target_skews
+from capacity.pricing import LabeledRow
 from capacity.reporting.charts.bars import Bar, bars
 from capacity.reporting.charts.canvas import Picture
 

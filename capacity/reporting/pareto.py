@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capacity.pricing.candidates import LabeledRow
+from capacity.pricing import LabeledRow
 
 
 def point(entry: LabeledRow) -> tuple[float, float] | None:

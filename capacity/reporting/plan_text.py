@@ -9,12 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from capacity.planning.plan_file import Alternative, FleetPlan, Percentiles, PlanFile, Schedule, Verification
-from capacity.pricing.cost import format_hourly, format_money
+from capacity.pricing import format_hourly, format_money
 from capacity.reporting.charts.canvas import Picture, stacked
 from capacity.reporting.charts.plan import cost_against_rate, day, write_png
 from capacity.reporting.entries import ms
 from capacity.reporting.terminal import loose
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo
 
 _WIDTH = 1000
 _NAMES = ("P50", "P90", "P95", "P99")

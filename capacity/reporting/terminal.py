@@ -10,15 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from capacity.pricing.candidates import LabeledRow, choose_per_model, labeled_rows, shared_slo
-from capacity.pricing.catalogue import Catalogue
-from capacity.pricing.choice import Choice
+from capacity.pricing import Catalogue, Choice, LabeledRow, choose_per_model, labeled_rows, shared_slo
 from capacity.reporting.charts.curve import sentence
 from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
 from capacity.reporting.entries import title
 from capacity.reporting.ordinals import slower
-from capacity.rundir.run import Run
-from capacity.statistics.slo import Slo
+from capacity.rundir import Run
+from capacity.statistics import Slo
 
 # A terminal narrower than this gets the table in two halves.
 _ONE_TABLE = 150

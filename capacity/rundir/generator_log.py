@@ -16,10 +16,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from capacity.measures.tally import Series, Tally
+from capacity.measures import Series, Tally
 from capacity.rundir.interval_log import Interval, IntervalLogWriter, parse_series_tag, read_interval_log, series_tag
 from capacity.rundir.run_file import TargetInfo
-from capacity.statistics.intervals import Check
+from capacity.statistics import Check
 
 PROGRESS_NAME = "journal.jsonl"
 LOG_NAME = "generator.hlog"

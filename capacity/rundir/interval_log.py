@@ -15,9 +15,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote, unquote
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, is_measure
-from capacity.statistics.histogram import Histogram
+from capacity.measures import HardwareCombination, Series, is_measure
+from capacity.statistics import Histogram
 
 _LEGEND = '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"'
 _LINE = re.compile(r"(?:Tag=([^,\s]+),)?(\d+(?:\.\d+)?),(\d+(?:\.\d+)?),\d+(?:\.\d+)?,([A-Za-z0-9+/=]+)")

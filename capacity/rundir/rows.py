@@ -8,8 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
+from capacity.measures import HardwareCombination, Series, Tally
 from capacity.rundir.run_file import (
     CostPer100k,
     Measure,
@@ -23,10 +22,15 @@ from capacity.rundir.run_file import (
     TargetInfo,
     Warmup,
 )
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import Check, mean_interval_us, percentile_interval_us, samples_needed
-from capacity.statistics.slo import Slo
-from capacity.statistics.verdict import judge_slo
+from capacity.statistics import (
+    Check,
+    Histogram,
+    Slo,
+    judge_slo,
+    mean_interval_us,
+    percentile_interval_us,
+    samples_needed,
+)
 
 _KIND_OF_CORES = "cpu-"
 # Little's law: more than this many requests in flight on each accelerator, and some of them were waiting.

@@ -8,46 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from capacity.measures.tally import Series
+from capacity.measures import Series
 from capacity.rundir.interval_log import Interval, parse_series_tag, read_interval_log
-from capacity.rundir.rows import build_run_file
 from capacity.rundir.run_file import (
     JSON_NAME,
-    CostPer100k,
-    Measure,
-    Memory,
     Probe,
     Row,
     RunFile,
-    Saturation,
     SearchResult,
-    SloRate,
-    TargetInfo,
-    Warmup,
 )
 from capacity.rundir.telemetry import TelemetrySample, read_telemetry
 from capacity.rundir.timeline import Timeline
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import Check
-
-__all__ = [
-    "HLOG_NAME",
-    "JSON_NAME",
-    "Check",
-    "CostPer100k",
-    "Measure",
-    "Memory",
-    "Probe",
-    "Row",
-    "Run",
-    "RunFile",
-    "Saturation",
-    "SearchResult",
-    "SloRate",
-    "TargetInfo",
-    "Warmup",
-    "build_run_file",
-]
+from capacity.statistics import Histogram
 
 HLOG_NAME = "run.hlog"
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from capacity.rundir.json_file import json_text, read_json_file, write_json_file
-from capacity.statistics.intervals import Check
+from capacity.statistics import Check
 
 SCHEMA = 1
 JSON_NAME = "run.json"

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from capacity.measures.tally import LATENCY_ERROR, OFFERED, UNSENT, Series, is_target_measure
+from capacity.measures import LATENCY_ERROR, OFFERED, UNSENT, Series, is_target_measure
 from capacity.rundir.interval_log import Interval, interval_log_extent
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import samples_needed
+from capacity.statistics import Histogram, samples_needed
 
 _MOST_BINS = 120
 _TIMED = ("latency", LATENCY_ERROR, OFFERED, UNSENT)

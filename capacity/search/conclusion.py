@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capacity.rundir.run_file import SloRate
+from capacity.rundir import SloRate
 from capacity.search.crossing import crossing_with_interval
 from capacity.search.probe_summary import ProbeSummary, Verdict
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from capacity.search.probe_summary import ProbeSummary
-from capacity.statistics.intervals import CONFIDENCE, SAMPLES_PER_DEGREE
+from capacity.statistics import CONFIDENCE, SAMPLES_PER_DEGREE
 
 _REPLICATES = 400
 #: Probes within this logarithm of the crossing are fitted by a line, unless its slope is above `_MAX_SLOPE`.

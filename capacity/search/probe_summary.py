@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import CONFIDENCE
-from capacity.statistics.slo import Slo
+from capacity.statistics import CONFIDENCE, Histogram, Slo
 
 #: With fewer expected samples beyond a bound than this, the observed share is too uncertain to lean on.
 _MIN_EXPECTED_BEYOND = 3

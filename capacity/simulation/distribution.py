@@ -9,8 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.payload import BUCKET_FLOORS_US
+from capacity.statistics import BUCKET_FLOORS_US, Histogram
 
 #: Quantiles of a table, equally likely: P99.9 has 16 of them above it.
 SIZE = 1 << 14

@@ -16,8 +16,7 @@ from capacity.simulation.distribution import SIZE
 from capacity.simulation.engines import play
 from capacity.simulation.profile import Profile
 from capacity.simulation.queue_work import OK, Batching, Floats, Ints, Work
-from capacity.statistics.intervals import samples_needed
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo, samples_needed
 
 __all__ = ["Batching", "Outcome", "Pool", "RateWithin", "Router", "arrivals", "highest_rate", "simulate", "sourced"]
 

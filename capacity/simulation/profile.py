@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import pass_rows
-from capacity.rundir.run import Row, Run
+from capacity.measures import HardwareCombination, pass_rows
+from capacity.rundir import Row, Run
 from capacity.simulation.distribution import Distribution, mixed
-from capacity.statistics.histogram import Histogram
+from capacity.statistics import Histogram
 
 #: A run in which requests waited less than this share of their computing shows what they take beside waiting.
 _HARDLY_WAITED = 0.05

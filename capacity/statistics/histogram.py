@@ -24,9 +24,7 @@ from capacity.statistics.payload import (
     encode_counts,
 )
 
-__all__ = ["HIGHEST_US", "LOWEST_US", "MEASURES", "SIGNIFICANT_DIGITS", "Histogram", "percentile_rank"]
-
-MEASURES = ("latency", "service", "lateness", "queue", "compute")
+__all__ = ["HIGHEST_US", "LOWEST_US", "SIGNIFICANT_DIGITS", "Histogram", "percentile_rank"]
 
 # A float64 holds its exponent above 52 bits of mantissa; shifted right by 42, what is left counts buckets.
 _FLOAT_SHIFT = 52 - HALF_BITS

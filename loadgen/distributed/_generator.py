@@ -17,9 +17,8 @@ import gevent
 from gevent.lock import RLock
 from locust.exception import RPCError
 
-from capacity.measures.tally import Series, Tally
-from capacity.rundir.generator_log import GeneratorLogEnd, GeneratorLogHeader, GeneratorLogWriter, RunDescription
-from capacity.rundir.interval_log import series_tag
+from capacity.measures import Series, Tally
+from capacity.rundir import GeneratorLogEnd, GeneratorLogHeader, GeneratorLogWriter, RunDescription, series_tag
 from loadgen._options import Options
 from loadgen.distributed._clock_sync import MastersClock
 from loadgen.distributed._snapshot import pack

@@ -11,8 +11,8 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from capacity.measures.tally import Series, Tally
-from capacity.rundir.interval_log import series_tag
+from capacity.measures import Series, Tally
+from capacity.rundir import series_tag
 from loadgen.distributed._clock_sync import answer_pings
 from loadgen.distributed._generator import DRAIN, EXHAUSTED, PLAN, PROBE, SNAPSHOT, START
 from loadgen.distributed._snapshot import Snapshot, added

@@ -15,10 +15,9 @@ import msgpack
 import numpy as np
 import numpy.typing as npt
 
-from capacity.measures.tally import HISTOGRAMS, LATENCY_ERROR, Series, Tally, checked_count
-from capacity.rundir.interval_log import series_tag
-from capacity.statistics.histogram import HIGHEST_US, Histogram
-from capacity.statistics.payload import BUCKET_COUNT, BUCKET_FLOORS_US
+from capacity.measures import HISTOGRAMS, LATENCY_ERROR, Series, Tally, checked_count
+from capacity.rundir import series_tag
+from capacity.statistics import BUCKET_COUNT, BUCKET_FLOORS_US, HIGHEST_US, Histogram
 from loadgen.measure import GeneratorHealth
 
 #: A snapshot may unpack to this much, and so much more for each series of the run.

@@ -8,10 +8,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from capacity.measures.tally import Series
-from capacity.rundir.interval_log import parse_series_tag, series_tag
-from capacity.rundir.run_file import TargetEvent
-from capacity.statistics.histogram import Histogram
+from capacity.measures import Series
+from capacity.rundir import TargetEvent, parse_series_tag, series_tag
+from capacity.statistics import Histogram
 
 #: Due and sent times of arrivals that one generator records, from the beginning of the measured part.
 MOST_ARRIVALS = 10_000

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from capacity.measures.tally import Series
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.stationarity import estimate_autocorrelation_time
+from capacity.measures import Series
+from capacity.statistics import Histogram, estimate_autocorrelation_time
 from loadgen.measure._generator_health import MOST_ARRIVALS, MOST_BINS, GeneratorHealth
 
 #: Latencies of each series that are stored in order, for their autocorrelation time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from capacity.rundir.telemetry import TelemetryReading
+from capacity.rundir import TelemetryReading
 
 
 class HostSampler:

@@ -7,8 +7,8 @@ from typing import Any
 
 from locust.stats import StatsEntry, StatsError
 
-from capacity.measures.tally import LATENCY_ERROR, Series, Tally
-from capacity.statistics.histogram import Histogram
+from capacity.measures import LATENCY_ERROR, Series, Tally
+from capacity.statistics import Histogram
 
 REQUEST_TYPE = "infer"
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from capacity.measures.tally import LATENCY_ERROR, OFFERED, Series, Tally
-from capacity.measures.tally import UNSENT as UNSENT_MEASURE
-from capacity.statistics.histogram import Histogram
+from capacity.measures import LATENCY_ERROR, OFFERED, Series, Tally
+from capacity.measures import UNSENT as UNSENT_MEASURE
+from capacity.statistics import Histogram
 from loadgen.measure._result_buffer import Result, ResultBuffer
 from loadgen.transport._reply import UNSENT, code_name
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from capacity.measures.tally import Series
+from capacity.measures import Series
 from loadgen.transport._reply import CANCELLED, DEADLINE_EXCEEDED, OK, UNAVAILABLE, UNSENT
 
 #: Failures that may have happened without the server: they do not show that it is alive.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from capacity.measures.tally import Series, Tally
+from capacity.measures import Series, Tally
 from loadgen.measure._generator_health import GeneratorHealth
 
 

@@ -13,10 +13,10 @@ import gevent
 from gevent.event import Event
 from gevent.lock import RLock
 
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
+from capacity.measures import Series, Tally
+from capacity.pricing import Catalogue
 from capacity.reporting.html import write_report
-from capacity.rundir.run import Run
+from capacity.rundir import Run
 from loadgen import _options
 from loadgen._errors import InputError
 from loadgen._options import Options

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.statistics.slo import Slo
-from capacity.statistics.verdict import judge_slo
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.statistics import Slo, judge_slo
 
 #: A verdict looked for again and again is found by chance; so it is looked for rarely, and must be found twice.
 GROWTH = 1.25

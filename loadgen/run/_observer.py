@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.run import RunFile
-from capacity.rundir.telemetry import TelemetryReading, TelemetryWriter
-from capacity.statistics.intervals import Check
-from capacity.statistics.validity import check_generator_processor
+from capacity.measures import Series, Tally
+from capacity.pricing import Catalogue
+from capacity.rundir import RunFile, TelemetryReading, TelemetryWriter
+from capacity.statistics import Check, check_generator_processor
 from loadgen._options import Options
 from loadgen.targets._target_telemetry import TargetTelemetry
 from loadgen.web._live import LiveView, merged

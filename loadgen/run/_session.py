@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import gevent
 
-from capacity.measures.tally import Series
-from capacity.rundir.run_file import TargetEvent
+from capacity.measures import Series
+from capacity.rundir import TargetEvent
 from loadgen._options import Options
 from loadgen.measure import NEVER, GeneratorHealth, HealthMonitor, Recorder, ResultBuffer
 from loadgen.run._retry import Again

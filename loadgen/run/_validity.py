@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from capacity.measures.tally import LATENCY_ERROR, Series, Tally
+from capacity.measures import LATENCY_ERROR, Series, Tally
 from capacity.reporting.html import print_table
-from capacity.rundir.run import Run, RunFile
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import Check, samples_needed
-from capacity.statistics.validity import (
+from capacity.rundir import Run, RunFile
+from capacity.statistics import (
+    Check,
+    Histogram,
     check_backlog,
     check_enough_samples,
     check_generator_processor,
@@ -29,6 +29,7 @@ from capacity.statistics.validity import (
     check_sent_arrivals,
     check_unsent,
     check_warm_up,
+    samples_needed,
 )
 from loadgen._options import Options
 from loadgen.measure import RunTotals

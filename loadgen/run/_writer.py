@@ -13,14 +13,10 @@ from typing import Any
 
 import gevent
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.interval_log import IntervalLogWriter, series_tag
-from capacity.rundir.run import RunFile, build_run_file
-from capacity.rundir.run_file import SearchResult
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import Check
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.pricing import Catalogue
+from capacity.rundir import IntervalLogWriter, RunFile, SearchResult, build_run_file, series_tag
+from capacity.statistics import Check, Histogram
 from loadgen._options import Options
 from loadgen.measure import RunTotals
 from loadgen.targets._discovery import Target, own_histograms, snapshot

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from capacity.rundir.run_file import Probe, Saturation, SearchResult, SloRate
+from capacity.rundir import Probe, Saturation, SearchResult, SloRate
 from capacity.search import ProbeSummary, conclude, rate_inversions
-from capacity.statistics.intervals import Check
+from capacity.statistics import Check
 from loadgen._options import Options
 from loadgen.measure import RunTotals
 from loadgen.search._probes import Pool

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import gevent
 from gevent.event import Event
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series
+from capacity.measures import HardwareCombination, Series
 from loadgen.measure import NEVER, GeneratorHealth, HealthMonitor
 from loadgen.schedule import Pacer, arrival_offsets
 from loadgen.targets._router import Route

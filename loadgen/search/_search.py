@@ -11,11 +11,9 @@ from typing import Any, Protocol
 
 import gevent
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.cost import format_seconds
-from capacity.rundir.rows import pooled_autocorrelation_time
-from capacity.rundir.run_file import Probe, RunFile, SloRate
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.pricing import format_seconds
+from capacity.rundir import Probe, RunFile, SloRate, pooled_autocorrelation_time
 from capacity.search import (
     MIN_PROBE_S,
     NextProbe,
@@ -26,8 +24,7 @@ from capacity.search import (
     conclude,
     probe_for_row,
 )
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.verdict import judge_slo
+from capacity.statistics import Histogram, judge_slo
 from loadgen._options import Options
 from loadgen.measure import GeneratorHealth, RunTotals, tally_difference
 from loadgen.run._validity import probe_checks, whole_checks

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capacity.measures.tally import Tally
-from capacity.rundir.rows import pooled_autocorrelation_time, summarize_histogram
-from capacity.rundir.run_file import Probe
+from capacity.measures import Tally
+from capacity.rundir import Probe, pooled_autocorrelation_time, summarize_histogram
 from capacity.search import ProbeSummary, bound_shares, is_saturated, throughput_with_interval
-from capacity.statistics.intervals import Check, percentile_interval_us
-from capacity.statistics.slo import Slo
-from capacity.statistics.verdict import judge_slo
+from capacity.statistics import Check, Slo, judge_slo, percentile_interval_us
 from loadgen.measure import RunTotals
 from loadgen.run._session import FOLD_EVERY_NS
 

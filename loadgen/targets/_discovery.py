@@ -11,12 +11,10 @@ from typing import Any
 import gevent
 import grpc
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import TARGET_MEASURES, Series, pass_measure
-from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.interval_log import parse_series_tag, series_tag
-from capacity.rundir.run import TargetInfo
-from capacity.statistics.histogram import Histogram
+from capacity.measures import TARGET_MEASURES, HardwareCombination, Series, pass_measure
+from capacity.pricing import Catalogue
+from capacity.rundir import TargetInfo, parse_series_tag, series_tag
+from capacity.statistics import Histogram
 from loadgen._errors import InputError
 from loadgen._options import Options
 from loadgen.targets._payloads import TensorSpec

@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from capacity.rundir.telemetry import TelemetryReading
+from capacity.rundir import TelemetryReading
 from loadgen.targets._discovery import Target
 from loadgen.transport._access import Access
 from loadgen.transport._channel import Channel

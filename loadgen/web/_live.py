@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
-from capacity.pricing.cost import sequential_per_100k
-from capacity.pricing.row_pricing import UnknownPrice
-from capacity.statistics.histogram import Histogram, percentile_rank
-from capacity.statistics.intervals import Check, samples_needed
-from capacity.statistics.payload import BUCKET_COUNT, BUCKET_FLOORS_US
-from capacity.statistics.slo import Slo
-from capacity.statistics.validity import check_lateness, check_unsent
-from capacity.statistics.verdict import judge_slo
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.pricing import Catalogue, UnknownPrice, sequential_per_100k
+from capacity.statistics import (
+    BUCKET_COUNT,
+    BUCKET_FLOORS_US,
+    Check,
+    Histogram,
+    Slo,
+    check_lateness,
+    check_unsent,
+    judge_slo,
+    percentile_rank,
+    samples_needed,
+)
 
 #: What "the last seconds" are on the page, in ticks of one second.
 WINDOW = 10

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Response, request, send_file
 
-from capacity.pricing.cost import format_money
+from capacity.pricing import format_money
 from loadgen._errors import InputError
 from loadgen.web import _login
 from loadgen.web._live import LiveView

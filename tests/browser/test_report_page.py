@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.pricing import Catalogue
 from capacity.reporting.html import write_report
-from capacity.rundir.interval_log import IntervalLogWriter, series_tag
-from capacity.rundir.run import Run, TargetInfo, build_run_file
-from capacity.rundir.telemetry import TelemetryReading, TelemetryWriter
-from capacity.statistics.intervals import Check
-from capacity.statistics.slo import Slo
+from capacity.rundir import (
+    IntervalLogWriter,
+    Run,
+    TargetInfo,
+    TelemetryReading,
+    TelemetryWriter,
+    build_run_file,
+    series_tag,
+)
+from capacity.statistics import Check, Slo
 
 SECONDS = 12
 ROWS = (("c5.large + 2 × eia2.medium", 10.0), ("c5.large + eia2.large", 8.8), ("c5.xlarge", 31.0))

@@ -13,16 +13,11 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.interval_log import IntervalLogWriter, series_tag
-from capacity.rundir.rows import build_run_file
-from capacity.rundir.run import HLOG_NAME, Run
-from capacity.rundir.run_file import RunFile
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.pricing import Catalogue
+from capacity.rundir import HLOG_NAME, IntervalLogWriter, Run, RunFile, build_run_file, series_tag
 from capacity.search import NextProbe, ProbeSummary, SloSearch, bound_shares, is_saturated
-from capacity.statistics.slo import Slo
-from capacity.statistics.verdict import judge_slo
+from capacity.statistics import Slo, judge_slo
 from loadgen.measure import HealthMonitor
 
 PRICE = 0.36

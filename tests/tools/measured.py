@@ -9,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.interval_log import IntervalLogWriter, series_tag
-from capacity.rundir.run import Run, TargetInfo, build_run_file
-from capacity.statistics.intervals import Check
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.pricing import Catalogue
+from capacity.rundir import IntervalLogWriter, Run, TargetInfo, build_run_file, series_tag
+from capacity.statistics import Check
 
 N = 5_000
 

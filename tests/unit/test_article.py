@@ -8,10 +8,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from capacity.measures.combination import HardwareCombination
-from capacity.pricing.catalogue import Catalogue
-from capacity.pricing.cost import sequential_per_100k
-from capacity.pricing.row_pricing import UnknownPrice
+from capacity.measures import HardwareCombination
+from capacity.pricing import Catalogue, UnknownPrice, sequential_per_100k
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "reproduce_article.py"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from capacity.pricing.catalogue import Catalogue
+from capacity.pricing import Catalogue
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

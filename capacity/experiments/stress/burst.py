@@ -12,8 +12,8 @@ import numpy as np
 from capacity.experiments.stress.figures import accounted, course_panels, ms, valid, window
 from capacity.experiments.stress.findings import Table
 from capacity.experiments.stress.setup import Bench, throughput
-from capacity.rundir.run import Run
-from capacity.statistics.intervals import Check
+from capacity.rundir import Run
+from capacity.statistics import Check
 
 #: Shares of capacity between bursts and in them, their lengths, and how many unless --for says it.
 BASE, PEAK = 0.4, 1.5

@@ -12,13 +12,16 @@ from scipy.special import stdtrit
 
 from capacity.experiments.stress.findings import Drawn, Estimate
 from capacity.experiments.stress.setup import Sample
-from capacity.measures.tally import LATENCY_ERROR
-from capacity.rundir.interval_log import parse_series_tag, read_interval_log
-from capacity.rundir.run import HLOG_NAME, Run
-from capacity.rundir.run_file import Measure, Row
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import CONFIDENCE, Check, percentile_interval_us, samples_needed
-from capacity.statistics.stationarity import estimate_autocorrelation_time
+from capacity.measures import LATENCY_ERROR
+from capacity.rundir import HLOG_NAME, Measure, Row, Run, parse_series_tag, read_interval_log
+from capacity.statistics import (
+    CONFIDENCE,
+    Check,
+    Histogram,
+    estimate_autocorrelation_time,
+    percentile_interval_us,
+    samples_needed,
+)
 
 #: What a process may hold more at the end than after its first quarter, and still count as flat.
 GROWTH_SHARE, GROWTH_BYTES = 0.05, 8 * 2**20

@@ -9,8 +9,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from capacity.rundir.json_file import read_json_file, write_json_file
-from capacity.statistics.intervals import Check
+from capacity.rundir import read_json_file, write_json_file
+from capacity.statistics import Check
 
 STRESS_NAME = "stress.json"
 SCHEMA = 1

@@ -8,11 +8,11 @@ from typing import Any
 from capacity.experiments.stress.figures import ms, ordinal_row, p99_ratio, share, time_ratio, valid
 from capacity.experiments.stress.findings import TOGETHER, Estimate, Interference, Loaded, Neighbour, Table
 from capacity.experiments.stress.setup import Bench
-from capacity.pricing.cost import format_hourly, format_money, rate_per_100k
-from capacity.rundir.run import Run
+from capacity.pricing import format_hourly, format_money, rate_per_100k
+from capacity.rundir import Run
 from capacity.simulation.pool import Pool, highest_rate
 from capacity.simulation.profile import Profile
-from capacity.statistics.intervals import Check
+from capacity.statistics import Check
 
 #: Of each run.
 SECONDS = 5.0

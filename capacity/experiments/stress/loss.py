@@ -12,12 +12,11 @@ from capacity.experiments.load import RunningLoad
 from capacity.experiments.stress.figures import Window, accounted, course_panels, ms, valid, window
 from capacity.experiments.stress.findings import Table
 from capacity.experiments.stress.setup import WARMUP_S, Bench, throughput
-from capacity.measures.combination import HardwareCombination
-from capacity.rundir.run import Run
-from capacity.rundir.run_file import TargetEvent
+from capacity.measures import HardwareCombination
+from capacity.rundir import Run, TargetEvent
 from capacity.simulation.pool import Pool, highest_rate
 from capacity.simulation.profile import Profile
-from capacity.statistics.intervals import Check
+from capacity.statistics import Check
 from worker.wire import TargetEntry
 
 SECONDS, AT = 20.0, 0.6

@@ -8,10 +8,9 @@ from capacity.experiments.load import RunningLoad
 from capacity.experiments.stress.figures import accounted, course_panels, flat, memory_panel, ms, valid
 from capacity.experiments.stress.findings import Table
 from capacity.experiments.stress.setup import WARMUP_S, Bench, Watch, throughput
-from capacity.measures.tally import LATENCY_ERROR
-from capacity.rundir.run import Run
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import Check
+from capacity.measures import LATENCY_ERROR
+from capacity.rundir import Run
+from capacity.statistics import Check, Histogram
 
 SECONDS, AT = 20.0, 1.5
 CAPACITY_S = 8.0

@@ -15,8 +15,8 @@ import psutil
 
 from capacity.experiments.fleet import start_fleet
 from capacity.experiments.load import RunningLoad, run_load
-from capacity.rundir.run import Run
-from capacity.statistics.slo import Slo
+from capacity.rundir import Run
+from capacity.statistics import Slo
 from worker.wire import TargetEntry, parse_targets
 
 #: Before the measured part of each run.

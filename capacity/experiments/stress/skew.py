@@ -7,14 +7,14 @@ from typing import Any
 
 import psutil
 
-from capacity.comparison.target_skew import TargetSkew
+from capacity.comparison import TargetSkew
 from capacity.experiments.stress.figures import course_panels, ms, ordinal_row, valid
 from capacity.experiments.stress.findings import Table
 from capacity.experiments.stress.setup import Bench, Watch
-from capacity.pricing.candidates import labeled_rows
+from capacity.pricing import labeled_rows
 from capacity.reporting.ordinals import pools
-from capacity.rundir.run import Run
-from capacity.statistics.intervals import Check
+from capacity.rundir import Run
+from capacity.statistics import Check
 
 SECONDS = 40.0
 

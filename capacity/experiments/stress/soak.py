@@ -8,7 +8,7 @@ from capacity.experiments.load import RunningLoad
 from capacity.experiments.stress.figures import Window, accounted, course_panels, flat, memory_panel, ms, valid, window
 from capacity.experiments.stress.findings import Drawn, Table
 from capacity.experiments.stress.setup import WARMUP_S, Bench, Watch, throughput
-from capacity.statistics.intervals import Check
+from capacity.statistics import Check
 
 SECONDS, AT = 1800.0, 0.7
 #: Of each measurement of capacity, cold and settled.

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capacity.pricing.candidates import LabeledRow
-from capacity.pricing.cost import format_axis_price
+from capacity.pricing import LabeledRow, format_axis_price
 from capacity.reporting.charts.canvas import Picture, Scale, short, text_at, ticks_across
 from capacity.reporting.entries import ms
 from capacity.reporting.pareto import front, point

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from capacity.reporting.charts.canvas import DASHES, Picture, Scale, text_at, ticks_across
 from capacity.reporting.entries import PERCENTILES, judged_percentile
-from capacity.rundir.run_file import Probe, SearchResult
-from capacity.statistics.slo import Slo
+from capacity.rundir import Probe, SearchResult
+from capacity.statistics import Slo
 from worker.wire import format_duration
 
 _LINES = (50.0, 90.0, 99.0)

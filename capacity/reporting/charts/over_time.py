@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from capacity.reporting.charts.canvas import DASHES, Picture, Scale, text_at
-from capacity.rundir.timeline import WindowStatistics
-from capacity.statistics.slo import Slo
+from capacity.rundir import WindowStatistics
+from capacity.statistics import Slo
 from worker.wire import format_duration
 
 _PANEL, _GAP, _LEFT, _RIGHT = 118, 40, 52, 16

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from capacity.planning.plan_file import CostCurve, FleetPlan, PlanFile, Schedule
-from capacity.pricing.cost import format_hourly
+from capacity.pricing import format_hourly
 from capacity.reporting.charts.canvas import DASHES, Picture, Scale, short, text_at
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo
 
 # The light half of canvas.STYLE: matplotlib reads no CSS.
 _LINES = ("#0072b2", "#c65a00", "#00875f", "#a8487f", "#8a6d00", "#3d4650", "#2a93c9", "#e08a2e")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from capacity.pricing.candidates import LabeledRow
-from capacity.pricing.cost import format_money
+from capacity.pricing import LabeledRow, format_money
 from capacity.reporting.entries import PERCENTILES, judged_percentile, ms
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo
 from worker.wire import format_duration
 
 # The light half of picture.STYLE: matplotlib reads no CSS.

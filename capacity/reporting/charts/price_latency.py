@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from capacity.pricing.candidates import LabeledRow
-from capacity.pricing.cost import format_axis_price, format_money
+from capacity.pricing import LabeledRow, format_axis_price, format_money
 from capacity.reporting.charts.canvas import DASHES, Picture, Scale, short, text_at, ticks_across
 from capacity.reporting.entries import PERCENTILES, judged_percentile, ms
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.slo import Slo
+from capacity.statistics import Histogram, Slo
 from worker.wire import format_duration
 
 _COLOURS = ("cpu", "cuda", "eia")

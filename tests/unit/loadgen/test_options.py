@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from capacity.measures.combination import HardwareCombination
+from capacity.measures import HardwareCombination
 from loadgen import _options
 from loadgen._errors import InputError
 from loadgen._options import Options

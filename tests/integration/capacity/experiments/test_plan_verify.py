@@ -13,7 +13,7 @@ from tools.processes import ENVIRONMENT
 
 from capacity.experiments.verification import Room, scaled
 from capacity.planning.plan_file import PlanFile
-from capacity.rundir.run import Run
+from capacity.rundir import Run
 
 
 def plan(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

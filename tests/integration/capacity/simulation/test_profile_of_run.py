@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from capacity.measures.combination import HardwareCombination
-from capacity.rundir.run import Run
+from capacity.measures import HardwareCombination
+from capacity.rundir import Run
 from capacity.simulation.profile import Profile
 
 CATALOGUE = '[combinations."box + chip"]\nprice = 0.5\n'

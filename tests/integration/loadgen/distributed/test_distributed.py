@@ -11,7 +11,7 @@ import pytest
 from tools.cluster import GENERATORS, Cluster, counted
 from tools.processes import served, wait_for
 
-from capacity.rundir.run import Run
+from capacity.rundir import Run
 
 OWN = ("latency", "service", "lateness", "latency-error")
 

@@ -14,7 +14,7 @@ from tools.cluster import SIM, Cluster, counted
 from tools.hosts import Forbidden, Hosts, hosts
 from tools.processes import wait_for
 
-from capacity.rundir.run import Run
+from capacity.rundir import Run
 
 #: Longer than the three seconds after which Locust misses a worker. INFERLOAD_CUT_S=10 is the long version.
 CUT_S = float(os.environ.get("INFERLOAD_CUT_S", "4"))

@@ -7,8 +7,8 @@ import signal
 from tools.cluster import GENERATORS, Cluster, counted
 from tools.processes import served, wait_for
 
-from capacity.merging.recovery import find_generator_logs
-from capacity.rundir.generator_log import GeneratorLog
+from capacity.merging import find_generator_logs
+from capacity.rundir import GeneratorLog
 
 
 def journals(cluster: Cluster) -> dict[str, GeneratorLog]:

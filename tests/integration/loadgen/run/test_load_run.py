@@ -19,10 +19,9 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 from tools.processes import free_port, served, wait_for
 
-from capacity.measures.tally import OFFERED, UNSENT
-from capacity.pricing.cost import sequential_per_100k
-from capacity.rundir.interval_log import parse_series_tag
-from capacity.rundir.run import Run
+from capacity.measures import OFFERED, UNSENT
+from capacity.pricing import sequential_per_100k
+from capacity.rundir import Run, parse_series_tag
 
 SIM = ("--sim", "fixed:2ms", "--sim-host", "c5.large", "--sim-type", "eia2.medium")
 

@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 from tools.processes import served, wait_for
 
-from capacity.measures.tally import HISTOGRAMS
-from capacity.rundir.run import Run
-from capacity.rundir.run_file import SearchResult
+from capacity.measures import HISTOGRAMS
+from capacity.rundir import Run, SearchResult
 
 MEDIUM = ("--sim-host", "c5.large", "--sim-type", "eia2.medium")
 LARGE = ("--sim-host", "c5.large", "--sim-type", "eia2.large")

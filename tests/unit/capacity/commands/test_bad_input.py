@@ -10,7 +10,7 @@ import pytest
 from tools.experiments import lognormal, run_of
 
 from capacity.__main__ import main
-from capacity.rundir.run import Run
+from capacity.rundir import Run
 
 SHAPE = lognormal(0.3)
 

@@ -8,22 +8,12 @@ import numpy as np
 import pytest
 
 from capacity.__main__ import main
-from capacity.comparison.run_comparison import (
-    MEASURES,
-    Blocks,
-    ChangeLimit,
-    Difference,
-    compare_runs,
-    differing_conditions,
-    row_differences,
-)
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.interval_log import IntervalLogWriter, series_tag
-from capacity.rundir.run import Run, build_run_file
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import Check
+from capacity.comparison import ChangeLimit, compare_runs, differing_conditions
+from capacity.comparison.run_comparison import MEASURES, Blocks, Difference, row_differences
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.pricing import Catalogue
+from capacity.rundir import IntervalLogWriter, Run, build_run_file, series_tag
+from capacity.statistics import Check, Histogram
 
 CATALOGUE = Catalogue.parse('[hosts.box]\nprice = 0.36\n[hosts."box.large"]\nprice = 0.72\n', "test")
 

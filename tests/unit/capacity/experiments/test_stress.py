@@ -9,22 +9,17 @@ import numpy as np
 import pytest
 
 from capacity.__main__ import main
-from capacity.comparison.target_skew import target_skews
+from capacity.comparison import target_skews
 from capacity.experiments.stress.burst import bursts_within, drained_s
 from capacity.experiments.stress.figures import Window, accounted, flat, mean_ratio, p99_ratio, window
 from capacity.experiments.stress.findings import Drawn, Stress, Table
 from capacity.experiments.stress.loss import made_good
 from capacity.experiments.stress.setup import Sample
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import LATENCY_ERROR, Series, Tally
-from capacity.pricing.catalogue import Catalogue
+from capacity.measures import LATENCY_ERROR, HardwareCombination, Series, Tally
+from capacity.pricing import Catalogue
 from capacity.reporting import stress_page as page
-from capacity.rundir.interval_log import Interval, IntervalLogWriter, series_tag
-from capacity.rundir.run import Run, build_run_file
-from capacity.rundir.run_file import Measure
-from capacity.rundir.timeline import Timeline
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import Check
+from capacity.rundir import Interval, IntervalLogWriter, Measure, Run, Timeline, build_run_file, series_tag
+from capacity.statistics import Check, Histogram
 
 SERIES = Series(HardwareCombination("host", "sim"), "m", "sim:0 @ a:1", True)
 MIB = 2**20

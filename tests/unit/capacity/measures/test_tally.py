@@ -8,10 +8,11 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.rundir.interval_log import IntervalLogWriter, parse_series_tag, read_interval_log, series_tag
-from capacity.statistics.histogram import HIGHEST_US, LOWEST_US, MEASURES, SIGNIFICANT_DIGITS, Histogram
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.measures.tally import MEASURES
+from capacity.rundir import IntervalLogWriter, parse_series_tag, read_interval_log, series_tag
+from capacity.statistics import HIGHEST_US, Histogram
+from capacity.statistics.histogram import LOWEST_US, SIGNIFICANT_DIGITS
 
 SERIES = Series(
     HardwareCombination("Xeon 8375C, 2.9 GHz", "cpu-1c", 4, 2), "gpt 100%/a", "cpu:0 @ 127.0.0.1:9001", True

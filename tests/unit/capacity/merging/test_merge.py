@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 
 from capacity.__main__ import main
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.merging.merge import merge_runs
-from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.interval_log import IntervalLogWriter, read_interval_log, series_tag
-from capacity.rundir.run import Run, RunFile, TargetInfo, build_run_file
-from capacity.statistics.intervals import Check
-from capacity.statistics.slo import Slo
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.merging import merge_runs
+from capacity.pricing import Catalogue
+from capacity.rundir import IntervalLogWriter, Run, RunFile, TargetInfo, build_run_file, read_interval_log, series_tag
+from capacity.statistics import Check, Slo
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 CATALOGUE = Catalogue.parse("[hosts.box]\nprice = 0.36\n[hosts.other]\nprice = 0.1\n", "test")

@@ -19,9 +19,9 @@ from capacity.planning.plan_file import PlanFile
 from capacity.planning.planner import Planner
 from capacity.planning.pools import Pools, Service
 from capacity.planning.problem import Ground, Task
-from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.run import Run
-from capacity.statistics.slo import Slo
+from capacity.pricing import Catalogue
+from capacity.rundir import Run
+from capacity.statistics import Slo
 
 ARTICLE = (
     Measured("c5.large + eia2.medium", 9.5, 0.05),

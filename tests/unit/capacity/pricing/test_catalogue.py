@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from capacity.measures.combination import HardwareCombination
-from capacity.pricing.catalogue import Catalogue, Price, UnknownPrice
+from capacity.measures import HardwareCombination
+from capacity.pricing import Catalogue, UnknownPrice
+from capacity.pricing.catalogue import Price
 
 GIB = 2**30
 

@@ -4,16 +4,11 @@ from typing import Any
 
 import pytest
 
-from capacity.pricing.choice import Candidate, choose
-from capacity.pricing.cost import (
-    format_bytes,
-    format_hourly,
-    format_money,
-    format_seconds,
-    sequential_per_100k,
-)
-from capacity.rundir.run_file import CostPer100k, Measure, Memory, Row
-from capacity.statistics.slo import Slo
+from capacity.pricing import Candidate, format_bytes, format_hourly, format_money, format_seconds, sequential_per_100k
+from capacity.pricing.choice import choose
+from capacity.rundir import CostPer100k, Measure, Row
+from capacity.rundir.run_file import Memory
+from capacity.statistics import Slo
 
 SLO = Slo.parse("p90=15ms")
 GIB = 2**30

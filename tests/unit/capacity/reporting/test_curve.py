@@ -12,18 +12,23 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.merging.merge import merge_runs
-from capacity.pricing.candidates import labeled_rows
-from capacity.pricing.catalogue import Catalogue
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.merging import merge_runs
+from capacity.pricing import Catalogue, labeled_rows
 from capacity.reporting.charts.curve import curve_picture, sentence
 from capacity.reporting.html import print_table, write_report
-from capacity.rundir.interval_log import IntervalLogWriter, series_tag
-from capacity.rundir.rows import summarize_histogram
-from capacity.rundir.run import Run, build_run_file
-from capacity.rundir.run_file import Probe, Saturation, SearchResult, SloRate
-from capacity.statistics.slo import Slo
+from capacity.rundir import (
+    IntervalLogWriter,
+    Probe,
+    Run,
+    Saturation,
+    SearchResult,
+    SloRate,
+    build_run_file,
+    series_tag,
+    summarize_histogram,
+)
+from capacity.statistics import Slo
 
 POOL = HardwareCombination("c5.large", "eia2.medium", 2)
 MEMBERS = [Series(POOL, "m", f"sim:{number} @ a:{number}", True) for number in range(2)]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from unit.capacity.reporting.test_report import ARTICLE, FAILED, PASSED, make, run_main
 
-from capacity.pricing.candidates import labeled_rows
+from capacity.pricing import labeled_rows
 from capacity.reporting.export import write_parquet
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo
 
 
 @pytest.fixture(autouse=True)

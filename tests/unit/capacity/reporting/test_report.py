@@ -13,15 +13,11 @@ import pytest
 from rich.console import Console
 
 from capacity.__main__ import main
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.candidates import choose_per_model, labeled_rows, shared_slo
-from capacity.pricing.catalogue import Catalogue
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.pricing import Catalogue, choose_per_model, labeled_rows, shared_slo
 from capacity.reporting.html import print_table, write_report
-from capacity.rundir.interval_log import IntervalLogWriter, series_tag
-from capacity.rundir.run import Run, TargetInfo, build_run_file
-from capacity.statistics.intervals import Check
-from capacity.statistics.slo import Slo
+from capacity.rundir import IntervalLogWriter, Run, TargetInfo, build_run_file, series_tag
+from capacity.statistics import Check, Slo
 
 PASSED = Check(name="lateness", value="0.1 ms", threshold="under 1 ms", status="PASS")
 FAILED = Check(name="lateness", value="12 ms", threshold="under 1 ms", status="FAIL", detail="it fell behind")

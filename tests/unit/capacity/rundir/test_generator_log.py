@@ -10,21 +10,20 @@ import numpy as np
 import pytest
 
 from capacity.__main__ import main
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.merging.recovery import find_generator_logs, recover_run
-from capacity.rundir.generator_log import (
-    LOG_NAME,
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.merging import find_generator_logs, recover_run
+from capacity.rundir import (
     PROGRESS_NAME,
     GeneratorLog,
     GeneratorLogEnd,
     GeneratorLogHeader,
     GeneratorLogWriter,
+    Run,
     RunDescription,
+    RunFile,
+    series_tag,
 )
-from capacity.rundir.interval_log import series_tag
-from capacity.rundir.run import Run
-from capacity.rundir.run_file import RunFile
+from capacity.rundir.generator_log import LOG_NAME
 
 ONE = Series(HardwareCombination.parse("box + cpu-1c"), "gpt", "cpu:0 @ a:1", False)
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)

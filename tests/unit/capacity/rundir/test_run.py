@@ -9,14 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
-from capacity.pricing.cost import sequential_per_100k
-from capacity.rundir.interval_log import IntervalLogWriter, series_tag
-from capacity.rundir.run import Measure, Row, Run, RunFile, TargetInfo, build_run_file
-from capacity.statistics.intervals import Check
-from capacity.statistics.slo import Slo
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.pricing import Catalogue, sequential_per_100k
+from capacity.rundir import IntervalLogWriter, Measure, Row, Run, RunFile, TargetInfo, build_run_file, series_tag
+from capacity.statistics import Check, Slo
 
 CATALOGUE = Catalogue.parse(
     """

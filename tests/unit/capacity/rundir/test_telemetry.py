@@ -6,15 +6,16 @@ import pytest
 from unit.capacity.reporting.test_report import make, printed
 
 from capacity.reporting.html import write_report
-from capacity.rundir.interval_log import IntervalLogWriter, series_tag
-from capacity.rundir.run import Run, RunFile
-from capacity.rundir.telemetry import (
+from capacity.rundir import (
+    IntervalLogWriter,
+    Run,
+    RunFile,
     TelemetryReading,
-    TelemetrySample,
     TelemetryWriter,
     joules_per_inference,
-    read_telemetry,
+    series_tag,
 )
+from capacity.rundir.telemetry import TelemetrySample, read_telemetry
 
 UUID = "0a1b2c3d-0000-1111-2222-333344445555"
 

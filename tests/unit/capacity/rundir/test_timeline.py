@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capacity.comparison.target_skew import TargetSkew, target_skews
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series
-from capacity.rundir.interval_log import IntervalLogWriter, parse_series_tag, read_interval_log, series_tag
-from capacity.rundir.timeline import Timeline
-from capacity.statistics.histogram import Histogram
+from capacity.comparison import TargetSkew, target_skews
+from capacity.measures import HardwareCombination, Series
+from capacity.rundir import IntervalLogWriter, Timeline, parse_series_tag, read_interval_log, series_tag
+from capacity.statistics import Histogram
 
 HARDWARE = HardwareCombination("g5.12xlarge", "a10g", 4)
 

@@ -25,9 +25,7 @@ from capacity.search import (
 )
 from capacity.search.conclusion import rate_bounds
 from capacity.search.crossing import crossing_with_interval, estimate_crossing
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.slo import Slo
-from capacity.statistics.verdict import judge_slo
+from capacity.statistics import Histogram, Slo, judge_slo
 
 SLO = Slo.parse("p90=30ms")
 SATURATED = 100.0

@@ -9,7 +9,7 @@ import ciw
 import numpy as np
 import pytest
 
-from capacity.measures.combination import HardwareCombination
+from capacity.measures import HardwareCombination
 from capacity.simulation.arrivals import sourced
 from capacity.simulation.distribution import SIZE, Distribution
 from capacity.simulation.engines import by_request, lindley
@@ -17,7 +17,7 @@ from capacity.simulation.event_engine import by_event
 from capacity.simulation.pool import Batching, Pool, Router, arrivals, highest_rate, simulate
 from capacity.simulation.profile import Profile
 from capacity.simulation.queue_work import DEADLINE_EXCEEDED, OK, UNAVAILABLE, Work
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo
 
 HARDWARE = HardwareCombination("host", "chip")
 NOTHING = Distribution.constant(0.0)

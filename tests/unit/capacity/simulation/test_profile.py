@@ -9,15 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.interval_log import IntervalLogWriter, series_tag
-from capacity.rundir.run import Run, build_run_file
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.pricing import Catalogue
+from capacity.rundir import IntervalLogWriter, Run, build_run_file, series_tag
 from capacity.simulation.distribution import Distribution, mixed
 from capacity.simulation.profile import Profile
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import Check
+from capacity.statistics import Check, Histogram
 
 CATALOGUE = Catalogue.parse('[hosts.box]\nprice = 0.6\naccelerator = "chip"\naccelerators = 4\n', "test")
 MS = 1_000_000

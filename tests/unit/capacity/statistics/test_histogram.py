@@ -10,7 +10,8 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capacity.statistics.histogram import HIGHEST_US, LOWEST_US, SIGNIFICANT_DIGITS, Histogram, percentile_rank
+from capacity.statistics import HIGHEST_US, Histogram, percentile_rank
+from capacity.statistics.histogram import LOWEST_US, SIGNIFICANT_DIGITS
 
 durations = st.lists(st.integers(0, 4_000_000_000_000), min_size=1, max_size=60)
 

@@ -23,10 +23,11 @@ from tools.experiments import (
     tallied,
 )
 
-from capacity.comparison.run_comparison import compare_runs
-from capacity.pricing.cost import rate_per_100k, rates_per_100k, sequential_per_100k
+from capacity.comparison import compare_runs
+from capacity.pricing import rate_per_100k, sequential_per_100k
+from capacity.pricing.cost import rates_per_100k
 from capacity.search import conclude, throughput_with_interval
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo
 
 EXPERIMENTS = int(os.environ.get("INFERLOAD_EXPERIMENTS", "30"))
 # What chance alone does to a count of experiments, once in a thousand studies.

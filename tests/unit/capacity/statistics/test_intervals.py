@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import interval_ranks, percentile_interval_us, samples_needed
-from capacity.statistics.slo import Slo
-from capacity.statistics.verdict import judge_slo
+from capacity.statistics import Histogram, Slo, judge_slo, percentile_interval_us, samples_needed
+from capacity.statistics.intervals import interval_ranks
 
 
 def of(values_ns: object) -> Histogram:

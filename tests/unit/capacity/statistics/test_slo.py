@@ -2,7 +2,7 @@
 
 import pytest
 
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo
 
 
 def test_an_slo_holds_its_bounds_in_order() -> None:

@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import anderson, kstest
 
-from capacity.statistics.arrivals import anderson_darling_cdf, anderson_darling_test, poisson_deviation
-from capacity.statistics.histogram import Histogram
-from capacity.statistics.intervals import early_stopping_samples
-from capacity.statistics.slo import Slo
-from capacity.statistics.stationarity import estimate_autocorrelation_time, quarter_means, warm_up_cut
-from capacity.statistics.validity import (
+from capacity.statistics import (
+    Histogram,
+    Slo,
     check_backlog,
     check_enough_samples,
     check_generator_processor,
@@ -23,7 +20,11 @@ from capacity.statistics.validity import (
     check_sent_arrivals,
     check_unsent,
     check_warm_up,
+    estimate_autocorrelation_time,
 )
+from capacity.statistics.arrivals import anderson_darling_cdf, anderson_darling_test, poisson_deviation
+from capacity.statistics.intervals import early_stopping_samples
+from capacity.statistics.stationarity import quarter_means, warm_up_cut
 
 SLO = Slo.parse("p90=15ms")
 

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.rundir.interval_log import series_tag
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.rundir import series_tag
 from loadgen.distributed._snapshot import Snapshot, added, pack
 from loadgen.measure import GeneratorHealth
 

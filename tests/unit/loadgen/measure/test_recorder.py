@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import LATENCY_ERROR, Series, Tally
+from capacity.measures import LATENCY_ERROR, HardwareCombination, Series, Tally
 from loadgen.measure import Recorder, ResultBuffer, tally_difference
 from loadgen.transport._reply import UNSENT
 

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.pricing import Catalogue
 from capacity.rundir.telemetry import read_telemetry
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo
 from loadgen.run._observer import Onlooker
 
 SERIES = Series(HardwareCombination("c5.large", ""), "gpt", "cpu:0 @ h:1", False)

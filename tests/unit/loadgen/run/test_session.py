@@ -5,11 +5,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.statistics.intervals import Check
-from capacity.statistics.slo import Slo
-from capacity.statistics.validity import check_planned_arrivals
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.statistics import Check, Slo, check_planned_arrivals
 from loadgen.run._early_stop import Resolution
 from loadgen.schedule import arrival_offsets
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series
+from capacity.measures import HardwareCombination, Series
 from loadgen._errors import InputError
 from loadgen.targets._discovery import Target, addresses
 from loadgen.targets._payloads import TensorSpec

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import gevent
 import pytest
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series
+from capacity.measures import HardwareCombination, Series
 from loadgen.measure import ResultBuffer
 from loadgen.targets._health import LEAST_SHARE, PATIENCE_S, RAMP_S, REFUSALS, HealthChecker, health_error
 from loadgen.transport._reply import (

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from capacity.measures.combination import HardwareCombination
-from capacity.measures.tally import Series, Tally
-from capacity.pricing.catalogue import Catalogue
-from capacity.rundir.rows import summarize_histogram
-from capacity.statistics.intervals import Check
-from capacity.statistics.slo import Slo
+from capacity.measures import HardwareCombination, Series, Tally
+from capacity.pricing import Catalogue
+from capacity.rundir import summarize_histogram
+from capacity.statistics import Check, Slo
 from loadgen.web._live import POINTS, WINDOW, LiveView, percentiles_us
 
 HARDWARE = HardwareCombination("c5.large", "eia2.medium", 2)
