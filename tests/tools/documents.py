@@ -18,19 +18,11 @@ ROOT = Path(__file__).parents[2]
 #: Every document whose commands are checked.
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-#: Subcommands of `inferload`, each with the module and arguments of which it is the short form.
-SUBCOMMANDS = {
-    "accelerators": ("worker", "accelerators"),
-    "export": ("worker", "export"),
-    "serve": ("worker", "serve"),
-    "fleet": ("worker", "fleet"),
-    "statistics": ("worker", "statistics"),
-    "load": ("loadgen",),
-    "report": ("capacity", "report"),
-    "compare": ("capacity", "compare"),
-    "merge": ("capacity", "merge"),
-    "plan": ("capacity", "plan"),
-    "stress": ("capacity", "stress"),
+#: Subcommands of the packages' own commands, `python -m PACKAGE SUBCOMMAND`.
+PACKAGES = {
+    "worker": ("accelerators", "export", "serve", "fleet", "statistics"),
+    "loadgen": ("convert-azure",),
+    "capacity": ("report", "compare", "merge", "plan", "stress"),
 }
 #: Programs of others that documents name: their options are not checked, files of this repository are.
 FOREIGN = ("docker", "git", "kubectl", "openssl")
@@ -130,24 +122,24 @@ def _python_problems(words: list[str]) -> list[str]:
     if words[:1] != ["-m"]:
         return []
     module, *rest = words[1:]
-    if module in ("worker", "capacity", "loadgen"):
+    if module in PACKAGES:
+        if rest[:1] and rest[0] in PACKAGES[module]:
+            return _inferload_problems(" ".join(words), rest)
         if module == "loadgen":
             return _missing_options(" ".join(words), rest, _load_options())
-        return _inferload_problems(" ".join(words), rest, module) if rest else []
+        return [f"python -m {module} has no subcommand {rest[0]}"] if rest and rest != ["--help"] else []
     return [] if module == "pytest" else [f"python -m {module}: documents use worker, loadgen and capacity"]
 
 
-def _inferload_problems(line: str, words: list[str], module: str = "") -> list[str]:
+def _inferload_problems(line: str, words: list[str]) -> list[str]:
     if not words or words[0].startswith("-"):
         return _missing_options(line, words, {"--help"})
     name, *rest = words
-    if module and SUBCOMMANDS.get(name, ("",))[0] != module:
-        return [f"python -m {module} has no subcommand {name}"]
     if name not in _subcommands():
         return [f"inferload has no subcommand {name}"]
-    options = _load_options() if name == "load" else _options_of_help(_subcommand_help(name))
+    options = _load_options() if name == "load" else _options_of_help(help_text("inferload", name))
     problems = _missing_options(line, rest, options)
-    if name == "stress" and rest and rest[0] not in _words_of_help(_subcommand_help("stress")):
+    if name == "stress" and rest and rest[0] not in _words_of_help(help_text("inferload", "stress")):
         problems.append(f"inferload stress has no scenario {rest[0]}")
     return problems
 
@@ -261,17 +253,9 @@ def help_text(*command: str) -> str:
     return result.stdout
 
 
-def _subcommand_help(name: str) -> str:
-    if not (ROOT / "inferload.py").exists():
-        return help_text(*SUBCOMMANDS[name]) if name in SUBCOMMANDS else ""
-    return help_text("inferload", name)
-
-
 @cache
 def _subcommands() -> frozenset[str]:
     """The subcommands that `inferload --help` lists."""
-    if not (ROOT / "inferload.py").exists():
-        return frozenset({*SUBCOMMANDS, "convert-azure", "password"})
     return frozenset(re.findall(r"^\s+([a-z][a-z-]+)\s{2,}\S", help_text("inferload"), flags=re.MULTILINE))
 
 
@@ -292,7 +276,7 @@ def _load_options() -> frozenset[str]:
 @cache
 def _all_options() -> frozenset[str]:
     """The options of all commands, for an option that stands alone in a text."""
-    helps = (_options_of_help(_subcommand_help(name)) for name in _subcommands() - {"load"})
+    helps = (_options_of_help(help_text("inferload", name)) for name in _subcommands() - {"load"})
     return _load_options().union(*helps)
 
 
@@ -300,7 +284,7 @@ def _all_options() -> frozenset[str]:
 def _command_vocabulary() -> frozenset[str]:
     """Every word of the commands' helps, and the words of options: names of subcommands, kinds, scenarios, modes."""
     texts = [help_text("loadgen"), help_text("locust")]
-    texts += [_subcommand_help(name) for name in _subcommands() - {"load"}]
+    texts += [help_text("inferload", name) for name in _subcommands() - {"load"}]
     return frozenset().union(*(_words_of_help(text) for text in texts))
 
 
@@ -310,7 +294,7 @@ def _fields() -> frozenset[str]:
     from capacity.experiments.stress.findings import Stress
     from capacity.planning.plan_file import PlanFile
     from capacity.pricing.catalogue import Catalogue
-    from capacity.rundir.document import RunFile
+    from capacity.rundir.run_file import RunFile
 
     fields: set[str] = set()
     for model in (RunFile, Stress, PlanFile, Catalogue):
