@@ -293,8 +293,8 @@ def _fields() -> frozenset[str]:
     """The fields of run.json, stress.json, plan.json and hardware.toml."""
     from capacity.experiments.stress.findings import Stress
     from capacity.planning.plan_file import PlanFile
-    from capacity.pricing.catalogue import Catalogue
-    from capacity.rundir.run_file import RunFile
+    from capacity.pricing import Catalogue
+    from capacity.rundir import RunFile
 
     fields: set[str] = set()
     for model in (RunFile, Stress, PlanFile, Catalogue):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tools.documents import PAGES, ROOT, blocks, problems_of
 
-from capacity.pricing.catalogue import Catalogue
+from capacity.pricing import Catalogue
 
 README = ROOT / "README.md"
 
@@ -45,7 +45,7 @@ def test_everything_that_a_page_names_exists(page: Path) -> None:
         ("See [this](docs/nothing.md).", "the link docs/nothing.md leads nowhere"),
         ("See [this](README.md#no-such-heading).", "leads to no heading"),
         ("# One\nSee [this](#two).", "leads to no heading"),
-        ("```python\nfrom capacity.statistics.histogram import Hologram\n```", "fails: ImportError"),
+        ("```python\nfrom capacity.statistics import Hologram\n```", "fails: ImportError"),
         ("```python\nimport (\n```", "a Python block cannot be compiled"),
         ("```toml\n[hosts\n```", "a TOML block cannot be read"),
         ("```json\n{'a'}\n```", "a JSON block cannot be read"),
