@@ -28,12 +28,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from capacity.measures import HardwareCombination
-from capacity.rundir import Run
-from capacity.simulation.arrivals import sourced
-from capacity.simulation.pool import Batching, Pool, Router, highest_rate, simulate
-from capacity.simulation.profile import Profile
-from capacity.statistics import Slo
+from capacity.measures.combination import HardwareCombination
+from capacity.rundir.run import Run
+from capacity.simulation import Batching, Pool, Profile, Router, arrival_times_by_source, find_highest_rate, simulate
+from capacity.statistics.slo import Slo
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "runs" / "predict"
@@ -185,7 +183,7 @@ class Case:
                         chance_us=float(predictions.std(ddof=1)),
                         measured_us=figure,
                         interval_us=interval,
-                        profiled_pass_us=profile.pass_of(1).mean_us,
+                        profiled_pass_us=profile.pass_time(1).mean_us,
                         pass_us=(passes.mean_us if passes else None) or 0.0,
                         lateness_p99_us=row.lateness_us.p99 or 0.0,
                         valid=run.file.valid,
@@ -198,7 +196,7 @@ class Case:
         """Latencies of the measured part of the run to come, for several draws of service times."""
         k = self.ordinals
         users = k if router == "pinned" else 1
-        due, sources = sourced("poisson", rate, seconds=seconds + WARMUP_S, seed=SEED, users=users)
+        due, sources = arrival_times_by_source("poisson", rate, seconds=seconds + WARMUP_S, seed=SEED, users=users)
         pool = Pool((profile,) * k, router, self.batching, DEADLINE_S * 1e6)
         if router == "random" and k > 1:
             # The router's own choices, which its seed says beforehand too.
@@ -274,7 +272,7 @@ def real(
             before = after
     p90 = [one for one in found if one.percentile == 90]
     bound_us = math.exp(np.interp(0.77, [one.load for one in p90], [math.log(one.predicted_us) for one in p90]))
-    endless = highest_rate(Pool((first,) * ordinals), Slo(((90.0, round(bound_us * 1000)),)))
+    endless = find_highest_rate(Pool((first,) * ordinals), Slo(((90.0, round(bound_us * 1000)),)))
     at = Crossing(
         pool=name,
         bound_us=bound_us,

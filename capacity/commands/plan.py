@@ -25,7 +25,7 @@ from capacity.pricing import MARKETS, Catalogue
 from capacity.reporting.plan_text import print_plan, write_plan
 from capacity.reporting.terminal import wide_console
 from capacity.rundir import Run
-from capacity.simulation.pool import Batching, Router
+from capacity.simulation import Batching, Router
 from capacity.statistics import Slo
 from worker.wire import parse_duration_ns
 

@@ -169,7 +169,7 @@ def _replayed(offer: Offer, path: Path) -> Path:
     histogram = offer.compute()
     if not histogram.count or len(offer.profile.sizes) > 1:
         histogram = Histogram()
-        table = offer.profile.pass_of(offer.profile.sizes[0]).table_us
+        table = offer.profile.pass_time(offer.profile.sizes[0]).table_us
         histogram.record_ns((table * 1000).astype("int64"))
     with IntervalLogWriter(path, 0.0) as log:
         log.write(0.0, 1.0, _TAG, histogram)
@@ -181,7 +181,7 @@ def _per_row_us(offer: Offer, most: int) -> float:
     sizes = [size for size in offer.profile.sizes if size <= most]
     if len(sizes) < 2:
         return 0.0
-    first, last = (offer.profile.pass_of(size).mean_us for size in (sizes[0], sizes[-1]))
+    first, last = (offer.profile.pass_time(size).mean_us for size in (sizes[0], sizes[-1]))
     return max((last - first) / (sizes[-1] - sizes[0]), 0.0)
 
 

@@ -19,7 +19,7 @@ from capacity.pricing import (
     labeled_rows,
 )
 from capacity.rundir import Row, Run
-from capacity.simulation.profile import Profile
+from capacity.simulation import Profile
 from capacity.statistics import Histogram
 
 
@@ -87,7 +87,7 @@ class Offers:
 def slower(offers: Sequence[Offer], factor: float) -> list[Offer]:
     """The same with service times `factor` times as long; those of one profile keep one."""
     profiles = {id(offer.profile): offer.profile for offer in offers}
-    made = {key: profile.slower(factor) for key, profile in profiles.items()}
+    made = {key: profile.with_slower_passes(factor) for key, profile in profiles.items()}
     return [replace(offer, profile=made[id(offer.profile)]) for offer in offers]
 
 

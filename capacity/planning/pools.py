@@ -12,8 +12,16 @@ from scipy.special import stdtrit
 
 from capacity.planning.fleet_search import Counts, Verdict
 from capacity.planning.offers import Offer
-from capacity.simulation.pool import Batching, Outcome, Pool, Router, arrivals, highest_rate, simulate
-from capacity.simulation.profile import Profile
+from capacity.simulation import (
+    Batching,
+    Pool,
+    Profile,
+    Router,
+    SimulationResult,
+    arrival_times,
+    find_highest_rate,
+    simulate,
+)
 from capacity.statistics import Slo, samples_needed
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
@@ -80,7 +88,7 @@ class Pools:
     def over(self, option: int) -> tuple[float, ...]:
         """The share of requests beyond each bound by their pass and overhead alone."""
         profile = self._offers[option].profile
-        alone = profile.pass_of(profile.sizes[0]).table_us
+        alone = profile.pass_time(profile.sizes[0]).table_us
         # Every pass with every overhead, thinned out: the two are drawn independently.
         sums = alone[7::64, None] + profile.overhead.table_us[None, 7::64]
         return tuple(float((sums > bound / 1000).mean()) for _percentile, bound in self.service.slo.bounds)
@@ -102,7 +110,7 @@ class Pools:
         pool = self.pool(tuple(count if at == option else 0 for at in range(len(self._offers))))
         needed = max((2 * samples_needed(p) for p, _bound in service.slo.bounds), default=1)
         requests = max(_SEARCHED, needed, 40 * len(pool.profiles))
-        return highest_rate(pool, service.slo, requests=requests, seed=service.seed).interval[0]
+        return find_highest_rate(pool, service.slo, requests=requests, seed=service.seed).interval[0]
 
     def verdict(self, counts: Counts, rate: float) -> Verdict:
         """Of a pool at a rate: it holds where the upper end of every share beyond a bound is still allowed."""
@@ -130,21 +138,21 @@ class Pools:
         outcome = self.outcome(pool, rate, whole)
         return self._told(outcome, all(high <= allowed for _low, high, allowed in self._shares(outcome)))
 
-    def outcome(self, pool: Pool, rate: float, requests: int) -> Outcome:
+    def outcome(self, pool: Pool, rate: float, requests: int) -> SimulationResult:
         """What so many Poisson arrivals at a rate meet."""
         if requests not in self._units:
-            self._units[requests] = arrivals("poisson", 1.0, n=requests, seed=self.service.seed)
+            self._units[requests] = arrival_times("poisson", 1.0, n=requests, seed=self.service.seed)
         return simulate(pool, self._units[requests] / rate, self.service.seed)
 
-    def _shares(self, outcome: Outcome) -> list[tuple[float, float, float]]:
+    def _shares(self, outcome: SimulationResult) -> list[tuple[float, float, float]]:
         """The interval of each share beyond a bound, and the share that is allowed."""
-        settled, slo = outcome.settled(), self.service.slo
+        settled, slo = outcome.settled_us(), self.service.slo
         parts = [(settled > bound / 1000, 1 - percentile / 100) for percentile, bound in slo.bounds]
         if slo.max_error_rate is not None:
             parts.append((~np.isfinite(settled), slo.max_error_rate))
         return [(*_interval(missed), allowed) for missed, allowed in parts]
 
-    def _told(self, outcome: Outcome, holds: bool) -> Verdict:
+    def _told(self, outcome: SimulationResult, holds: bool) -> Verdict:
         values = ((p, outcome.percentile_us(p)) for p in PERCENTILES)
         return Verdict(
             holds,

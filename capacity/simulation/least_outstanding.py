@@ -1,45 +1,49 @@
-"""Which of many ordinals has the fewest requests outstanding, found without looking at each."""
+"""Which of many ordinals has the fewest requests outstanding, without a look at each of them."""
 
 from __future__ import annotations
 
 
-class Outstanding:
-    """Counts of k ordinals, which go up and down by one. By count, a number with a bit for each ordinal that has it.
+class OutstandingCounts:
+    """The number of outstanding requests of each of k ordinals, which changes by one at a time.
 
-    A search of bits takes a machine word for 64 ordinals, where a list is read one by one.
+    For each number there is a set of the ordinals that have it, as the bits of an integer: finding the lowest bit takes
+    one machine word for 64 ordinals, where a list is read item by item.
     """
 
     def __init__(self, k: int) -> None:
         self._levels = [(1 << k) - 1, 0]
         self._count = [0] * k
-        self._least = 0
+        self._lowest = 0
 
-    def fewest(self, turned: int, among: int = -1) -> int:
-        """The ordinal with the fewest; ties go round, from `turned` on. `among`: a bit for each that may be chosen."""
-        level = self._least
+    def fewest(self, first: int, among: int = -1) -> int:
+        """Returns the ordinal with the fewest outstanding. Of several it is the next from `first` on, in turn.
+
+        `among` has a bit for each ordinal that may be chosen.
+        """
+        level = self._lowest
         while not (mask := self._levels[level] & among):
             level += 1
-        later = mask >> turned
+        later = mask >> first
         if later:
-            return turned + (later & -later).bit_length() - 1
+            return first + (later & -later).bit_length() - 1
         return (mask & -mask).bit_length() - 1
 
-    def up(self, ordinal: int) -> None:
-        """One more on this ordinal."""
+    def increment(self, ordinal: int) -> None:
+        """Counts one more request on this ordinal."""
         levels, count, bit = self._levels, self._count[ordinal], 1 << ordinal
         levels[count] ^= bit
         self._count[ordinal] = count + 1
         if count + 1 == len(levels):
             levels.append(0)
         levels[count + 1] |= bit
-        while not levels[self._least]:
-            self._least += 1
+        while not levels[self._lowest]:
+            self._lowest += 1
 
-    def down(self, ordinal: int) -> None:
-        """One fewer on this ordinal."""
+    def decrement(self, ordinal: int) -> None:
+        """Counts one request fewer on this ordinal."""
         levels, count, bit = self._levels, self._count[ordinal], 1 << ordinal
         levels[count] ^= bit
         levels[count - 1] |= bit
         self._count[ordinal] = count - 1
-        if count <= self._least:
-            self._least = count - 1
+        if count <= self._lowest:
+            self._lowest = count - 1

@@ -1,4 +1,4 @@
-"""What runs say of one ordinal: how long a forward pass holds it, by batch size; what a request takes beside; price."""
+"""The profile of an ordinal: measured times of forward passes by batch size, a request's overhead, and the price."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from functools import cached_property
 
 from capacity.measures import HardwareCombination, pass_rows
 from capacity.rundir import Row, Run
-from capacity.simulation.distribution import Distribution, mixed
+from capacity.simulation.distribution import Distribution, mix
 from capacity.statistics import Histogram
 
-#: A run in which requests waited less than this share of their computing shows what they take beside waiting.
-_HARDLY_WAITED = 0.05
-#: Passes of one batch size after which less busy runs have nothing to add.
-_ENOUGH = 100
+#: In a run whose requests waited less than this share of their compute time, service time beyond it is the overhead.
+_MAX_WAIT_SHARE = 0.05
+#: With so many passes of one batch size, less busy runs add none.
+_ENOUGH_PASSES = 100
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One ordinal of `hardware`, serving `model`, while all `hardware.count` of its ordinals are loaded.
+    """One ordinal of `hardware` that serves `model` while all `hardware.count` of its ordinals are loaded.
 
-    `passes` is how long a forward pass of so many rows holds the ordinal, from when it is taken up until the next can
-    be. `overhead` is what a request takes beside waiting and its pass: the network, both ends' decoding and encoding.
-    `price_per_hour` is of this ordinal: its share of the combination's; None where the runs have none. `memory_bytes`
-    is what the worker was seen to need.
+    `passes` has the time for which a forward pass of so many rows occupies the ordinal, until the next can start.
+    `overhead` is the time of a request beside waiting and its pass: the network, decoding and encoding at both ends.
+    `price_per_hour` is the ordinal's share of the combination's; None where the runs have no price. `memory_bytes` is
+    the worker's measured peak.
     """
 
     hardware: HardwareCombination
@@ -39,21 +39,24 @@ class Profile:
 
     def __post_init__(self) -> None:
         if not self.passes or min(self.passes) < 1:
-            raise ValueError(f"a profile of {self.hardware} has no time of a forward pass")
+            raise ValueError(f"a profile of {self.hardware} needs times of forward passes")
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """Batch sizes that were measured, ascending."""
+        """The measured batch sizes, ascending."""
         return tuple(sorted(self.passes))
 
     @cached_property
-    def _made(self) -> dict[int, Distribution]:
+    def _interpolated(self) -> dict[int, Distribution]:
         return {}
 
-    def pass_of(self, rows: int) -> Distribution:
-        """Time of a pass of so many rows: measured, or between its measured neighbours. ValueError beyond them."""
-        found = self.passes.get(rows) or self._made.get(rows)
-        if found is None:
+    def pass_time(self, rows: int) -> Distribution:
+        """Returns the time of a pass of so many rows: measured, or interpolated between its measured neighbours.
+
+        Raises ValueError outside of the measured sizes.
+        """
+        times = self.passes.get(rows) or self._interpolated.get(rows)
+        if times is None:
             below = max((size for size in self.sizes if size < rows), default=None)
             above = min((size for size in self.sizes if size > rows), default=None)
             if below is None or above is None:
@@ -62,137 +65,143 @@ class Profile:
                     f"none of {rows}: measure with --max-batch-size {rows} at full load"
                 )
             weight = (rows - below) / (above - below)
-            found = self._made[rows] = self.passes[below].between(self.passes[above], weight)
-        return found
+            times = self._interpolated[rows] = self.passes[below].interpolate(self.passes[above], weight)
+        return times
 
     def saturation_rps(self, max_size: int = 1) -> float:
-        """The highest throughput that passes of at most `max_size` rows give, in requests of one row a second."""
-        most = min(max_size, self.sizes[-1])
-        sizes = {size for size in (*self.sizes, most) if self.sizes[0] <= size <= max(most, self.sizes[0])}
-        return max(1e6 * size / self.pass_of(size).mean_us for size in sizes)
+        """Returns the highest throughput with passes of at most `max_size` rows, in requests of one row a second."""
+        largest = min(max_size, self.sizes[-1])
+        sizes = {size for size in (*self.sizes, largest) if self.sizes[0] <= size <= max(largest, self.sizes[0])}
+        return max(1e6 * size / self.pass_time(size).mean_us for size in sizes)
 
-    def slower(self, factor: float) -> Profile:
-        """The same ordinal with passes `factor` times as long: 1.2 is 20 % slower."""
+    def with_slower_passes(self, factor: float) -> Profile:
+        """Returns the same ordinal with passes `factor` times as long: 1.2 is 20 % slower."""
         return replace(self, passes={rows: times.scaled(factor) for rows, times in self.passes.items()})
 
     @classmethod
     def from_runs(cls, runs: Sequence[Run], hardware: HardwareCombination, model: str) -> Profile:
-        """What the runs that loaded as many ordinals of such a host say together; ValueError in one sentence otherwise.
+        """Builds the profile from the valid runs that loaded as many ordinals of such a host at once.
 
-        Runs that are not valid say nothing. Of a simulated accelerator any number of ordinals will do: they share
-        nothing.
+        Runs of a simulated accelerator may have loaded any number: its ordinals share nothing. Raises ValueError, with
+        what the runs have instead, where none fits.
         """
-        return cls._of(_said_of(runs, hardware, model), hardware, model)
+        return cls._of(_matching_rows(runs, hardware, model), hardware, model)
 
     @classmethod
     def of_ordinal(cls, run: Run, row: Row) -> Profile:
-        """What one run says of the ordinal of `row`, one of its `ordinals`; ValueError in one sentence otherwise."""
+        """Builds the profile of one ordinal from one run; `row` is one of its `ordinals`. Raises ValueError."""
         return cls._of([(run, row)], HardwareCombination(row.host, row.accelerator), row.model)
 
     @classmethod
-    def _of(cls, said: _Said, hardware: HardwareCombination, model: str) -> Profile:
-        passes = _passes(said)
+    def _of(cls, measured: _Measured, hardware: HardwareCombination, model: str) -> Profile:
+        passes = _pass_times(measured)
         if not passes:
             raise ValueError(
-                f"the runs of {model} on {hardware} hold no time of a forward pass: only workers of inferload tell it"
+                f"the runs of {model} on {hardware} have no times of forward passes, which only "
+                "workers of inferload report"
             )
-        row = said[0][1]
-        price = next((row.price_per_hour / row.count for _, row in said if row.price_per_hour is not None), None)
-        peaks = [row.memory_bytes for _, row in said if row.memory_bytes]
+        row = measured[0][1]
+        price = next((row.price_per_hour / row.count for _, row in measured if row.price_per_hour is not None), None)
+        peaks = [row.memory_bytes for _, row in measured if row.memory_bytes]
         return cls(
             hardware=hardware,
             model=model,
             passes=passes,
-            overhead=_overhead(said, passes),
+            overhead=_overhead(measured, passes),
             simulated=row.simulated,
             price_per_hour=price,
-            currency=next((row.currency for _, row in said if row.currency), ""),
+            currency=next((row.currency for _, row in measured if row.currency), ""),
             memory_bytes=max(peaks, default=None),
         )
 
 
-_Said = list[tuple[Run, Row]]
+_Measured = list[tuple[Run, Row]]
 
 
-def _density(count: int, hosts: int) -> int:
-    """Ordinals of one host that are loaded."""
+def _ordinals_per_host(count: int, hosts: int) -> int:
     return -(-count // hosts)
 
 
-def _said_of(runs: Sequence[Run], hardware: HardwareCombination, model: str) -> _Said:
+def _matching_rows(runs: Sequence[Run], hardware: HardwareCombination, model: str) -> _Measured:
     rows = [(run, row) for run in runs for row in run.file.rows if row.model == model]
     if not rows:
         have = sorted({row.model for run in runs for row in run.file.rows})
-        raise ValueError(f"no run has the model {model}; they have {', '.join(have) or 'none'}")
+        raise ValueError(f"no run has the model {model} (they have {', '.join(have) or 'none'})")
     same = [(run, row) for run, row in rows if (row.host, row.accelerator) == (hardware.host, hardware.accelerator)]
     if not same:
         have = sorted({row.hardware for _, row in rows})
-        raise ValueError(f"no run has {model} on {hardware}; they have it on {', '.join(have)}")
+        raise ValueError(f"no run has {model} on {hardware} (they have it on {', '.join(have)})")
     valid = [(run, row) for run, row in same if run.file.valid]
     if not valid:
-        raise ValueError(f"no run of {model} on {hardware} is valid: their reports say why")
-    wanted = _density(hardware.count, hardware.hosts)
-    loaded = [(run, row) for run, row in valid if row.simulated or _density(row.count, row.hosts) == wanted]
+        raise ValueError(f"no run of {model} on {hardware} is valid (their reports name the failed checks)")
+    ordinals = _ordinals_per_host(hardware.count, hardware.hosts)
+    loaded = [(run, row) for run, row in valid if row.simulated or _ordinals_per_host(row.count, row.hosts) == ordinals]
     if not loaded:
-        have_loaded = sorted({_density(row.count, row.hosts) for _, row in valid})
+        loaded_ordinals = sorted({_ordinals_per_host(row.count, row.hosts) for _, row in valid})
         raise ValueError(
-            f"no run of {model} loads {wanted} ordinals of one {hardware.host} at once, as {hardware} would; "
-            f"they load {', '.join(map(str, have_loaded))}"
+            f"no run of {model} loads {ordinals} ordinals of one {hardware.host} at once, as {hardware} would; "
+            f"they load {', '.join(map(str, loaded_ordinals))}"
         )
     return loaded
 
 
-def _passes(said: _Said) -> dict[int, Distribution]:
-    """By batch size, from the busiest runs that have enough of it: what a worker does for requests that arrive takes
-    from the processor that computes, where both share it, and under load it does that all the time.
+def _pass_times(measured: _Measured) -> dict[int, Distribution]:
+    """The times of passes by batch size, from the busiest runs that have enough of it: where computing and handling of
+    requests share a processor, passes are slower under load.
 
-    Of workers that do not tell passes, their computing, which is then of single requests.
+    Of workers that do not report passes it is their compute time, which is then that of single requests.
     """
-    found: dict[int, Histogram] = defaultdict(Histogram)
-    for run, row in sorted(said, key=lambda one: _busy(*one), reverse=True):
-        for rows, histogram in _told(run, row).items():
-            if found[rows].count < _ENOUGH:
-                found[rows].add(histogram)
-    return {rows: Distribution.of_histogram(histogram) for rows, histogram in found.items() if histogram.count}
+    histograms: dict[int, Histogram] = defaultdict(Histogram)
+    for run, row in sorted(measured, key=lambda pair: _busy_share(*pair), reverse=True):
+        for rows, histogram in _pass_histograms(run, row).items():
+            if histograms[rows].count < _ENOUGH_PASSES:
+                histograms[rows].add(histogram)
+    return {rows: Distribution.of_histogram(histogram) for rows, histogram in histograms.items() if histogram.count}
 
 
-def _told(run: Run, row: Row) -> dict[int, Histogram]:
-    """Each batch size's passes in one run."""
-    told = {rows: run.histogram(row, measure) for measure in run.measures(row) if (rows := pass_rows(measure))}
-    return {rows: one for rows, one in (told or {1: run.histogram(row, "compute")}).items() if one is not None}
+def _pass_histograms(run: Run, row: Row) -> dict[int, Histogram]:
+    """The times of passes in one run by batch size."""
+    by_rows = {rows: run.histogram(row, measure) for measure in run.measures(row) if (rows := pass_rows(measure))}
+    histograms = by_rows or {1: run.histogram(row, "compute")}
+    return {rows: histogram for rows, histogram in histograms.items() if histogram is not None}
 
 
-def _busy(run: Run, row: Row) -> float:
-    """Time of all passes, by the length of the run and the number of ordinals."""
-    total_ns = sum(histogram.sum_ns for histogram in _told(run, row).values())
+def _busy_share(run: Run, row: Row) -> float:
+    """The time of all passes over the time of the run and the number of ordinals."""
+    total_ns = sum(histogram.sum_ns for histogram in _pass_histograms(run, row).values())
     return total_ns / 1e9 / (run.file.duration_s * row.count) if run.file.duration_s else 0.0
 
 
-def _overhead(said: _Said, passes: Mapping[int, Distribution]) -> Distribution:
-    """Service time beyond queue and pass, from the run in which requests waited the least.
+def _overhead(measured: _Measured, passes: Mapping[int, Distribution]) -> Distribution:
+    """Service time beyond queue and pass, from the run in which requests waited least.
 
-    Where they hardly waited, the quantiles of service time beyond those of the passes say it whole; otherwise only its
+    Where they hardly waited, it is the difference of the quantiles of service time and of passes; otherwise only its
     mean is known, since means subtract whatever depends on what.
     """
     best: tuple[float, Distribution] | None = None
-    for run, row in said:
+    for run, row in measured:
         service, queue = run.histogram(row, "service"), run.histogram(row, "queue")
         if not service or not queue or not service.count or not queue.count:
             continue
-        # A request is as likely in a pass as that has rows.
-        parts = [(passes[rows], float(rows * one.count)) for rows, one in _told(run, row).items() if one.count]
+        # A request is in a pass with a probability proportional to the rows of the pass.
+        parts = [
+            (passes[rows], float(rows * histogram.count))
+            for rows, histogram in _pass_histograms(run, row).items()
+            if histogram.count
+        ]
         if not parts:
             continue
-        computing = mixed(parts)
-        waited = (queue.mean_us or 0.0) / computing.mean_us
-        if best is not None and waited >= best[0]:
+        compute = mix(parts)
+        wait_share = (queue.mean_us or 0.0) / compute.mean_us
+        if best is not None and wait_share >= best[0]:
             continue
         whole = Distribution.of_histogram(service)
-        if waited < _HARDLY_WAITED:
-            # The little that was waited is the executor's waking up, which every request without a queue has.
-            best = waited, whole.beyond(computing)
+        if wait_share < _MAX_WAIT_SHARE:
+            # The little wait is the executor's wake-up, which every request without a queue has.
+            best = wait_share, whole.beyond(compute)
         else:
-            best = waited, Distribution.constant(max(whole.mean_us - (queue.mean_us or 0.0) - computing.mean_us, 0.0))
+            mean_us = max(whole.mean_us - (queue.mean_us or 0.0) - compute.mean_us, 0.0)
+            best = wait_share, Distribution.constant(mean_us)
     if best is None:
-        raise ValueError("the runs hold no service and queue times, so what a request takes beside them is not known")
+        raise ValueError("the runs have no service and queue times, so the overhead of a request is not known")
     return best[1]

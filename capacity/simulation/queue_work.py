@@ -1,4 +1,4 @@
-"""What a pool of single-threaded ordinals is asked to do, and what came of it, as all queues take it. Times in µs."""
+"""The input and the result of every simulated queue of single-threaded ordinals. Times are in µs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+# gRPC status codes of a simulated request.
 OK, DEADLINE_EXCEEDED, UNAVAILABLE = 0, 4, 14
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-#: Time of a pass of so many rows on this ordinal, by the number of a quantile.
-Table = Callable[[int, int], Sequence[float]]
+#: Arguments: an ordinal and a number of rows. Returns a table of equally likely times of such a pass, by quantile.
+PassTable = Callable[[int, int], Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Batching:
-    """Dynamic batching as a worker has it: --max-batch-size, --max-queue-delay-us, --preferred-batch-size,
-    --max-queue-size (None: no bound). `max_size` 1: every request is a pass of its own."""
+    """Dynamic batching with the options of a worker: --max-batch-size, --max-queue-delay-us, --preferred-batch-size and
+    --max-queue-size (None: no bound). With `max_size` 1 every request is a pass of its own."""
 
     max_size: int = 1
     delay_us: float = 0.0
@@ -29,43 +30,48 @@ class Batching:
 
     def __post_init__(self) -> None:
         if self.max_size < 1 or self.delay_us < 0 or (self.queue_limit is not None and self.queue_limit < 1):
-            raise ValueError(f"batching has a size and a queue of at least 1 and no negative delay, not {self}")
+            raise ValueError(
+                f"batching: expected a size and a queue of at least 1 and a delay of at least 0, not {self}"
+            )
         if any(not 1 <= size <= self.max_size for size in self.preferred):
-            raise ValueError(f"preferred batch sizes lie between 1 and {self.max_size}, not {self.preferred}")
+            raise ValueError(f"preferred batch sizes: expected 1 to {self.max_size}, not {self.preferred}")
 
 
 @dataclass(frozen=True)
-class Work:
-    """n requests for k ordinals: when each is due (ascending), and which quantiles its pass and its overhead are.
+class QueueWork:
+    """n requests for k ordinals.
 
-    `passes(ordinal, rows)` and `overheads[ordinal]` are tables of equally likely times. `routes`, shape (n,), says the
-    ordinal of each; None: the one with the fewest outstanding. `down` has (ordinal, from, to). `noticed` after its
-    beginning the router goes around it: `around(i, up)` is then the ordinal of request i, where there are `routes`.
+    `due`, shape (n,), ascends. `quantile` and `overhead_quantile`, shape (n,), index the tables of equally likely times
+    `passes(ordinal, rows)` and `overheads[ordinal]`. `routes`, shape (n,), has the ordinal of each request; None: the
+    one with the fewest requests outstanding. `failures` has (ordinal, from, to). From `detection_us` after the begin of
+    a failure until its end the router avoids the ordinal: then `reroute(request, ordinals that are up)` chooses, where
+    there are `routes`.
     """
 
     due: Floats
     quantile: Ints
     overhead_quantile: Ints
-    passes: Table
+    passes: PassTable
     overheads: Sequence[Sequence[float]]
     routes: Ints | None
     batching: Batching
-    deadline: float = math.inf
-    down: tuple[tuple[int, float, float], ...] = ()
-    noticed: float = math.inf
-    around: Callable[[int, Sequence[int]], int] | None = None
+    deadline_us: float = math.inf
+    failures: tuple[tuple[int, float, float], ...] = ()
+    detection_us: float = math.inf
+    reroute: Callable[[int, Sequence[int]], int] | None = None
 
 
 @dataclass
-class Played:
-    """Of each request: latency in µs (inf where it failed), gRPC code, ordinal, rows of its pass (0: never run).
+class QueueResult:
+    """What each request met, shapes (n,): latency in µs (inf where it failed), gRPC status code, ordinal, and the rows
+    of its pass (0: never executed).
 
-    `busy_us` is how long passes held each ordinal, `passes` how many of each size there were.
+    `busy_us`, shape (k,), is how long passes occupied each ordinal; `passes` counts them by size.
     """
 
-    latency: Floats
+    latency_us: Floats
     code: NDArray[np.int8]
-    worker: NDArray[np.int32]
+    ordinal: NDArray[np.int32]
     rows: NDArray[np.int32]
     busy_us: Floats
     passes: dict[int, int] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """When requests are due: the values of --arrivals, traces, and the pacer that keeps to the schedule."""
 
-from capacity.simulation.arrivals import Arrival, arrival_offsets
+from capacity.simulation import Arrival, arrival_offsets
 from loadgen.schedule._arrivals import ARRIVALS, CLOSED, TRACE
 from loadgen.schedule._convert import convert_azure_trace
 from loadgen.schedule._pacer import Pacer

@@ -7,7 +7,7 @@ In the open patterns each Locust user is one source, so Locust's user count sets
 
 from __future__ import annotations
 
-from capacity.simulation.arrivals import OPEN_ARRIVALS
+from capacity.simulation import OPEN_ARRIVALS
 
 CLOSED = "closed"
 #: Followed by the name of a file.

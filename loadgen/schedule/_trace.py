@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from capacity.simulation.arrivals import Arrival, read_trace, trace_offsets
+from capacity.simulation import Arrival, read_trace, trace_offsets
 from loadgen._errors import InputError
 
 

@@ -10,8 +10,7 @@ from capacity.experiments.stress.findings import TOGETHER, Estimate, Interferenc
 from capacity.experiments.stress.setup import Bench
 from capacity.pricing import format_hourly, format_money, rate_per_100k
 from capacity.rundir import Run
-from capacity.simulation.pool import Pool, highest_rate
-from capacity.simulation.profile import Profile
+from capacity.simulation import Pool, Profile, find_highest_rate
 from capacity.statistics import Check
 
 #: Of each run.
@@ -136,8 +135,8 @@ class _WithinSlo:
         key = (run.name, address, slower)
         if key not in self._known:
             try:
-                profile = Profile.of_ordinal(run, ordinal_row(run, address)).slower(slower)
-                self._known[key] = highest_rate(Pool((profile,)), self._slo, requests=_SIMULATED).passing_rps
+                profile = Profile.of_ordinal(run, ordinal_row(run, address)).with_slower_passes(slower)
+                self._known[key] = find_highest_rate(Pool((profile,)), self._slo, requests=_SIMULATED).passing_rps
             except ValueError as error:
                 self._say(f"no rate within {self._slo}: {error}")
                 self._slo = None

@@ -14,8 +14,7 @@ from capacity.experiments.stress.findings import Table
 from capacity.experiments.stress.setup import WARMUP_S, Bench, throughput
 from capacity.measures import HardwareCombination
 from capacity.rundir import Run, TargetEvent
-from capacity.simulation.pool import Pool, highest_rate
-from capacity.simulation.profile import Profile
+from capacity.simulation import Pool, Profile, find_highest_rate
 from capacity.statistics import Check
 from worker.wire import TargetEntry
 
@@ -201,7 +200,7 @@ def _one_missing(bench: Bench, saturated: Run) -> str:
             [saturated], HardwareCombination(row.host, row.accelerator, row.count, row.hosts), row.model
         )
         rates = [
-            highest_rate(Pool((profile,) * count), slo, requests=30_000).passing_rps
+            find_highest_rate(Pool((profile,) * count), slo, requests=30_000).passing_rps
             for count in (row.count, row.count - 1)
         ]
     except ValueError as error:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from capacity.measures import HardwareCombination
-from capacity.rundir import Run
-from capacity.simulation.profile import Profile
+from capacity.measures.combination import HardwareCombination
+from capacity.rundir.run import Run
+from capacity.simulation import Profile
 
 CATALOGUE = '[combinations."box + chip"]\nprice = 0.5\n'
 
@@ -36,8 +36,8 @@ def test_a_batching_workers_run_says_how_long_passes_of_each_size_hold_it(
     valid = replace(run, file=run.file.model_copy(update={"valid": True}))
     profile = Profile.from_runs([valid], HardwareCombination("box", "chip"), "sim")
     assert 4 in profile.sizes
-    assert profile.pass_of(4).percentile_us(0) >= 10_000
+    assert profile.pass_time(4).percentile_us(0) >= 10_000
     assert profile.simulated
     assert profile.price_per_hour == pytest.approx(0.5)
     with pytest.raises(ValueError, match="none of 5"):
-        profile.pass_of(5)
+        profile.pass_time(5)

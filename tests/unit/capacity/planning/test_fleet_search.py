@@ -11,7 +11,7 @@ import pytest
 
 from capacity.planning.fleet_search import Counts, Search, Stock, Verdict
 from capacity.planning.integer_program import Option, cheaper_fleets, cheapest, least_cost
-from capacity.simulation.least_outstanding import Outstanding
+from capacity.simulation.least_outstanding import OutstandingCounts
 
 
 def options_of(seed: int) -> list[Option]:
@@ -186,15 +186,15 @@ def test_a_limit_is_kept_and_what_it_forbids_is_said() -> None:
 def test_the_fewest_outstanding_is_found_as_by_looking_at_each() -> None:
     draw = np.random.default_rng(1)
     k = 67
-    crowd, plain = Outstanding(k), [0] * k
+    crowd, plain = OutstandingCounts(k), [0] * k
     for step in range(3000):
         turned = step % k
         least = min(plain)
         expected = next(w for w in [*range(turned, k), *range(turned)] if plain[w] == least)
         assert crowd.fewest(turned) == expected
-        crowd.up(expected)
+        crowd.increment(expected)
         plain[expected] += 1
         while sum(plain) > 150 or (sum(plain) and draw.random() < 0.4):
             ordinal = int(draw.choice([w for w in range(k) if plain[w]]))
-            crowd.down(ordinal)
+            crowd.decrement(ordinal)
             plain[ordinal] -= 1
