@@ -12,8 +12,8 @@ import pytest
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.pricing.catalogue import Catalogue
+from capacity.rundir import Run, build_run_file
 from capacity.rundir.interval_log import IntervalLogWriter, series_tag
-from capacity.rundir.run import Run, build_run_file
 from capacity.simulation.distribution import Distribution, mix
 from capacity.simulation.profile import Profile
 from capacity.statistics import Check, Histogram

@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from capacity.simulation.arrivals import (
-    OPEN_ARRIVALS,
-    Arrival,
-    arrival_offsets,
-    constant_offsets,
-    poisson_offsets,
-    read_trace,
-    trace_offsets,
-)
+from capacity.simulation import OPEN_ARRIVALS, Arrival, arrival_offsets, read_trace, trace_offsets
+from capacity.simulation.arrivals import constant_offsets, poisson_offsets
 from loadgen._errors import InputError
 from loadgen.schedule._convert import convert_azure_trace
 from loadgen.schedule._pacer import Pacer
@@ -103,8 +96,8 @@ def test_what_is_not_azures_trace_is_refused_with_its_line(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "columns are arrival_s"),
-        ("time\n1\n", "columns are arrival_s"),
+        ("", "expected the columns arrival_s"),
+        ("time\n1\n", "expected the columns arrival_s"),
         ("arrival_s\n", "no arrivals"),
         ("arrival_s\n1\nx\n", "line 3: not a number"),
         ("arrival_s\n2\n1\n", "line 3: arrival_s must not fall"),
