@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +124,24 @@ def commands() -> list[list[str]]:
     return command_lines
 
 
+def test_image_contains_every_package_and_module_that_the_project_installs() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    names = [pattern.rstrip("*") for pattern in setuptools["packages"]["find"]["include"]]
+    names += [f"{module}.py" for module in setuptools["py-modules"]]
+    lines = (ROOT / "deploy/Dockerfile").read_text().splitlines()
+    copies = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
+    context = (ROOT / ".dockerignore").read_text().splitlines()
+
+    assert set(names) <= copies
+    assert all(f"!{name}" in context for name in copies)
+
+
 @pytest.mark.parametrize(
     ("first", "helps"),
     [
-        ("locust", (("loadgen", "--help"), ("locust", "--help"))),
-        ("worker", (("worker", "serve", "--help"), ("worker", "export", "--help"))),
+        ("load", (("inferload", "load", "--help"), ("locust", "--help"))),
+        ("serve", (("inferload", "serve", "--help"), ("inferload", "export", "--help"))),
+        ("export", (("inferload", "serve", "--help"), ("inferload", "export", "--help"))),
     ],
 )
 def test_every_option_exists(first: str, helps: tuple[tuple[str, ...], ...]) -> None:
@@ -176,4 +190,4 @@ def test_only_generators_reach_the_port_of_the_master_and_all_have_the_token() -
     assert services["services"]["master"]["ports"] == ["127.0.0.1:8089:8089"]
     assert [peer["podSelector"]["matchLabels"]["role"] for peer in rule["from"]] == ["generator"]
     for words in commands():
-        assert ("locust" in words) == any(word.startswith("--run-token-file=") for word in words)
+        assert ("load" in words) == any(word.startswith("--run-token-file=") for word in words)
