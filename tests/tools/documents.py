@@ -26,6 +26,8 @@ PACKAGES = {
 }
 #: Programs of others that documents name: their options are not checked, files of this repository are.
 FOREIGN = ("docker", "git", "kubectl", "openssl")
+#: A Python block that reads runs of this folder is run; of others only the imports are.
+EXAMPLE_FOLDER = "docs/example/"
 #: What inline code begins with where it is a command.
 COMMAND_WORDS = ("inferload", "locust", "make", "python")
 
@@ -176,7 +178,7 @@ def _name_problems(code: str) -> list[str]:
 
 
 def _block_problems(text: str) -> list[str]:
-    """TOML and JSON that cannot be read, and Python that cannot be compiled or imports a name that does not exist."""
+    """TOML and JSON that cannot be read, and Python that cannot be compiled, imported or run."""
     problems = []
     for block in blocks(text, "toml"):
         try:
@@ -194,19 +196,18 @@ def _block_problems(text: str) -> list[str]:
         except SyntaxError as error:
             problems.append(f"a Python block cannot be compiled: {error}")
             continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                problems += _import_problems(node.module, [alias.name for alias in node.names])
+        if EXAMPLE_FOLDER in block:
+            problems += _run_problems(block)
+            continue
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        problems += _run_problems("\n".join(ast.unparse(node) for node in imports))
     return problems
 
 
-def _import_problems(module: str, names: list[str]) -> list[str]:
-    if module.partition(".")[0] not in ("worker", "loadgen", "capacity"):
-        return []
-    # In another process: importing loadgen here would start gevent in the process of all tests.
-    command = f"from {module} import {', '.join(names)}"
-    result = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False, cwd=ROOT)
-    return [] if result.returncode == 0 else [f"`{command}` fails: {result.stderr.strip().splitlines()[-1]}"]
+def _run_problems(code: str) -> list[str]:
+    """Runs Python code in the root folder, in another process: loadgen would start gevent in the one of all tests."""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    return [] if result.returncode == 0 else [f"a Python block fails: {result.stderr.strip().splitlines()[-1]}"]
 
 
 def _link_problems(prose: str, page: Path) -> list[str]:
