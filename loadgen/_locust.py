@@ -26,13 +26,14 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen import _options
 from loadgen._errors import InputError
+from loadgen._locust_runner import LocustControl, LocustGeneratorLink, LocustMasterLink
 from loadgen._locust_sockets import SocketReplacement, open_port_warning
 from loadgen._options import Options
-from loadgen.distributed._generator import PLAN, Generator
+from loadgen.distributed._generator import Generator
 from loadgen.distributed._master import Master
 from loadgen.distributed._signing import RunToken
 from loadgen.distributed._validator import MessageValidator
-from loadgen.run._coordinator import Keeper, Node, finish, say
+from loadgen.run._coordinator import Keeper, Node, say
 from loadgen.run._session import Session
 from loadgen.run._single import Alone
 from loadgen.targets._discovery import addresses
@@ -76,7 +77,8 @@ class _Registry:
         self.validator = MessageValidator(self.token)
         self.sockets = SocketReplacement(self.validator, self.token)
         self.interrupts = InterruptHandler()
-        self.environment: Any = None
+        self.control: LocustControl | None = None
+        self.master_link: LocustMasterLink | None = None
         #: This process's part in runs of InferenceUsers; None if the locustfile's chosen users have none.
         self.role: Node | None = None
         #: The same, if this process owns the run.
@@ -107,39 +109,29 @@ def install(user_class: type) -> None:
 
 def abort(environment: Any, error: Exception) -> None:
     """Ends a run whose locustfile asks for something impossible: it would not be the load that was intended."""
-    if environment.process_exit_code is None:
+    if environment.process_exit_code is None and _registry.control is not None:
         say(f"error: {error}")
-        environment.process_exit_code = 2
-        gevent.spawn(finish, environment)
+        _registry.control.set_exit_code(2)
+        _registry.control.stop()
 
 
 def _listen(event: Any, listener: Callable[..., None], *, finish_on_error: bool = False) -> None:
     """Adds a listener. If it raises, the run fails: Locust itself logs the exception and goes on."""
 
     def call(**arguments: Any) -> None:
-        if _registry.role is None:
+        control = _registry.control
+        if _registry.role is None or control is None:
             return
         try:
             listener(_registry.role, **arguments)
         except Exception as error:
             # A generator leaves the end of the run to the master.
             finish_run = finish_on_error and _registry.coordinator is not None
-            _fail(f"listener {listener.__name__}", error, finish_run=finish_run)
+            control.report_failure(f"listener {listener.__name__.removeprefix('_on_')}", error)
+            if finish_run:
+                control.stop()
 
     event.add_listener(call)
-
-
-def _fail(place: str, error: Exception, *, finish_run: bool) -> None:
-    """Logs an exception that is a bug with its traceback, makes this process and the master exit with 1, and may end
-    the run."""
-    environment = _registry.environment
-    logging.getLogger("inferload").error("%s failed: the run is not valid", place, exc_info=error)
-    # A worker sends it to the master, whose exit code then is not 0 either.
-    environment.events.user_error.fire(user_instance=None, exception=error, tb=error.__traceback__)
-    if environment.process_exit_code is None:
-        environment.process_exit_code = 1
-    if finish_run:
-        gevent.spawn(finish, environment)
 
 
 def _on_command_line(parser: Any, **_: Any) -> None:
@@ -149,10 +141,10 @@ def _on_command_line(parser: Any, **_: Any) -> None:
 
 
 def _on_init(environment: Any, runner: Any, **_: Any) -> None:
-    _registry.environment = environment
+    control = _registry.control = LocustControl(environment)
     if isinstance(runner, MasterRunner):
         _registry.validator.custom_types = runner.custom_messages
-        _report_failures(runner)
+        _report_failures(runner, control)
     if not _has_inference_user(environment):
         return
     options = environment.parsed_options
@@ -163,13 +155,14 @@ def _on_init(environment: Any, runner: Any, **_: Any) -> None:
     # Locust's stop() calls this to log its caller. The first call takes 60 ms, in which nothing would be sent.
     inspect.stack()
     if isinstance(runner, WorkerRunner):
-        _registry.role = Generator(environment)
+        _registry.role = Generator(environment, LocustGeneratorLink(environment, control.report_failure))
         return
     if isinstance(runner, MasterRunner):
         warning = open_port_warning(runner.master_bind_host, runner.server.port, _registry.token)
         if warning:
             say(warning)
-        coordinator: Keeper = Master(environment, _registry.validator)
+        link = _registry.master_link = LocustMasterLink(environment, control.report_failure)
+        coordinator: Keeper = Master(environment, _registry.validator, link)
     else:
         coordinator = Alone(environment)
     _registry.role = _registry.coordinator = coordinator
@@ -212,7 +205,7 @@ def _has_inference_user(environment: Any) -> bool:
     )
 
 
-def _report_failures(runner: Any) -> None:
+def _report_failures(runner: Any, control: LocustControl) -> None:
     """Makes an exception in the master's handling of an accepted message fail the run. It ends this message alone."""
     handle = runner.handle_message
 
@@ -220,7 +213,7 @@ def _report_failures(runner: Any) -> None:
         try:
             handle(client_id, msg)
         except Exception as error:
-            _fail(f"handling of message {msg.type!r} from {client_id}", error, finish_run=False)
+            control.report_failure(f"handling of message {msg.type!r} from {client_id}", error)
 
     runner.handle_message = handle_message
 
@@ -231,12 +224,9 @@ def _exit(error: InputError) -> NoReturn:
 
 
 def _on_test_start(role: Node, environment: Any, **_: Any) -> None:
-    if isinstance(role, Generator):
-        if getattr(environment.parsed_options, PLAN, None) is None:
-            # The master's chosen users have no InferenceUser.
-            return
-    elif not _has_inference_user(environment):
-        setattr(environment.parsed_options, PLAN, None)
+    if _registry.coordinator is not None and not _has_inference_user(environment):
+        if _registry.master_link is not None:
+            _registry.master_link.publish_plan(None)
         return
     _registry.interrupts.apply()
     try:

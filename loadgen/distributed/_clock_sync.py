@@ -1,4 +1,7 @@
-"""The master's clock as a generator knows it: a few exchanges, of which the one with the shortest way counts."""
+"""The master's clock on a generator, by Cristian's algorithm: of a few exchanges, the one with the shortest round trip.
+
+Source: F. Cristian, "Probabilistic clock synchronization", Distributed Computing 3, 1989.
+"""
 
 from __future__ import annotations
 
@@ -7,61 +10,67 @@ from typing import Any
 
 import gevent
 from gevent.event import Event
-from locust.exception import RPCError
+
+from loadgen._errors import SendError
+from loadgen.distributed._links import GeneratorLink, MasterLink
 
 PING = "inferload_ping"
 PONG = "inferload_pong"
 EXCHANGES = 8
-#: Between two exchanges, and how long one may take: on a way longer than this the start is agreed less well.
 PAUSE_S = 0.02
-ANSWER_S = 1.0
+#: How long one exchange may take. A longer round trip would say little about the clocks.
+PONG_TIMEOUT_S = 1.0
 
 
-def answer_pings(runner: Any) -> None:
-    """On the master: says what its clock reads to whoever asks."""
+def answer_pings(link: MasterLink) -> None:
+    """Makes a master answer each ping with the reading of its monotonic clock."""
 
-    def answer(environment: Any, msg: Any, **_: Any) -> None:
-        if isinstance(msg.data, int):
-            runner.send_message(PONG, [msg.data, time.monotonic_ns()], msg.node_id)
+    def answer(client: str, data: Any) -> None:
+        if isinstance(data, int):
+            link.send(PONG, [data, time.monotonic_ns()], client)
 
-    runner.register_message(PING, answer)
+    link.receive(PING, answer)
 
 
-class MastersClock:
-    """On a generator, measured at each run's begin. `offset_ns` is the master's clock less this one's, right to half of
-    `round_trip_ns`.
+class ClockSync:
+    """A generator's estimate of the master's monotonic clock.
+
+    Attributes:
+        offset_ns: the master's clock minus this process's, accurate to half of `round_trip_ns`; None before an answer.
+        round_trip_ns: of the exchange that `offset_ns` comes from.
     """
 
-    def __init__(self, runner: Any) -> None:
+    def __init__(self, link: GeneratorLink) -> None:
         self.offset_ns: int | None = None
         self.round_trip_ns: int | None = None
-        self._runner = runner
-        self._heard = Event()
-        self._afresh = True
-        runner.register_message(PONG, self._hear)
+        self._link = link
+        self._pong = Event()
+        self._discard_estimate = True
+        link.receive(PONG, self._on_pong)
 
     def measure(self) -> None:
-        """Asks the master a few times; blocks this greenlet. The first answer replaces what was known before."""
-        self._afresh = True
+        """Exchanges a few messages with the master; blocks this greenlet. The first answer replaces the estimate so
+        far, each further one does if its round trip is shorter."""
+        self._discard_estimate = True
         for _ in range(EXCHANGES):
-            self._heard.clear()
+            self._pong.clear()
             try:
-                self._runner.send_message(PING, time.monotonic_ns())
-            except RPCError:
+                self._link.send(PING, time.monotonic_ns())
+            except SendError:
                 return
-            self._heard.wait(ANSWER_S)
+            self._pong.wait(PONG_TIMEOUT_S)
             gevent.sleep(PAUSE_S)
 
-    def here(self, masters_ns: int) -> int | None:
-        """When this process's clock reads what the master's does then; None where the master has not answered."""
-        return None if self.offset_ns is None else masters_ns - self.offset_ns
+    def local_ns(self, master_ns: int) -> int | None:
+        """Returns the reading of this process's clock when the master's reads `master_ns`; None before an answer."""
+        return None if self.offset_ns is None else master_ns - self.offset_ns
 
-    def _hear(self, environment: Any, msg: Any, **_: Any) -> None:
-        now = time.monotonic_ns()
-        asked, answered = msg.data
-        round_trip = now - asked
-        if self._afresh or self.round_trip_ns is None or round_trip < self.round_trip_ns:
-            self._afresh = False
-            self.round_trip_ns = round_trip
-            self.offset_ns = answered - (asked + now) // 2
-        self._heard.set()
+    def _on_pong(self, data: Any) -> None:
+        received_ns = time.monotonic_ns()
+        sent_ns, master_ns = data
+        round_trip_ns = received_ns - sent_ns
+        if self._discard_estimate or self.round_trip_ns is None or round_trip_ns < self.round_trip_ns:
+            self._discard_estimate = False
+            self.round_trip_ns = round_trip_ns
+            self.offset_ns = master_ns - (sent_ns + received_ns) // 2
+        self._pong.set()

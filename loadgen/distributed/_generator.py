@@ -8,19 +8,20 @@ from __future__ import annotations
 import socket
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import gevent
 from gevent.lock import RLock
-from locust.exception import RPCError
 
-from capacity.measures import Series, Tally
-from capacity.rundir import GeneratorLogEnd, GeneratorLogHeader, GeneratorLogWriter, RunDescription, series_tag
+from capacity.measures import Series
+from capacity.rundir import GeneratorLogEnd, RunDescription, series_tag
+from loadgen._errors import SendError
 from loadgen._options import Options
-from loadgen.distributed._clock_sync import MastersClock
+from loadgen.distributed._clock_sync import ClockSync
+from loadgen.distributed._links import GeneratorLink
+from loadgen.distributed._local_log import LocalLog
 from loadgen.distributed._snapshot import pack
 from loadgen.measure import GeneratorHealth, HostSampler, RunTotals
 from loadgen.run._coordinator import Node, feed_all, say
@@ -38,8 +39,6 @@ EXHAUSTED = "inferload_exhausted"
 DRAIN = "inferload_drain"
 START = "inferload_start"
 PROBE = "inferload_probe"
-#: Attribute of the parsed options in which the master's plan travels with Locust's spawn message.
-PLAN = "inferload_plan"
 #: Where generators write their own logs, unless --local-dir says otherwise.
 LOCAL = Path("runs/generators")
 
@@ -47,23 +46,28 @@ LOCAL = Path("runs/generators")
 class Generator(Node):
     """One generator of several. `session` is its part in the run."""
 
-    def __init__(self, environment: Any) -> None:
+    def __init__(self, environment: Any, link: GeneratorLink) -> None:
         super().__init__(environment)
+        self._link = link
         self._run = ""
+        self._shown = False
         self._sequence = 0
         self._dependence: dict[Series, float] = {}
         self._sampler = HostSampler(self.runner.client_id)
-        self._clock = MastersClock(self.runner)
+        self._clock = ClockSync(link)
         gevent.spawn(self._clock.measure)
-        self._diary: Diary | None = None
+        self._local_log: LocalLog | None = None
         # The master, a signal and Locust's own stop may end a run at the same time.
         self._ending = RLock()
-        self.runner.register_message(DRAIN, self._told_to_drain, concurrent=True)
-        self.runner.register_message(START, self._told_to_start)
-        self.runner.register_message(PROBE, self._told_to_probe)
+        link.receive(DRAIN, self._told_to_drain, concurrent=True)
+        link.receive(START, self._told_to_start)
+        link.receive(PROBE, self._told_to_probe)
 
     def begin(self) -> None:
-        plan = getattr(self.environment.parsed_options, PLAN)
+        plan = self._link.plan()
+        if plan is None:
+            return
+        self._shown = bool(plan["shown"])
         self._run = plan["run"]
         self._sequence = 0
         self._dependence = {}
@@ -71,11 +75,10 @@ class Generator(Node):
         targets = [Target.from_wire(wire) for wire in plan["targets"]]
         share = share_of(self.runner.client_id, plan["clients"])
         self.session = Session(options, targets, share=share, on_exhausted=self._say_exhausted)
-        self.session.begins_ns = self._clock.here(plan["begins_ns"]) or 0
+        self.session.begins_ns = self._clock.local_ns(plan["begins_ns"]) or 0
         gevent.spawn(self._clock.measure)
-        self._diary = Diary.open(
-            options.local_dir or LOCAL, self.runner.client_id, RunDescription.model_validate(plan["plan"])
-        )
+        description = RunDescription.model_validate(plan["plan"])
+        self._local_log = LocalLog(options.local_dir or LOCAL, self.runner.client_id, description, say)
         if self.session.probes is not None:
             self.session.probes.on_done = self._say_rested
         self._start_ticking()
@@ -98,9 +101,17 @@ class Generator(Node):
             ]
             self._stop_ticking()
             self._take()
-            if self._diary is not None:
-                self._diary.end(self.session, self._outcome(), self._clock)
-                self._diary = None
+            if self._local_log is not None:
+                health = self.session.health
+                self._local_log.end(
+                    GeneratorLogEnd(
+                        checks=checks_of(self._outcome(), self.session.options),
+                        dependence={series_tag(series, "latency"): n for series, n in health.autocorrelation.items()},
+                        offset_us=_us(self._clock.offset_ns),
+                        round_trip_us=_us(self._clock.round_trip_ns),
+                    )
+                )
+                self._local_log = None
             self._send(final=True)
 
     def end(self) -> None:
@@ -110,25 +121,25 @@ class Generator(Node):
                 self.session.close()
                 self.session = None
 
-    def _told_to_drain(self, environment: Any, msg: Any, **_: Any) -> None:
-        if msg.data == {"run": self._run}:
+    def _told_to_drain(self, data: Any) -> None:
+        if data == {"run": self._run}:
             self.drain()
 
-    def _told_to_start(self, environment: Any, msg: Any, **_: Any) -> None:
-        if self.session is None or msg.data["run"] != self._run:
+    def _told_to_start(self, data: Any) -> None:
+        if self.session is None or data["run"] != self._run:
             return
-        agreed = self._clock.here(msg.data["measuring_ns"])
+        agreed = self._clock.local_ns(data["measuring_ns"])
         # Without an answer from the master's clock, all that is known is when it spoke.
-        self.session.measure_from(agreed or time.monotonic_ns() + msg.data["ahead_ns"])
+        self.session.measure_from(agreed or time.monotonic_ns() + data["ahead_ns"])
 
-    def _told_to_probe(self, environment: Any, msg: Any, **_: Any) -> None:
-        if self.session is None or self.session.probes is None or msg.data["run"] != self._run:
+    def _told_to_probe(self, data: Any) -> None:
+        if self.session is None or self.session.probes is None or data["run"] != self._run:
             return
         probes = self.session.probes
-        if (order := msg.data.get("order")) is None:
-            probes.stop(msg.data["stop"])
+        if (order := data.get("order")) is None:
+            probes.stop(data["stop"])
             return
-        begins_ns = self._clock.here(order["begins_ns"]) or time.monotonic_ns() + msg.data["ahead_ns"]
+        begins_ns = self._clock.local_ns(order["begins_ns"]) or time.monotonic_ns() + data["ahead_ns"]
         probes.begin(Order(**{**order, "begins_ns": begins_ns}))
 
     def _say_rested(self) -> None:
@@ -138,7 +149,7 @@ class Generator(Node):
                 self.tick()
 
     def _say_exhausted(self) -> None:
-        self.runner.send_message(EXHAUSTED, {"run": self._run})
+        self._link.send(EXHAUSTED, {"run": self._run})
 
     def _take(self) -> None:
         """What came in since the last time goes into the totals, Locust's statistics, and the log here."""
@@ -146,8 +157,8 @@ class Generator(Node):
         gained = self.session.recorder.flip()
         self._sequence += 1
         feed_all(self.environment.stats, gained)
-        if self._diary is not None:
-            self._diary.tick(self._sequence, gained, self.session)
+        if self._local_log is not None:
+            self._local_log.write(self._sequence, gained, self.session.recorder, self.session.measured_s)
 
     def _send(self, *, final: bool) -> None:
         assert self.session is not None
@@ -173,15 +184,15 @@ class Generator(Node):
             round_trip_us=_us(self._clock.round_trip_ns),
         )
         try:
-            self.runner.send_message(SNAPSHOT, packed)
-        except RPCError as error:
+            self._link.send(SNAPSHOT, packed)
+        except SendError as error:
             # The next one says it all again.
             say(f"a snapshot could not be sent: {error}")
 
     def _notes(self) -> GeneratorHealth | None:
         """Now and then, what the master's live page judges the run by: where there is such a page."""
         assert self.session is not None
-        shown = getattr(self.environment.parsed_options, PLAN)["shown"] and self.session.watch.measuring
+        shown = self._shown and self.session.watch.measuring
         return self.session.notes() if shown and self._sequence % LIGHTS_EVERY == 0 else None
 
     def _outcome(self) -> RunTotals:
@@ -201,67 +212,6 @@ def share_of(client: str, clients: Sequence[str]) -> tuple[int, int]:
     if client in clients:
         return clients.index(client), len(clients)
     return len(clients) * (1 + zlib.crc32(client.encode())), max(1, len(clients))
-
-
-class Diary:
-    """The log of this generator: where it cannot be written, that is said once and the run goes on without it."""
-
-    def __init__(self, writer: GeneratorLogWriter) -> None:
-        self._writer: GeneratorLogWriter | None = writer
-        self._origin = time.monotonic()
-        self._last = 0.0
-
-    @classmethod
-    def open(cls, folder: Path, client: str, plan: RunDescription) -> Diary | None:
-        """A log in `folder/RUN/CLIENT`; None where there can be none."""
-        header = GeneratorLogHeader(schema=1, client=client, host=socket.gethostname(), began=time.time(), plan=plan)
-        try:
-            return cls(GeneratorLogWriter(folder / plan.run / quote(client, safe=""), header))
-        except OSError as error:
-            say(f"no log of this generator: {error}")
-            return None
-
-    def tick(self, sequence: int, gained: Mapping[Series, Tally], session: Session) -> None:
-        """One interval, and the state after it."""
-        if self._writer is None:
-            return
-        now = time.monotonic() - self._origin
-        recorder = session.recorder
-        try:
-            self._writer.tick(
-                sequence,
-                self._last,
-                now - self._last,
-                gained,
-                recorder.total,
-                recorder.warmup,
-                recorder.first_requests_ns,
-                session.measured_s,
-                # What is due meanwhile is sent in between.
-                lambda: gevent.sleep(0),
-            )
-        except OSError as error:
-            self._give_up(error)
-        self._last = now
-
-    def end(self, session: Session, outcome: RunTotals, clock: MastersClock) -> None:
-        """The run is over: how it went by this generator alone."""
-        if self._writer is None:
-            return
-        end = GeneratorLogEnd(
-            checks=checks_of(outcome, session.options),
-            dependence={series_tag(series, "latency"): n for series, n in session.health.autocorrelation.items()},
-            offset_us=_us(clock.offset_ns),
-            round_trip_us=_us(clock.round_trip_ns),
-        )
-        try:
-            self._writer.end(end)
-        except OSError as error:
-            self._give_up(error)
-
-    def _give_up(self, error: OSError) -> None:
-        say(f"the log of this generator ends here: {error}")
-        self._writer = None
 
 
 def _us(ns: int | None) -> float | None:

@@ -14,7 +14,8 @@ from gevent.event import Event
 from capacity.measures import Series, Tally
 from capacity.rundir import series_tag
 from loadgen.distributed._clock_sync import answer_pings
-from loadgen.distributed._generator import DRAIN, EXHAUSTED, PLAN, PROBE, SNAPSHOT, START
+from loadgen.distributed._generator import DRAIN, EXHAUSTED, PROBE, SNAPSHOT, START
+from loadgen.distributed._links import MasterLink
 from loadgen.distributed._snapshot import Snapshot, added
 from loadgen.distributed._validator import SIZE_LIMIT, MessageValidator
 from loadgen.measure import GeneratorHealth, RunTotals, tally_difference
@@ -47,9 +48,10 @@ class Heard:
 class Master(Keeper):
     """Locust's master: the last snapshot of each generator is what the run is made of."""
 
-    def __init__(self, environment: Any, validator: MessageValidator) -> None:
+    def __init__(self, environment: Any, validator: MessageValidator, link: MasterLink) -> None:
         super().__init__(environment)
         self._validator = validator
+        self._link = link
         self._run = ""
         self._began = 0.0
         self._clients: list[str] = []
@@ -59,9 +61,9 @@ class Master(Keeper):
         self._exhausted: set[str] = set()
         self._written: dict[Series, Tally] = {}
         self._heard = Event()
-        answer_pings(self.runner)
-        self.runner.register_message(SNAPSHOT, self._take_snapshot)
-        self.runner.register_message(EXHAUSTED, self._take_exhausted)
+        answer_pings(link)
+        link.receive(SNAPSHOT, self._take_snapshot)
+        link.receive(EXHAUSTED, self._take_exhausted)
 
     def begin(self) -> None:
         options, catalogue = self._find()
@@ -85,7 +87,7 @@ class Master(Keeper):
             "targets": [target.to_wire() for target in self._targets],
             "plan": {**self._book.plan, "run": self._run, "clients": self._clients, "tags": list(self._tags)},
         }
-        setattr(self.environment.parsed_options, PLAN, plan)
+        self._link.publish_plan(plan)
         self._start_ticking()
 
     def sources(self) -> list[int]:
@@ -94,10 +96,10 @@ class Master(Keeper):
 
     def order(self, order: Order) -> None:
         when = {**vars(order), "begins_ns": time.monotonic_ns() + AHEAD_NS}
-        self.runner.send_message(PROBE, {"run": self._run, "order": when, "ahead_ns": AHEAD_NS})
+        self._link.send(PROBE, {"run": self._run, "order": when, "ahead_ns": AHEAD_NS})
 
     def stop_probe(self, number: int) -> None:
-        self.runner.send_message(PROBE, {"run": self._run, "stop": number})
+        self._link.send(PROBE, {"run": self._run, "stop": number})
 
     def rested(self, number: int) -> GeneratorHealth | None:
         present = {client.id for client in self.runner.clients.all if client.state != "missing"}
@@ -127,7 +129,7 @@ class Master(Keeper):
         at = time.monotonic_ns() + ahead
         if self._measuring is None:
             self._measuring = gevent.spawn_later(ahead / 1e9, self._book.measuring_begins)
-        self.runner.send_message(START, {"run": self._run, "measuring_ns": at, "ahead_ns": ahead})
+        self._link.send(START, {"run": self._run, "measuring_ns": at, "ahead_ns": ahead})
 
     def tick(self) -> None:
         assert self._book is not None
@@ -159,7 +161,7 @@ class Master(Keeper):
         if self._shape is not None:
             self._shape.cut()
         for client in self.runner.clients.all:
-            self.runner.send_message(DRAIN, {"run": self._run}, client.id)
+            self._link.send(DRAIN, {"run": self._run}, client.id)
         now = time.monotonic()
         lost = now + BARRIER_GRACE_S
         limit = lost + self._options.deadline_ns / 1e9 + DRAIN_GRACE_S
@@ -222,30 +224,30 @@ class Master(Keeper):
                 by_series[series].append(tally)
         return {series: added(tallies) for series, tallies in by_series.items()}
 
-    def _take_snapshot(self, environment: Any, msg: Any, **_: Any) -> None:
+    def _take_snapshot(self, client: str, data: Any) -> None:
         try:
-            snapshot = Snapshot.unpack(msg.data, self._tags)
+            snapshot = Snapshot.unpack(data, self._tags)
         except ValueError:
             self._validator.refused[MALFORMED] += 1
             return
         if not self.running:
             return
-        before = self._last[msg.node_id].snapshot if msg.node_id in self._last else None
+        before = self._last[client].snapshot if client in self._last else None
         if snapshot.run != self._run or (before is not None and snapshot.sequence <= before.sequence):
             self._validator.refused[STALE] += 1
         elif before is not None and not snapshot.follows(before):
             self._validator.refused[CONTRADICTING] += 1
         else:
-            self._last[msg.node_id] = Heard(snapshot, time.monotonic() - self._began)
+            self._last[client] = Heard(snapshot, time.monotonic() - self._began)
             if snapshot.health is not None:
-                self._notes[msg.node_id] = snapshot.health
-            self.onlooker.hear(msg.node_id, snapshot.host, snapshot.readings)
+                self._notes[client] = snapshot.health
+            self.onlooker.hear(client, snapshot.host, snapshot.readings)
             self._heard.set()
 
-    def _take_exhausted(self, environment: Any, msg: Any, **_: Any) -> None:
-        if msg.data != {"run": self._run}:
+    def _take_exhausted(self, client: str, data: Any) -> None:
+        if data != {"run": self._run}:
             return
-        self._exhausted.add(msg.node_id)
+        self._exhausted.add(client)
         self._stop_if_exhausted()
 
     def _stop_if_exhausted(self) -> None:
