@@ -36,7 +36,7 @@ from loadgen.distributed._validator import MessageValidator
 from loadgen.run._coordinator import Keeper, Node, say
 from loadgen.run._session import Session
 from loadgen.run._single import Alone
-from loadgen.targets._discovery import addresses
+from loadgen.targets import read_addresses
 from loadgen.web import _pages as _web
 
 #: How long the end of a run may take if another greenlet is already ending it: longer than any deadline of a request.
@@ -168,7 +168,7 @@ def _on_init(environment: Any, runner: Any, **_: Any) -> None:
     _registry.role = _registry.coordinator = coordinator
     try:
         _web.install(environment, coordinator.onlooker.live)
-        target_addresses = addresses(Options.read(options).targets, Path.cwd())
+        target_addresses = read_addresses(Options.read(options).targets, Path.cwd())
         if not target_addresses and options.headless:
             # Now, because --run-time counts from the end of Locust's init.
             coordinator.embedded()

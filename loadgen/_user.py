@@ -16,7 +16,7 @@ from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING
 from loadgen import _locust
 from loadgen._errors import InputError
 from loadgen.run._session import Session
-from loadgen.targets._router import Route
+from loadgen.targets import Route
 from loadgen.transport._reply import UNAVAILABLE
 from worker.wire import parse_duration_ns
 
@@ -123,7 +123,7 @@ class InferenceUser(User):
         if request is self._pinned.payload.message:
             return route, route.payload.message
         try:
-            return route, route.message_of(request)
+            return route, route.encode(request)
         except InputError as error:
             _locust.abort(self.environment, error)
             return None

@@ -29,7 +29,7 @@ from loadgen.run._observer import LIGHTS_EVERY
 from loadgen.run._session import Session
 from loadgen.run._validity import checks_of
 from loadgen.search._probes import Order
-from loadgen.targets._discovery import Target
+from loadgen.targets import Target
 
 #: Snapshots between two looks at how far latencies depend on one another.
 DEPENDENCE_EVERY = 5

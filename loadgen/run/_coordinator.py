@@ -29,9 +29,7 @@ from loadgen.run._validity import checks_of, exit_code, lights_of, show
 from loadgen.run._writer import Book
 from loadgen.search._probes import Order
 from loadgen.search._search import Shape, Sums
-from loadgen.targets._discovery import Target, addresses, discover
-from loadgen.targets._embedded_fleet import EmbeddedFleet
-from loadgen.targets._target_telemetry import TargetTelemetry
+from loadgen.targets import EmbeddedFleet, Target, TargetTelemetry, discover_targets, read_addresses
 
 TICK_S = 1.0
 
@@ -134,7 +132,6 @@ class Keeper(Node):
         if self._fleet is None:
             say("no targets given: starting an embedded fleet, ResNet-18 on every cpu ordinal of this machine")
             self._fleet = EmbeddedFleet()
-            self._fleet.wait()
             say(f"embedded fleet is ready on {self._fleet.accelerators}")
         return self._fleet
 
@@ -144,10 +141,8 @@ class Keeper(Node):
             catalogue = Catalogue.load(options.catalogue)
         except ValueError as error:
             raise InputError(str(error)) from None
-        found = addresses(options.targets, Path.cwd())
-        if not found:
-            found = addresses(self.embedded().targets, Path.cwd())
-        self._targets = discover(found, options, catalogue)
+        found = read_addresses(options.targets, Path.cwd()) or self.embedded().addresses
+        self._targets = discover_targets(found, options, catalogue)
         for target in self._targets:
             if target.down:
                 say(f"target {target.address} is down: {target.down}; the run goes on, its requests count as errors")

@@ -12,7 +12,7 @@ from capacity.pricing import Catalogue
 from capacity.rundir import RunFile, TelemetryReading, TelemetryWriter
 from capacity.statistics import Check, check_generator_processor
 from loadgen._options import Options
-from loadgen.targets._target_telemetry import TargetTelemetry
+from loadgen.targets import TargetTelemetry
 from loadgen.web._live import LiveView, merged
 
 #: Seconds between two judgements of all checks while a run goes on.

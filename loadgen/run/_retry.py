@@ -17,7 +17,7 @@ from loadgen.transport._reply import OK, UNAVAILABLE, Lost, Reply
 if TYPE_CHECKING:
     from loadgen.measure import ResultBuffer
     from loadgen.run._session import Session
-    from loadgen.targets._router import Route
+    from loadgen.targets import Route
 
 #: The wait before the n-th retry is anything from 0 to FIRST × 2**(n - 1), at most LONGEST: full jitter, so that what
 #: was refused together does not come back together.
@@ -65,7 +65,7 @@ class Again:
     def move(self) -> ResultBuffer:
         """Chooses where it goes now, and counts it there; the lane that it left has it no longer in flight."""
         old = self.route
-        new = self._session.router.another(old, self._candidates) or old
+        new = self._session.router.choose_again(old, self._candidates) or old
         if self.message is old.payload.message:
             self.message = new.payload.message
         self.route = new
@@ -109,9 +109,9 @@ class Again:
         self.route.channel.start(self.route.frame(self.message), self.left_s, self._done)
 
     def _done(self, reply: Reply) -> None:
-        code = self.route.verdict(self.message, reply)
+        code = self.route.reply_code(self.message, reply)
         if code != OK:
-            self.route.health.failed(reply)
+            self.route.health.report_failure(reply)
             if self.start(reply):
                 return
         self._session.end(self.route.results, self._due, self._sent, code)

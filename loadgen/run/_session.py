@@ -16,8 +16,7 @@ from loadgen.measure import NEVER, GeneratorHealth, HealthMonitor, Recorder, Res
 from loadgen.run._retry import Again
 from loadgen.schedule import Pacer, Timer, TracePlayer, arrival_offsets, open_trace
 from loadgen.search._probes import Probes, Source
-from loadgen.targets._discovery import Target
-from loadgen.targets._router import Route, Router, open_routes
+from loadgen.targets import Route, Router, Target, open_routes
 from loadgen.transport._reply import CANCELLED, OK, UNSENT, Reply
 
 #: How often the collected results go into the histograms: often, so that each time is short.
@@ -51,12 +50,12 @@ class Session:
         self.begins_ns = 0
         self.watch = HealthMonitor()
         self.health = GeneratorHealth()
-        self.routes = open_routes(options, targets, lambda health: self.router.heed(health))
+        self.routes = open_routes(options, targets, lambda: self.router.update_health())
         self.router = Router(options.router, self.routes, share[0], options.seed)
         self.recorder = Recorder({route.results.series: route.results for route in self.routes})
         for route in self.routes:
             if route.target.down:
-                route.health.begin_down(route.target.down)
+                route.health.start_down(route.target.down)
         self._trace = self._open_trace(options, share)
         self._trace_started = False
         self._trace_over = False
@@ -99,15 +98,15 @@ class Session:
         code = CANCELLED
         try:
             reply = route.channel.call(route.frame(message), deadline_s or self._deadline_s)
-            code = route.verdict(message, reply)
+            code = route.reply_code(message, reply)
             if code != OK:
-                route.health.failed(reply)
+                route.health.report_failure(reply)
                 again = Again(self, route, message, due, due, deadline_s or self._deadline_s, candidates)
                 while again.waited(reply):
                     lane, code = again.route.results, CANCELLED
                     reply = again.route.channel.call(again.route.frame(again.message), again.left_s)
-                    if (code := again.route.verdict(again.message, reply)) != OK:
-                        again.route.health.failed(reply)
+                    if (code := again.route.reply_code(again.message, reply)) != OK:
+                        again.route.health.report_failure(reply)
         finally:
             ended = time.monotonic_ns()
             lane.outstanding -= 1
@@ -178,9 +177,9 @@ class Session:
 
         def done(reply: Reply) -> None:
             ended = time.monotonic_ns()
-            code = route.verdict(message, reply)
+            code = route.reply_code(message, reply)
             if code != OK:
-                route.health.failed(reply)
+                route.health.report_failure(reply)
                 if self.options.retries:
                     again = Again(self, route, message, due, sent, deadline_s or self._deadline_s, candidates)
                     if again.start(reply):
@@ -234,11 +233,8 @@ class Session:
     def _next_of_trace(self) -> tuple[Route, bytes] | None:
         assert self._trace is not None
         row = self._trace.next_row()
-        candidates = self.router.candidates("", row.model)
-        route = self.router.choose(self.router.pin(candidates), candidates)
-        if route is None:
-            return None
-        return route, route.payload.message if row.size is None else route.message_of_size(row.size)
+        route = self.router.choose_model(row.model)
+        return None if route is None else (route, route.message_of_size(row.size))
 
     def _end_trace(self) -> None:
         self._trace_over = True
@@ -267,7 +263,7 @@ class Session:
                 rows = self.recorder.fold()
                 self.watch.record_fold(rows, now - due, self.recorder.answered)
                 for route in self.routes:
-                    route.health.look((now - due) / 1e9)
+                    route.health.observe((now - due) / 1e9)
                 # After a stall the next fold is counted from now: one late fold is one stall.
                 due = max(due, now - FOLD_EVERY_NS)
         finally:
@@ -336,9 +332,9 @@ class Session:
             TargetEvent(
                 at_s=round((one.at_ns - begin) / 1e9, 4),
                 at_unix=round(epoch_s + one.at_ns / 1e9, 4),
-                worker=one.worker,
+                worker=one.target,
                 state="up" if one.up else "down",
-                why=one.why,
+                why=one.reason,
             )
             for route in self.routes
             for one in route.health.events

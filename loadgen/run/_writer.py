@@ -19,7 +19,7 @@ from capacity.rundir import IntervalLogWriter, RunFile, SearchResult, build_run_
 from capacity.statistics import Check, Histogram
 from loadgen._options import Options
 from loadgen.measure import RunTotals
-from loadgen.targets._discovery import Target, own_histograms, snapshot
+from loadgen.targets import Target, own_histograms, read_snapshot
 from loadgen.transport._access import Access
 
 RUNS = Path("runs")
@@ -187,7 +187,7 @@ def _fresh(wanted: Path) -> Path:
 
 def _snapshots(targets: Sequence[Target], access: Access) -> dict[str, Any]:
     known = [target.address for target in targets if target.info is not None]
-    jobs = {address: gevent.spawn(snapshot, address, access) for address in known}
+    jobs = {address: gevent.spawn(read_snapshot, address, access) for address in known}
     gevent.joinall(list(jobs.values()))
     return {address: job.value for address, job in jobs.items() if job.value is not None}
 

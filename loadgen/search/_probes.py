@@ -17,7 +17,7 @@ from gevent.event import Event
 from capacity.measures import HardwareCombination, Series
 from loadgen.measure import NEVER, GeneratorHealth, HealthMonitor
 from loadgen.schedule import Pacer, arrival_offsets
-from loadgen.targets._router import Route
+from loadgen.targets import Route
 from loadgen.transport._reply import UNAVAILABLE
 
 if TYPE_CHECKING:

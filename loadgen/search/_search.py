@@ -32,7 +32,7 @@ from loadgen.run._writer import Book
 from loadgen.search._outcome import Searched
 from loadgen.search._probes import Order, pool_of, pools_of
 from loadgen.search._verdicts import judged, words
-from loadgen.targets._discovery import Target
+from loadgen.targets import Target
 
 #: How long a search takes where --run-time does not say it.
 SEARCH_S = 165.0

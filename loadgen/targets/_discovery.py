@@ -1,24 +1,23 @@
-"""A target is one worker's address: who it is, what it serves, what it measured of itself. Not the load path."""
+"""Finds out what each target is: its addresses, its description (Describe), and the inputs of its model."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gevent
 import grpc
 
-from capacity.measures import TARGET_MEASURES, HardwareCombination, Series, pass_measure
+from capacity.measures import HardwareCombination, Series
 from capacity.pricing import Catalogue
-from capacity.rundir import TargetInfo, parse_series_tag, series_tag
-from capacity.statistics import Histogram
+from capacity.rundir import TargetInfo
 from loadgen._errors import InputError
 from loadgen._options import Options
 from loadgen.targets._payloads import TensorSpec
-from loadgen.transport._access import Access
+from loadgen.targets._target import Target
 from loadgen.transport._grpcio import open_channel
 from worker.wire import (
     TARGETS_FILE,
@@ -31,57 +30,31 @@ from worker.wire import (
 from worker.wire import accelerator_pb2 as accelerator
 from worker.wire import open_inference_pb2 as pb
 
-#: A target that does not say who it is within this time is treated as down; the run goes on without its description.
+#: A target that does not answer within this time is treated as down; the run goes on without its description.
 DESCRIBE_TIMEOUT_S = 5.0
 
-INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
-
 #: What gRPC answers where a server does not have Describe: Triton, MLServer, KServe.
-_NOT_OURS = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
-
-
-@dataclass(frozen=True)
-class Target:
-    """One address with its description. `series` is the row that its requests are counted in."""
-
-    address: str
-    series: Series
-    inputs: tuple[TensorSpec, ...] = ()
-    version: str = ""
-    info: TargetInfo | None = None
-    down: str = ""
-
-    def to_wire(self) -> dict[str, Any]:
-        """What another generator needs to drive it: plain msgpack types, without the description."""
-        inputs = [[s.name, s.datatype, list(s.shape), list(s.example), s.below] for s in self.inputs]
-        tag = series_tag(self.series, "latency")
-        return {"address": self.address, "tag": tag, "inputs": inputs, "version": self.version}
-
-    @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Target:
-        """The target that `to_wire` sent."""
-        inputs = tuple(
-            TensorSpec(name, datatype, tuple(shape), tuple(example), below)
-            for name, datatype, shape, example, below in wire["inputs"]
-        )
-        return cls(wire["address"], parse_series_tag(wire["tag"])[0], inputs, wire["version"])
+_NO_DESCRIBE = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What one address said for itself, before it is known how many others are like it."""
+    """What one address says of itself, before it is known how many others are like it. `down`: why there is nothing."""
 
     address: str
     model: str = ""
-    version: str = ""
     inputs: tuple[TensorSpec, ...] = ()
-    described: Any = None
+    description: Any = None
     down: str = ""
-    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def pool(self) -> tuple[str, str, str]:
+        """What makes targets one combination: host type, accelerator type and model."""
+        return self.description.host_type, self.description.accelerator_type, self.model
 
 
-def addresses(text: str, folder: Path) -> tuple[str, ...]:
-    """Returns the addresses of `A,B` or `@FILE`, else of the targets.json of `folder`; empty where there is none.
+def read_addresses(text: str, folder: Path) -> tuple[str, ...]:
+    """The addresses of `A,B` or `@FILE`; for empty text those of targets.json in `folder`, or none without that file.
 
     Raises InputError.
     """
@@ -93,62 +66,76 @@ def addresses(text: str, folder: Path) -> tuple[str, ...]:
     return tuple(entry.address for entry in entries)
 
 
-def discover(found: Sequence[str], options: Options, catalogue: Catalogue) -> tuple[Target, ...]:
-    """Asks every address at once who it is. One that is down stays in the list, described as down.
+def discover_targets(addresses: Sequence[str], options: Options, catalogue: Catalogue) -> tuple[Target, ...]:
+    """Queries all addresses at once. One that does not answer stays in the list, described as down.
 
-    Raises InputError where no target answers at all, or where a server needs --model or --hardware and has none.
+    Raises InputError where no target answers, or where a server needs --model or --hardware and has none.
     """
-    jobs = [gevent.spawn(_ask, address, options) for address in found]
-    gevent.joinall(jobs)
-    answers = [job.get() for job in jobs]
+    queries = [gevent.spawn(_query_or_error, address, options) for address in addresses]
+    gevent.joinall(queries)
+    answers = []
+    for query in queries:
+        answer = query.get()
+        if isinstance(answer, InputError):
+            raise answer
+        answers.append(answer)
     if all(answer.down for answer in answers):
-        raise InputError(f"no target answers: {'; '.join(f'{a.address}: {a.down}' for a in answers)}")
-    return _assemble(answers, options, catalogue)
+        raise InputError(f"no target answers: {'; '.join(f'{answer.address}: {answer.down}' for answer in answers)}")
+    return _describe_all(answers, options, catalogue)
 
 
-def _ask(address: str, options: Options) -> _Answer:
+def _query_or_error(address: str, options: Options) -> _Answer | InputError:
+    """`_query`, with wrong input returned: gevent prints the traceback of what a greenlet raises."""
+    try:
+        return _query(address, options)
+    except InputError as error:
+        return error
+
+
+def _query(address: str, options: Options) -> _Answer:
     model, metadata = options.model, options.access.metadata
     with open_channel(address, options.access) as channel:
-        described = None
+        description = None
         try:
-            described = accelerator_pb2_grpc.AcceleratorServiceStub(channel).Describe(
+            description = accelerator_pb2_grpc.AcceleratorServiceStub(channel).Describe(
                 accelerator.DescribeRequest(), timeout=DESCRIBE_TIMEOUT_S, metadata=metadata
             )
         except grpc.RpcError as error:
-            if error.code() not in _NOT_OURS:
-                return _Answer(address, model=model, down=f"{error.code().name} ({_first_line(error)})")
-        name = described.model.name if described else model
+            if error.code() not in _NO_DESCRIBE:
+                return _Answer(address, model=model, down=_summary(error))
+        name = description.model.name if description else model
         if not name:
             raise InputError(f"target {address} does not say which model it serves: give --model NAME")
         try:
-            answer = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelMetadata(
+            metadata_reply = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelMetadata(
                 pb.ModelMetadataRequest(name=name), timeout=DESCRIBE_TIMEOUT_S, metadata=metadata
             )
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise InputError(f"target {address} has no model {name}: {_first_line(error)}") from None
-            return _Answer(address, model=name, down=f"{error.code().name} ({_first_line(error)})")
+            return _Answer(address, model=name, down=_summary(error))
         parameters = _parameters(channel, name, metadata)
-        inputs = tuple(_spec(tensor, parameters) for tensor in answer.inputs)
-        # The version is asked for by name only where there is one to ask for: an empty one means any.
-        return _Answer(address, answer.name, "", inputs, described)
+        inputs = tuple(_tensor_spec(tensor, parameters) for tensor in metadata_reply.inputs)
+        return _Answer(address, metadata_reply.name, inputs, description)
 
 
 def _parameters(channel: Any, model: str, metadata: Any) -> dict[str, str]:
-    """The model configuration's free parameters: our workers put a typical input there. Other servers have none."""
+    """The free parameters of the model's configuration: our workers put a typical input there. Others have none."""
     try:
-        answer = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelConfig(
+        configuration = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelConfig(
             pb.ModelConfigRequest(name=model), timeout=DESCRIBE_TIMEOUT_S, metadata=metadata
         )
     except grpc.RpcError:
         return {}
-    return {name: parameter.string_value for name, parameter in answer.config.parameters.items()}
+    return {name: parameter.string_value for name, parameter in configuration.config.parameters.items()}
 
 
-def _spec(tensor: Any, parameters: Mapping[str, str]) -> TensorSpec:
+def _tensor_spec(tensor: Any, parameters: Mapping[str, str]) -> TensorSpec:
     shape = tuple(tensor.shape)
     example = _integers(parameters.get(f"example_shape.{tensor.name}", ""))
-    fits = len(example) == len(shape) and all(have in (-1, want) for have, want in zip(shape, example, strict=True))
+    fits = len(example) == len(shape) and all(
+        length in (-1, typical) for length, typical in zip(shape, example, strict=True)
+    )
     below = _integers(parameters.get(f"example_high.{tensor.name}", ""))
     return TensorSpec(tensor.name, tensor.datatype, shape, example if fits else (), below[0] if below else None)
 
@@ -157,43 +144,44 @@ def _integers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(",") if part.isdigit() and int(part) > 0)
 
 
+def _summary(error: Any) -> str:
+    return f"{error.code().name} ({_first_line(error)})"
+
+
 def _first_line(error: Any) -> str:
     return (error.details() or "no details").splitlines()[0]
 
 
-def _assemble(answers: Iterable[_Answer], options: Options, catalogue: Catalogue) -> tuple[Target, ...]:
-    answers = list(answers)
-    pools: Counter[tuple[str, str, str]] = Counter()
+def _describe_all(answers: Sequence[_Answer], options: Options, catalogue: Catalogue) -> tuple[Target, ...]:
+    """Targets of the answers, at least one of which is not down: combinations are counted over all of them."""
+    counts: Counter[tuple[str, str, str]] = Counter()
     hosts: dict[tuple[str, str, str], set[str]] = {}
     for answer in answers:
-        if answer.described:
-            key = _pool(answer)
-            pools[key] += 1
-            hosts.setdefault(key, set()).add(answer.described.host_name)
+        if answer.description:
+            counts[answer.pool] += 1
+            hosts.setdefault(answer.pool, set()).add(answer.description.host_name)
     fallback = next(answer for answer in answers if not answer.down)
     targets = []
     for answer in answers:
         simulated, label = False, answer.address
-        if answer.described:
-            key = _pool(answer)
-            hardware = HardwareCombination(key[0], key[1], pools[key], len(hosts[key]))
-            label = f"{answer.described.kind}:{answer.described.ordinal} @ {answer.address}"
-            simulated = answer.described.simulated
+        if answer.description:
+            host_type, accelerator_type, _ = pool = answer.pool
+            hardware = HardwareCombination(host_type, accelerator_type, counts[pool], len(hosts[pool]))
+            label = f"{answer.description.kind}:{answer.description.ordinal} @ {answer.address}"
+            simulated = answer.description.simulated
         else:
-            hardware = _told(answer, options, catalogue)
+            hardware = _hardware_of(answer, options, catalogue)
         series = Series(hardware, answer.model or fallback.model, label, simulated)
-        info = worker_info(label, answer.address, answer.described) if answer.described else None
+        info = target_info(label, answer.address, answer.description) if answer.description else None
         # A target that is down is sent what its siblings are sent, in case it comes back.
         inputs = fallback.inputs if answer.down else answer.inputs
-        targets.append(Target(answer.address, series, inputs, answer.version, info, answer.down))
+        # Requests name no version: that means any.
+        targets.append(Target(answer.address, series, inputs, "", info, answer.down))
     return tuple(targets)
 
 
-def _pool(answer: _Answer) -> tuple[str, str, str]:
-    return answer.described.host_type, answer.described.accelerator_type, answer.model
-
-
-def _told(answer: _Answer, options: Options, catalogue: Catalogue) -> HardwareCombination:
+def _hardware_of(answer: _Answer, options: Options, catalogue: Catalogue) -> HardwareCombination:
+    """The hardware of a target without a description, by --hardware or by its address in the catalogue."""
     if options.hardware:
         return options.hardware
     if name := catalogue.targets.get(answer.address):
@@ -204,75 +192,34 @@ def _told(answer: _Answer, options: Options, catalogue: Catalogue) -> HardwareCo
     return HardwareCombination("unknown hardware" if not answer.down else "not described", "")
 
 
-def worker_info(label: str, address: str, described: Any) -> TargetInfo:
-    """Describe's answer as run.json keeps it."""
+def target_info(label: str, address: str, description: Any) -> TargetInfo:
+    """The answer of Describe as it stands in run.json."""
     return TargetInfo(
         label=label,
         address=address,
-        instance_id=described.instance_id,
-        host_type=described.host_type,
-        host_name=described.host_name,
-        host_memory_bytes=described.host_memory_bytes,
-        kind=described.kind,
-        ordinal=described.ordinal,
-        accelerator_type=described.accelerator_type,
-        accelerator_id=described.accelerator_id,
-        accelerator_memory_bytes=described.accelerator_memory_bytes,
-        status=described.status,
-        pid=described.pid,
-        simulated=described.simulated,
-        simulation=described.simulation,
-        versions=dict(described.versions),
-        threads=described.threads,
-        cores=list(described.cores),
-        model=described.model.name,
-        model_mode=described.model.mode,
-        model_precision=described.model.precision,
-        model_sha256=described.model.sha256,
-        model_parameter_bytes=described.model.parameter_bytes,
-        max_batch_size=described.model.max_batch_size,
-        first_inference_us=described.first_inference_ns / 1000,
-        process_peak_bytes=described.process_peak_bytes,
-        accelerator_peak_bytes=described.accelerator_peak_bytes,
-    )
-
-
-def snapshot(address: str, access: Access) -> Any | None:
-    """The worker's own counters and histograms so far; None where it has none or does not answer."""
-    with open_channel(address, access) as channel:
-        try:
-            return accelerator_pb2_grpc.AcceleratorServiceStub(channel).Snapshot(
-                accelerator.SnapshotRequest(), timeout=DESCRIBE_TIMEOUT_S, metadata=access.metadata
-            )
-        except grpc.RpcError:
-            return None
-
-
-def own_histograms(before: Any | None, after: Any | None) -> dict[str, Histogram]:
-    """`queue`, `compute` and `pass-1`, `pass-2`, … (rows) between two snapshots of one process; empty where the worker
-    was restarted or has none."""
-    if before is None or after is None or before.instance_id != after.instance_id:
-        return {}
-    earlier = _measures(before)
-    return {
-        measure: histogram.subtract(earlier[measure]) if measure in earlier else histogram
-        for measure, histogram in _measures(after).items()
-    }
-
-
-def _measures(taken: Any) -> dict[str, Histogram]:
-    found = {
-        measure: _histogram(taken.histograms[measure]) for measure in TARGET_MEASURES if measure in taken.histograms
-    }
-    return found | {pass_measure(rows): _histogram(histogram) for rows, histogram in taken.passes.items()}
-
-
-def _histogram(wire: Any) -> Histogram:
-    return Histogram.decode(
-        wire.payload,
-        count=wire.count,
-        sum_ns=wire.sum_ns,
-        min_ns=wire.min_ns,
-        max_ns=wire.max_ns,
-        above=wire.above,
+        instance_id=description.instance_id,
+        host_type=description.host_type,
+        host_name=description.host_name,
+        host_memory_bytes=description.host_memory_bytes,
+        kind=description.kind,
+        ordinal=description.ordinal,
+        accelerator_type=description.accelerator_type,
+        accelerator_id=description.accelerator_id,
+        accelerator_memory_bytes=description.accelerator_memory_bytes,
+        status=description.status,
+        pid=description.pid,
+        simulated=description.simulated,
+        simulation=description.simulation,
+        versions=dict(description.versions),
+        threads=description.threads,
+        cores=list(description.cores),
+        model=description.model.name,
+        model_mode=description.model.mode,
+        model_precision=description.model.precision,
+        model_sha256=description.model.sha256,
+        model_parameter_bytes=description.model.parameter_bytes,
+        max_batch_size=description.model.max_batch_size,
+        first_inference_us=description.first_inference_ns / 1000,
+        process_peak_bytes=description.process_peak_bytes,
+        accelerator_peak_bytes=description.accelerator_peak_bytes,
     )

@@ -1,103 +1,56 @@
-"""A fleet for a run that has no targets: ResNet-18 on every cpu ordinal of this machine, ended with the run."""
+"""The fleet of a run without targets: ResNet-18 on every cpu ordinal of this machine, ended with the run."""
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-import gevent
-
+from capacity.experiments import LaunchError, run_worker_command, start_fleet
 from loadgen._errors import InputError
-from worker.wire import read_targets_file
 
 MODEL = "resnet18"
-#: Exporting, and one process per ordinal that imports torch and warms up.
-START_TIMEOUT_S = 240.0
-STOP_TIMEOUT_S = 30.0
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inferload"
 
 
 class EmbeddedFleet:
-    """`python -m worker fleet` in a session of its own, so that Ctrl-C reaches it only after the run has ended."""
+    """A fleet that is ready when this object is made, after seconds. Raises InputError where it does not start."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="inferload-")
-        self._file = Path(self._folder.name) / "targets.json"
-        self._errors = Path(self._folder.name) / "fleet.log"
-        model = self._model()
-        ordinals = self._ordinals()
-        with self._errors.open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "worker", "fleet", str(model)),
-                    *("--accelerators", ",".join(ordinals), "--targets-file", str(self._file)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        atexit.register(self.stop)
+        try:
+            arguments = [str(_model_file()), "--accelerators", ",".join(_cpu_ordinals())]
+            self._fleet = start_fleet(arguments, Path(self._folder.name))
+        except LaunchError as error:
+            self._folder.cleanup()
+            raise InputError(f"no targets given, and the embedded fleet did not start: {error}") from None
 
     @property
-    def targets(self) -> str:
-        """What --targets would have said."""
-        return f"@{self._file}"
+    def addresses(self) -> tuple[str, ...]:
+        """The address of each worker."""
+        return tuple(self._fleet.addresses)
 
     @property
     def accelerators(self) -> str:
-        """Which ordinals it took, for the line that says so."""
-        return ", ".join(entry.accelerator for entry in read_targets_file(self._file))
-
-    @staticmethod
-    def _model() -> Path:
-        path = _cache() / f"{MODEL}.pt"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _worker("export", MODEL, "--mode", "trace", "--out", str(path))
-        return path
-
-    @staticmethod
-    def _ordinals() -> list[str]:
-        found = json.loads(_worker("accelerators", "--json"))
-        return [f"cpu:{device['ordinal']}" for device in found["devices"] if device["kind"] == "cpu"]
-
-    def wait(self) -> None:
-        """Until all workers are ready. Raises InputError with the fleet's own words where it fails."""
-        limit = time.monotonic() + START_TIMEOUT_S
-        while not self._file.is_file():
-            if self._process.poll() is not None or time.monotonic() > limit:
-                said = self._errors.read_text(errors="replace").strip().splitlines()
-                self.stop()
-                raise InputError(f"the embedded fleet did not start: {said[-1] if said else 'it said nothing'}")
-            gevent.sleep(0.05)
+        """The ordinals that it uses, for a message: cpu:0, cpu:1."""
+        return ", ".join(worker.accelerator for worker in self._fleet.workers)
 
     def stop(self) -> None:
-        """Ends the fleet and waits for it. A second time does nothing."""
-        atexit.unregister(self.stop)
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        """Ends the fleet and waits for it. A second call does nothing."""
+        self._fleet.stop()
         self._folder.cleanup()
 
 
-def _worker(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "worker", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise InputError(f"no targets given, and no embedded fleet: {said[-1] if said else 'worker said nothing'}")
-    return done.stdout
+def _model_file() -> Path:
+    """The exported model in the user's cache; exports it the first time."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "inferload"
+    path = cache / f"{MODEL}.pt"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        run_worker_command("export", MODEL, "--mode", "trace", "--out", str(path))
+    return path
+
+
+def _cpu_ordinals() -> list[str]:
+    devices = json.loads(run_worker_command("accelerators", "--json"))["devices"]
+    return [f"cpu:{device['ordinal']}" for device in devices if device["kind"] == "cpu"]

@@ -1,8 +1,8 @@
-"""Which targets are up, as this generator sees it: suspicion by what requests say, a verdict by a health check.
+"""Which targets are up, as this generator sees it: its requests raise a suspicion, and a health check decides.
 
-Nothing is asked of a target that answers. Where one is suspected (its connection is gone, it refuses again and again,
-or requests wait and none comes back) a health check on a connection of its own decides. A target that is down is asked
-again with a growing, jittered wait until it is well, and then gets its share of the requests back little by little.
+A target that replies is not checked. Where one is suspected (its connection is lost, it refuses several requests in a
+row, or requests wait and no reply comes) a health check on a connection of its own decides. A target that is down is
+checked again after growing, jittered waits until it is up, and then gets a growing share of its requests.
 """
 
 from __future__ import annotations
@@ -16,196 +16,226 @@ import gevent
 from gevent.event import Event
 
 from loadgen.measure import ResultBuffer
+from loadgen.transport._access import Access
+from loadgen.transport._channel import Channel
 from loadgen.transport._reply import CANCELLED, DEADLINE_EXCEEDED, OK, UNAVAILABLE, Reply, Unsettled
 
-#: Requests wait and none comes back for this long: suspicious. A target that turns out to be well, and slow, is given
-#: twice the time that it took, up to the longest; each look that finds new answers takes a hundredth of it back.
-PATIENCE_S, LONGEST_PATIENCE_S, EASE = 0.25, 5.0, 0.99
-#: What a health check may take: with the patience before it a hung target is found out well within a second.
-CHECK_S = 0.4
-#: Refusals in a row, without an answer in between, that are suspicious. A lost connection is at once.
-REFUSALS = 3
+HEALTH_METHOD = "/grpc.health.v1.Health/Check"
+
+#: Requests wait and no reply comes for this long: suspicious. For a target that turns out to be up, and slow, the limit
+#: becomes twice the time that it took, at most the longest; each observation of new replies takes a hundredth back.
+SILENCE_LIMIT_S, LONGEST_SILENCE_LIMIT_S, LIMIT_DECAY = 0.25, 5.0, 0.99
+#: What a health check may take: after the silence before it, a target that hangs is down well within a second.
+CHECK_TIMEOUT_S = 0.4
+#: Refusals in a row, without a reply in between, that are suspicious. A lost connection is suspicious at once.
+SUSPICIOUS_REFUSALS = 3
 #: The least time between two health checks of a target that is up.
-PAUSE_S = 0.1
+CHECK_PAUSE_S = 0.1
 #: Between two health checks of a target that is down: it grows by the factor, with so much jitter.
 FIRST_WAIT_S, WAIT_FACTOR, LONGEST_WAIT_S, WAIT_JITTER = 0.1, 1.6, 2.0, 0.2
 #: A target that came back gets its full share after this time, and before it a growing one, from the least.
 RAMP_S, LEAST_SHARE = 2.0, 0.1
-#: A run keeps this many events; a target that flaps for hours must not fill the memory.
+#: A run records at most this many events of a target: one that goes down and up for hours must not fill the memory.
 MOST_EVENTS = 1000
 
 
-class HealthChange(NamedTuple):
+class HealthEvent(NamedTuple):
     """A target went down or came up, and when this generator knew (ns of its monotonic clock)."""
 
     at_ns: int
-    worker: str
+    target: str
     up: bool
-    why: str
+    reason: str
 
 
 class HealthTransport(Protocol):
-    """The transport to a target, as far as its health goes."""
+    """What a health checker uses of the transport to its target."""
 
     @property
     def connected(self) -> bool:
-        """False where a connection was there and is gone."""
+        """False where a connection was there and is lost."""
 
     def renew(self, timeout_s: float) -> None:
-        """The target is well: ends connections whose other end does not answer a PING in time, and lets new ones be
-        made at once. Blocks this greenlet only."""
+        """The target is up: ends connections whose other end does not answer a PING in time, and allows new ones at
+        once. Blocks this greenlet only."""
 
 
-#: A health check: blocks this greenlet at most so many seconds; empty where the target is well, else what is wrong.
+#: A health check blocks this greenlet for at most so many seconds. It returns what is wrong; empty: the target is up.
 HealthCheck = Callable[[float], str]
 
 
 class HealthChecker:
-    """One target's health. `up` is the verdict; `changed(self)` follows each change of it, and the end of a ramp."""
+    """The health of one target. `up` is the verdict; `changed()` is called after each change, and at the end of a ramp.
+
+    `results` are what the target's requests came to; they are only read.
+    """
 
     def __init__(
         self,
         results: ResultBuffer,
-        patient: HealthTransport,
+        transport: HealthTransport,
         check: HealthCheck,
-        changed: Callable[[HealthChecker], None],
+        changed: Callable[[], None],
         *,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.up = True
         self.ramping = False
-        self.events: list[HealthChange] = []
+        self.events: list[HealthEvent] = []
         self.lost_events = 0
         self._results = results
-        self._patient = patient
+        self._transport = transport
         self._check = check
         self._changed = changed
         self._clock = clock
-        self._came_up_ns = 0
-        self._refused = 0
-        self._answered_then = 0
-        self._seen = 0
-        self._moved_ns = clock()
+        self._up_since_ns = 0
+        self._refusals = 0
+        self._answers_at_refusal = 0
+        self._replies = 0
+        self._last_reply_ns = clock()
         self._connected = True
-        self._patience_s = self._calm_s = PATIENCE_S
-        self._examined_ns = 0
-        self._news = Event()
-        self._doctor: gevent.Greenlet | None = None
+        self._silence_limit_s = self._check_pause_s = SILENCE_LIMIT_S
+        self._last_check_ns = 0
+        self._new_replies = Event()
+        self._checking: gevent.Greenlet | None = None
 
-    def takes(self, chance: float) -> bool:
-        """Whether it may be given a request: while it comes back, for a share of chances (0 to 1) that grows."""
+    def accepts(self, chance: float) -> bool:
+        """Whether the target may be sent a request: during its ramp, for a share of chances (0 to 1) that grows."""
         if not self.up or not self.ramping:
             return self.up
-        return chance < max(LEAST_SHARE, (self._clock() - self._came_up_ns) / 1e9 / RAMP_S)
+        return chance < max(LEAST_SHARE, (self._clock() - self._up_since_ns) / 1e9 / RAMP_S)
 
-    def failed(self, reply: Reply) -> None:
-        """A request came back without an answer."""
+    def report_failure(self, reply: Reply) -> None:
+        """Takes the reply of a request that failed."""
         if reply.code not in (UNAVAILABLE, DEADLINE_EXCEEDED) or not self.up:
             return
-        answered = self._results.answered
-        self._refused = self._refused + 1 if answered == self._answered_then else 1
-        self._answered_then = answered
+        answers = self._results.answered
+        self._refusals = self._refusals + 1 if answers == self._answers_at_refusal else 1
+        self._answers_at_refusal = answers
         if isinstance(reply, Unsettled):
-            self._suspect(reply.message, PAUSE_S)
-        elif self._refused >= REFUSALS:
-            self._suspect(reply.message, self._calm_s)
+            self._suspect(reply.message, CHECK_PAUSE_S)
+        elif self._refusals >= SUSPICIOUS_REFUSALS:
+            self._suspect(reply.message, self._check_pause_s)
 
-    def look(self, late_s: float) -> None:
-        """Some twenty times a second; `late_s` is how much later than meant this generator came to it."""
+    def observe(self, late_s: float) -> None:
+        """Looks at the results; called about twenty times a second. `late_s` is how late this generator called it."""
         now = self._clock()
         results = self._results
-        replied = results.replied
-        if replied != self._seen or not results.outstanding:
-            if replied != self._seen:
-                self._patience_s = max(PATIENCE_S, EASE * self._patience_s)
-                self._calm_s = max(PATIENCE_S, EASE * self._calm_s)
-                # One that is down may have come back, or may be giving its last answers: a health check tells.
-                self._news.set()
-            self._seen, self._moved_ns = replied, now
-        # A generator that stood still has not heard what was said meanwhile.
-        self._moved_ns = min(now, self._moved_ns + round(late_s * 1e9))
+        replies = results.replied
+        if replies != self._replies or not results.outstanding:
+            if replies != self._replies:
+                self._silence_limit_s = max(SILENCE_LIMIT_S, LIMIT_DECAY * self._silence_limit_s)
+                self._check_pause_s = max(SILENCE_LIMIT_S, LIMIT_DECAY * self._check_pause_s)
+                # A target that is down may have come back, or may be sending its last replies: a health check decides.
+                self._new_replies.set()
+            self._replies, self._last_reply_ns = replies, now
+        # A generator that stood still has not read the replies that came meanwhile.
+        self._last_reply_ns = min(now, self._last_reply_ns + round(late_s * 1e9))
         if self.up:
-            waited_s = (now - self._moved_ns) / 1e9
-            connected = self._patient.connected
-            if waited_s > self._patience_s:
-                self._suspect(f"no answer for {waited_s:.2f} s", PAUSE_S, waited_s)
+            silence_s = (now - self._last_reply_ns) / 1e9
+            connected = self._transport.connected
+            if silence_s > self._silence_limit_s:
+                self._suspect(f"no reply for {silence_s:.2f} s", CHECK_PAUSE_S, silence_s)
             elif self._connected and not connected:
-                self._suspect("its connection is gone", PAUSE_S)
+                self._suspect("its connection is lost", CHECK_PAUSE_S)
             self._connected = connected
-            if self.ramping and now - self._came_up_ns >= RAMP_S * 1e9:
+            if self.ramping and now - self._up_since_ns >= RAMP_S * 1e9:
                 self.ramping = False
-                self._changed(self)
+                self._changed()
 
-    def begin_down(self, why: str) -> None:
-        """It was down when the run began."""
-        self._go_down(why)
-        self._doctor = gevent.spawn(self._nurse)
+    def start_down(self, reason: str) -> None:
+        """Begins with a target that was down when the run began."""
+        self._go_down(reason)
+        self._checking = gevent.spawn(self._check_until_up)
 
     def close(self) -> None:
-        """No more is asked."""
-        if self._doctor is not None:
-            self._doctor.kill()
+        """Ends a health check that goes on; no other begins."""
+        if self._checking is not None:
+            self._checking.kill()
 
-    def _suspect(self, why: str, calm_s: float, waited_s: float = 0.0) -> None:
-        calm = (self._clock() - self._examined_ns) / 1e9 < calm_s
-        if not calm and (self._doctor is None or self._doctor.ready()):
-            self._doctor = gevent.spawn(self._examine, why, waited_s)
+    def _suspect(self, reason: str, pause_s: float, silence_s: float = 0.0) -> None:
+        recent = (self._clock() - self._last_check_ns) / 1e9 < pause_s
+        if not recent and (self._checking is None or self._checking.ready()):
+            self._checking = gevent.spawn(self._check_suspicion, reason, silence_s)
 
-    def _examine(self, why: str, waited_s: float) -> None:
-        wrong = self._check(CHECK_S)
-        if wrong:
-            self._go_down(f"{why}; {wrong}" if why != wrong else why)
-            self._nurse()
+    def _check_suspicion(self, reason: str, silence_s: float) -> None:
+        if error := self._check(CHECK_TIMEOUT_S):
+            self._go_down(f"{reason}; {error}" if reason != error else reason)
+            self._check_until_up()
             return
-        # It is well: it refuses because it is full, or takes its time, or a connection to it is dead and not noticed.
-        self._refused = 0
-        self._patience_s = min(max(self._patience_s, 2 * waited_s), LONGEST_PATIENCE_S)
-        self._calm_s = min(2 * self._calm_s, LONGEST_PATIENCE_S)
-        self._examined_ns = self._clock()
-        self._patient.renew(CHECK_S)
+        # It is up: it refuses because it is full, or is slow, or a connection to it is lost and nobody noticed.
+        self._refusals = 0
+        self._silence_limit_s = min(max(self._silence_limit_s, 2 * silence_s), LONGEST_SILENCE_LIMIT_S)
+        self._check_pause_s = min(2 * self._check_pause_s, LONGEST_SILENCE_LIMIT_S)
+        self._last_check_ns = self._clock()
+        self._transport.renew(CHECK_TIMEOUT_S)
 
-    def _nurse(self) -> None:
-        """Asks until it is well."""
+    def _check_until_up(self) -> None:
         wait_s = FIRST_WAIT_S
         while not self.up:
             # The jitter keeps generators that lost a target together from coming back to it together.
             jittered_s = wait_s * random.uniform(1 - WAIT_JITTER, 1 + WAIT_JITTER)
             wait_s = min(wait_s * WAIT_FACTOR, LONGEST_WAIT_S)
             gevent.sleep(FIRST_WAIT_S * (1 - WAIT_JITTER))
-            self._news.clear()
-            self._news.wait(jittered_s - FIRST_WAIT_S * (1 - WAIT_JITTER))
-            if not self._check(CHECK_S):
-                self._patient.renew(CHECK_S)
+            self._new_replies.clear()
+            self._new_replies.wait(jittered_s - FIRST_WAIT_S * (1 - WAIT_JITTER))
+            if not self._check(CHECK_TIMEOUT_S):
+                self._transport.renew(CHECK_TIMEOUT_S)
                 self._come_up()
 
-    def _go_down(self, why: str) -> None:
+    def _go_down(self, reason: str) -> None:
         self.up = self.ramping = False
-        self._note(why)
+        self._record_event(reason)
 
     def _come_up(self) -> None:
         self.up = self.ramping = self._connected = True
-        self._refused = 0
-        self._patience_s = self._calm_s = PATIENCE_S
-        self._came_up_ns = self._moved_ns = self._clock()
-        self._note("a health check is answered")
+        self._refusals = 0
+        self._silence_limit_s = self._check_pause_s = SILENCE_LIMIT_S
+        self._up_since_ns = self._last_reply_ns = self._clock()
+        self._record_event("a health check succeeded")
 
-    def _note(self, why: str) -> None:
+    def _record_event(self, reason: str) -> None:
         if len(self.events) < MOST_EVENTS:
-            self.events.append(HealthChange(self._clock(), self._results.series.worker, self.up, why[:200]))
+            self.events.append(HealthEvent(self._clock(), self._results.series.worker, self.up, reason[:200]))
         else:
             self.lost_events += 1
-        self._changed(self)
+        self._changed()
+
+
+def health_check(address: str, access: Access) -> HealthCheck:
+    """A health check of one address, each time on a new connection: the others may be what is wrong."""
+
+    def check(timeout_s: float) -> str:
+        for _ in range(2):
+            began = time.monotonic()
+            channel = Channel(
+                address,
+                method=HEALTH_METHOD,
+                security=access.security,
+                token=access.token,
+                connect_timeout_s=timeout_s,
+            )
+            try:
+                error = health_error(channel.call(b"", timeout_s))
+            finally:
+                channel.close()
+            # Where this process stood still meanwhile it has not read the reply: the check is repeated once.
+            if not error or time.monotonic() - began < 1.5 * timeout_s:
+                break
+        return error
+
+    return check
 
 
 def health_error(reply: Reply) -> str:
-    """What a reply to `grpc.health.v1.Health/Check` says: empty for well, else what is wrong."""
+    """What a reply to `grpc.health.v1.Health/Check` says is wrong with the target; empty where it is up."""
     if reply.code == OK:
-        # HealthCheckResponse.status is field 1, a varint: 1 is SERVING; a server without a status says nothing of it.
+        # HealthCheckResponse.status is field 1, a varint: 1 is SERVING; a response without a status says nothing of it.
         serving = reply.payload in (b"\x08\x01", b"", None)
-        return "" if serving else "a health check says that it does not serve"
+        return "" if serving else "its health service reports that it does not serve"
     if reply.code == DEADLINE_EXCEEDED:
-        return "no answer to a health check"
+        return "no reply to a health check"
     if reply.code in (UNAVAILABLE, CANCELLED):
-        return reply.message or "a health check fails"
+        return reply.message or "a health check failed"
     # Any other status came from a server that is there, without a health service or with rules of its own about it.
     return ""

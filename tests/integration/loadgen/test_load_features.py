@@ -15,8 +15,8 @@ import grpc
 import numpy as np
 import pytest
 
-from loadgen.targets._output_checks import tensors
-from loadgen.targets._payloads import TensorSpec, encode, random_tensors
+from loadgen.targets._output_checks import decode_outputs
+from loadgen.targets._payloads import TensorSpec, encode_request, random_tensors
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 ROOT = Path(__file__).parents[3]
@@ -116,7 +116,8 @@ def test_a_trace_of_a_model_that_nobody_serves_is_refused(
         *("--headless", "--arrivals", "trace:trace.csv", "--targets", worker.address, "--loglevel", "WARNING")
     )
 
-    assert (ended.code, ended.err) == (2, "inferload: error: no target of this run has model other\n")
+    assert ended.code == 2
+    assert ended.err.startswith("inferload: error: no target of this run has model other; its targets are ")
 
 
 def test_outputs_are_checked_against_what_is_expected(
@@ -139,10 +140,10 @@ def test_both_transports_count_the_same_and_bring_the_same_bytes(
     serve: Callable[..., Any], locust: Callable[..., Any], tmp_path: Path
 ) -> None:
     worker = serve("--accelerator", "sim:0", *SIM, "--sim-failure-rate", "0.25")
-    request = encode("sim", "", random_tensors([TensorSpec("INPUT", "FP32", (-1, 16))], {})).message
+    request = encode_request("sim", "", random_tensors([TensorSpec("INPUT", "FP32", (-1, 16))], {})).message
     with grpc.insecure_channel(worker.address) as channel:
         infer = channel.unary_unary(INFER)
-        np.savez(tmp_path / "expected.npz", **tensors(answered(infer, request)))
+        np.savez(tmp_path / "expected.npz", **decode_outputs(answered(infer, request)))
 
     found = {}
     for transport in ("wire", "grpcio"):

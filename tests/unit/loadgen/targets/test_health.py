@@ -1,4 +1,4 @@
-"""A target is suspected by what its requests say, judged by a health check, and taken back little by little."""
+"""Failed requests raise a suspicion, a health check decides, and a target that comes back gets a growing share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import pytest
 
 from capacity.measures import HardwareCombination, Series
 from loadgen.measure import ResultBuffer
-from loadgen.targets._health import LEAST_SHARE, PATIENCE_S, RAMP_S, REFUSALS, HealthChecker, health_error
+from loadgen.targets._health import (
+    LEAST_SHARE,
+    RAMP_S,
+    SILENCE_LIMIT_S,
+    SUSPICIOUS_REFUSALS,
+    HealthChecker,
+    health_error,
+)
 from loadgen.transport._reply import (
     DEADLINE_EXCEEDED,
     NOT_FOUND,
@@ -26,11 +33,11 @@ SERIES = Series(HardwareCombination("host", "cpu-1c"), "m", "cpu:0 @ a:1", False
 
 
 @dataclass
-class Bed:
+class Setup:
     """A target at the seam: stands for its transport, its health check, and the clock."""
 
     now_ns: int = 10**12
-    wrong: str = ""
+    error: str = ""
     connected: bool = True
     checks: int = 0
     renewed: int = 0
@@ -39,22 +46,22 @@ class Bed:
     def __post_init__(self) -> None:
         self.results = ResultBuffer(SERIES)
         self.health = HealthChecker(
-            self.results, self, self.check, lambda health: self.changes.append(health.up), clock=lambda: self.now_ns
+            self.results, self, self.check, lambda: self.changes.append(self.health.up), clock=lambda: self.now_ns
         )
 
     def check(self, timeout_s: float) -> str:
         self.checks += 1
-        return self.wrong
+        return self.error
 
     def renew(self, timeout_s: float) -> None:
         self.renewed += 1
 
-    def answered(self) -> None:
+    def answer(self) -> None:
         self.results.record(self.now_ns, self.now_ns, self.now_ns, OK)
 
-    def look(self, seconds: float, late_s: float = 0.0) -> None:
+    def observe(self, seconds: float, late_s: float = 0.0) -> None:
         self.now_ns += round(seconds * 1e9)
-        self.health.look(late_s)
+        self.health.observe(late_s)
         settle()
 
 
@@ -71,116 +78,116 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def bed() -> Iterator[Bed]:
-    made = Bed()
-    yield made
-    made.health.close()
+def setup() -> Iterator[Setup]:
+    setup = Setup()
+    yield setup
+    setup.health.close()
 
 
-def test_a_lost_connection_is_looked_into_at_once_and_the_check_decides(bed: Bed) -> None:
-    bed.health.failed(Lost(UNAVAILABLE, "reset"))
+def test_a_lost_connection_is_suspicious_at_once_and_the_check_decides(setup: Setup) -> None:
+    setup.health.report_failure(Lost(UNAVAILABLE, "reset"))
     settle()
-    assert (bed.checks, bed.health.up, bed.renewed) == (1, True, 1)
+    assert (setup.checks, setup.health.up, setup.renewed) == (1, True, 1)
 
-    bed.look(1)
-    bed.wrong = "cannot connect: Connection refused"
-    bed.health.failed(Unsettled(UNAVAILABLE, bed.wrong))
+    setup.observe(1)
+    setup.error = "cannot connect: Connection refused"
+    setup.health.report_failure(Unsettled(UNAVAILABLE, setup.error))
     settle()
-    assert bed.health.up is False
-    assert [change.up for change in bed.health.events] == [False]
-    assert bed.health.events[0].why == bed.wrong
+    assert setup.health.up is False
+    assert [change.up for change in setup.health.events] == [False]
+    assert setup.health.events[0].reason == setup.error
 
 
-def test_refusals_count_only_in_a_row(bed: Bed) -> None:
-    bed.wrong = "a health check says that it does not serve"
-    bed.look(1)
-    for _ in range(5 * REFUSALS):
-        bed.health.failed(Reply(UNAVAILABLE, "the queue is full"))
-        bed.answered()
+def test_refusals_are_suspicious_only_in_a_row(setup: Setup) -> None:
+    setup.error = "its health service reports that it does not serve"
+    setup.observe(1)
+    for _ in range(5 * SUSPICIOUS_REFUSALS):
+        setup.health.report_failure(Reply(UNAVAILABLE, "the queue is full"))
+        setup.answer()
     settle()
-    assert bed.checks == 0
+    assert setup.checks == 0
 
-    for _ in range(REFUSALS):
-        bed.health.failed(Reply(UNAVAILABLE, "the worker is ending"))
+    for _ in range(SUSPICIOUS_REFUSALS):
+        setup.health.report_failure(Reply(UNAVAILABLE, "the worker is ending"))
     settle()
-    assert bed.health.up is False
+    assert setup.health.up is False
 
 
-def test_a_target_that_refuses_because_it_is_full_stays_and_is_asked_ever_more_seldom(bed: Bed) -> None:
-    asked = []
+def test_a_target_that_refuses_because_it_is_full_stays_up_and_is_checked_less_and_less_often(setup: Setup) -> None:
+    checks = []
     for _ in range(200):
-        bed.look(0.05)
-        for _ in range(REFUSALS):
-            bed.health.failed(Reply(UNAVAILABLE, "the queue is full"))
+        setup.observe(0.05)
+        for _ in range(SUSPICIOUS_REFUSALS):
+            setup.health.report_failure(Reply(UNAVAILABLE, "the queue is full"))
         settle()
-        asked.append(bed.checks)
-    assert bed.health.up is True
-    first, second = asked[99], asked[199] - asked[99]
+        checks.append(setup.checks)
+    assert setup.health.up is True
+    first, second = checks[99], checks[199] - checks[99]
     assert first > second
-    assert bed.health.events == []
+    assert setup.health.events == []
 
 
-def test_requests_that_wait_in_vain_are_suspicious_and_a_slow_target_gets_more_time(bed: Bed) -> None:
-    bed.look(0.05)
-    bed.results.outstanding = 1
-    bed.look(PATIENCE_S)
-    assert bed.checks == 0
-    bed.look(0.05)
-    assert (bed.checks, bed.health.up) == (1, True)
-    bed.look(PATIENCE_S)
-    assert bed.checks == 1
+def test_requests_without_a_reply_are_suspicious_and_a_slow_target_gets_more_time(setup: Setup) -> None:
+    setup.observe(0.05)
+    setup.results.outstanding = 1
+    setup.observe(SILENCE_LIMIT_S)
+    assert setup.checks == 0
+    setup.observe(0.05)
+    assert (setup.checks, setup.health.up) == (1, True)
+    setup.observe(SILENCE_LIMIT_S)
+    assert setup.checks == 1
 
-    bed.wrong = "no answer to a health check"
-    bed.look(PATIENCE_S)
-    assert bed.health.up is False
-
-
-def test_a_generator_that_stood_still_does_not_blame_its_targets(bed: Bed) -> None:
-    bed.results.outstanding = 1
-    bed.look(0.05)
-    bed.look(3.0, late_s=2.95)
-    assert bed.checks == 0
+    setup.error = "no answer to a health check"
+    setup.observe(SILENCE_LIMIT_S)
+    assert setup.health.up is False
 
 
-def test_deadlines_in_a_row_are_suspicious_too(bed: Bed) -> None:
-    bed.look(1)
-    bed.wrong = "no answer to a health check"
-    for _ in range(REFUSALS):
-        bed.health.failed(Reply(DEADLINE_EXCEEDED, "the deadline is over"))
+def test_a_generator_that_stood_still_does_not_blame_its_targets(setup: Setup) -> None:
+    setup.results.outstanding = 1
+    setup.observe(0.05)
+    setup.observe(3.0, late_s=2.95)
+    assert setup.checks == 0
+
+
+def test_deadlines_in_a_row_are_suspicious_too(setup: Setup) -> None:
+    setup.observe(1)
+    setup.error = "no answer to a health check"
+    for _ in range(SUSPICIOUS_REFUSALS):
+        setup.health.report_failure(Reply(DEADLINE_EXCEEDED, "the deadline is over"))
     settle()
-    assert bed.health.up is False
+    assert setup.health.up is False
 
 
-def test_a_connection_that_goes_with_nothing_in_flight_is_noticed(bed: Bed) -> None:
-    bed.wrong = "cannot connect: Connection refused"
-    bed.look(0.05)
-    bed.connected = False
-    bed.look(0.2)
-    assert bed.health.up is False
+def test_a_connection_that_is_lost_with_nothing_in_flight_is_suspicious(setup: Setup) -> None:
+    setup.error = "cannot connect: Connection refused"
+    setup.observe(0.05)
+    setup.connected = False
+    setup.observe(0.2)
+    assert setup.health.up is False
 
 
-def test_one_that_comes_back_gets_its_share_little_by_little(bed: Bed) -> None:
-    bed.wrong = "down"
-    bed.health.failed(Lost(UNAVAILABLE, "reset"))
+def test_a_target_that_comes_back_gets_a_growing_share(setup: Setup) -> None:
+    setup.error = "down"
+    setup.health.report_failure(Lost(UNAVAILABLE, "reset"))
     settle()
-    assert not bed.health.takes(0.0)
-    bed.wrong = ""
-    until(lambda: bed.health.up)
+    assert not setup.health.accepts(0.0)
+    setup.error = ""
+    until(lambda: setup.health.up)
 
-    assert bed.renewed == 1
-    assert bed.health.takes(LEAST_SHARE / 2)
-    assert not bed.health.takes(LEAST_SHARE * 2)
-    bed.look(RAMP_S / 2)
-    assert bed.health.takes(0.49)
-    assert not bed.health.takes(0.51)
-    bed.look(RAMP_S / 2)
-    assert bed.health.takes(0.999)
-    assert bed.health.ramping is False
-    assert [change.up for change in bed.health.events] == [False, True]
+    assert setup.renewed == 1
+    assert setup.health.accepts(LEAST_SHARE / 2)
+    assert not setup.health.accepts(LEAST_SHARE * 2)
+    setup.observe(RAMP_S / 2)
+    assert setup.health.accepts(0.49)
+    assert not setup.health.accepts(0.51)
+    setup.observe(RAMP_S / 2)
+    assert setup.health.accepts(0.999)
+    assert setup.health.ramping is False
+    assert [change.up for change in setup.health.events] == [False, True]
 
 
 @pytest.mark.parametrize(
-    ("reply", "well"),
+    ("reply", "up"),
     [
         (Reply(OK, "", b"\x08\x01"), True),
         (Reply(OK, "", b"\x08\x02"), False),
@@ -190,5 +197,5 @@ def test_one_that_comes_back_gets_its_share_little_by_little(bed: Bed) -> None:
         (Unsettled(UNAVAILABLE, "cannot connect"), False),
     ],
 )
-def test_what_a_health_check_says(reply: Reply, well: bool) -> None:
-    assert (health_error(reply) == "") is well
+def test_the_reply_to_a_health_check_says_whether_the_target_is_up(reply: Reply, up: bool) -> None:
+    assert (health_error(reply) == "") is up

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from loadgen._errors import InputError
-from loadgen.targets._payloads import INTEGERS_BELOW, TensorSpec, encode, file_tensors, random_tensors
+from loadgen.targets._payloads import INTEGERS_BELOW, TensorSpec, encode_request, file_tensors, random_tensors
 from worker.wire import open_inference_pb2 as pb
 
 SPECS = (TensorSpec("tokens", "INT64", (-1, 7)), TensorSpec("image", "FP32", (1, 3, -1, -1)))
@@ -21,7 +21,7 @@ def test_random_tensors_fill_open_dimensions_and_are_the_same_every_time() -> No
     assert first["tokens"][1].dtype == np.int64
     assert 0 <= first["tokens"][1].min() <= first["tokens"][1].max() < INTEGERS_BELOW
     assert all(np.array_equal(first[name][1], again[name][1]) for name in first)
-    assert encode("m", "", first) == encode("m", "", again)
+    assert encode_request("m", "", first) == encode_request("m", "", again)
 
 
 def test_the_models_own_example_is_taken_where_nothing_else_is_said() -> None:
@@ -41,7 +41,7 @@ def test_the_models_own_example_is_taken_where_nothing_else_is_said() -> None:
 def test_every_plain_datatype_travels_raw_and_comes_back_equal(datatype: str) -> None:
     tensors = random_tensors([TensorSpec("x", datatype, (2, 3))], {})
 
-    request = pb.ModelInferRequest.FromString(encode("m", "", tensors).message)
+    request = pb.ModelInferRequest.FromString(encode_request("m", "", tensors).message)
 
     array = tensors["x"][1]
     assert (request.inputs[0].datatype, list(request.inputs[0].shape)) == (datatype, [2, 3])
@@ -52,7 +52,7 @@ def test_tensors_from_a_file_are_sent_as_they_are(tmp_path: Path) -> None:
     tokens = np.arange(7, dtype=np.int64).reshape(1, 7)
     np.savez(tmp_path / "in.npz", tokens=tokens)
 
-    payload = encode("gpt", "", file_tensors(tmp_path / "in.npz", SPECS[:1]))
+    payload = encode_request("gpt", "", file_tensors(tmp_path / "in.npz", SPECS[:1]))
 
     request = pb.ModelInferRequest.FromString(payload.message)
     assert request.raw_input_contents[0] == tokens.tobytes()
@@ -67,13 +67,13 @@ def test_wrong_tensors_are_refused_in_words(tmp_path: Path) -> None:
 
     for name, specs, sentence in [
         ("short", SPECS, "no array named image"),
-        ("typed", SPECS[:1], "tokens is int32, the model takes INT64"),
+        ("typed", SPECS[:1], "tokens is int32, expected INT64"),
         ("extra", SPECS[:1], "no input more"),
-        ("not", SPECS, "not an .npz"),
+        ("not", SPECS, "expected an .npz"),
     ]:
         with pytest.raises(InputError, match=sentence):
             file_tensors(tmp_path / f"{name}.npz", specs)
-    with pytest.raises(InputError, match="the model takes tokens:-1,7"):
+    with pytest.raises(InputError, match="expected a shape like tokens:-1,7"):
         random_tensors(SPECS, {"tokens": (1, 8)})
     with pytest.raises(InputError, match="inputs are tokens, image"):
         random_tensors(SPECS, {"token": (1, 7)})
