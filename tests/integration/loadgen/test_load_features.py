@@ -65,7 +65,7 @@ def test_a_users_own_request_that_the_model_cannot_take_ends_the_run_in_one_line
     ended = own_locustfile(tmp_path, text, "-u", "1", "-t", "30s", "--targets", worker.address, "--loglevel", "ERROR")
 
     assert ended.returncode == 2
-    assert "error: the model has no input nothing; it takes INPUT" in ended.stderr
+    assert "error: the model has no input nothing (its inputs are INPUT)" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
