@@ -190,7 +190,7 @@ def at_slo(rows: Sequence[Row], console: Console) -> Row | None:
         table.add_column(name, justify="left" if name == "Instance type" else "right")
     means = {known.name: known.mean for known in ARTICLE}
     for row in rows:
-        passing, failing, cost = row.slo_rate.passing_rps, row.slo_rate.failing_rps, row.cost_per_100k.at_slo
+        passing, failing, cost = row.slo_rate.met_rps, row.slo_rate.missed_rps, row.cost_per_100k.at_slo
         table.add_row(
             row.hardware,
             "–" if passing is None else f"{passing:.1f}/s",

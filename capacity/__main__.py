@@ -35,7 +35,7 @@ def _commands() -> None:
 @app.command()
 def report(
     runs: Runs,
-    by: Annotated[str, typer.Option(help="rows by combination, or by ordinal")] = "combination",
+    by: Annotated[str, typer.Option(help="rows by combination, or by target")] = "combination",
     slo: Annotated[str | None, typer.Option(help="judge by this SLO instead, such as p99=50ms,errors=0.1%")] = None,
     catalogue: Annotated[Path | None, typer.Option(help="price by this hardware.toml instead")] = None,
     out: Annotated[Path | None, typer.Option(help="where to write  [default: the run, or the first's parent]")] = None,

@@ -112,7 +112,7 @@ class Options:
             run_dir=Path(namespace.run_dir) if namespace.run_dir else None,
             local_dir=Path(namespace.local_dir) if namespace.local_dir else None,
             catalogue=_existing("--catalogue", namespace.catalogue),
-            by=_choice("--by", namespace.by, ("combination", "ordinal")),
+            by=_choice("--by", namespace.by, ("combination", "target")),
             shape=namespace.shape,
             strict=bool(namespace.strict),
             until_resolved=bool(namespace.until and _choice("--until", namespace.until, ("resolved",))),
@@ -166,7 +166,7 @@ def register(parser: Any) -> None:
     strict = group.add_argument("--strict", action="store_true", help="Exit with 1 also for a check that only warns.")
     strict.include_in_web_ui = False
     add("--web-users", "", "Who may log in with --web-login: lines of name:hash.", metavar="FILE")
-    add("--by", "combination", "Rows of the table at the end: combination or ordinal.", metavar="NAME")
+    add("--by", "combination", "Rows of the table at the end: combination or target.", metavar="NAME")
 
 
 def default_arrivals(shape: str) -> str:

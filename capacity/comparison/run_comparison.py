@@ -221,7 +221,7 @@ def row_differences(
         why = f"too short to tell: {few} s, and {_FEWEST_BLOCKS} s are needed"
         return [Difference(measure, None, None, why) for measure in MEASURES[:-1]]
     draws = [_resampled(blocks, generator, resamples) for blocks in (ours, theirs)]
-    fewest = min(math.floor(effective_samples(row.due, row.dependence)) for row in (a, b))
+    fewest = min(math.floor(effective_samples(row.due, row.autocorrelation_time)) for row in (a, b))
     kind = "independent samples" if fewest < min(a.due, b.due) else "samples"
     reasons, ratios = dict[str, str](), dict[str, NDArray[np.float64]]()
     for measure in MEASURES[:-1]:

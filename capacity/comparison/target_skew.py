@@ -27,7 +27,7 @@ class TargetSkew:
     `slower` is whether the test says so; `reason` is why it was not tested.
     """
 
-    worker: str
+    target: str
     throughput_rps: float
     slower_by: float | None = None
     interval: tuple[float, float] | None = None
@@ -41,7 +41,7 @@ class TargetSkew:
             return ""
         low, high = (100 * end for end in self.interval)
         return (
-            f"{self.worker} is {100 * self.slower_by:.1f} % slower than its siblings "
+            f"{self.target} is {100 * self.slower_by:.1f} % slower than its siblings "
             f"(95 % interval {low:.1f} to {high:.1f} %)"
         )
 
@@ -56,12 +56,12 @@ def target_skews(course: Timeline, members: list[Series], by_rate: bool) -> list
     covered = float(course.covered_s.sum())
     answers = np.array([course.total(series, "latency") for series in members])
     rates = answers.sum(axis=1) / covered if covered > 0 else np.zeros(len(members))
-    plain = [TargetSkew(series.worker, float(rate)) for series, rate in zip(members, rates, strict=True)]
+    plain = [TargetSkew(series.target, float(rate)) for series, rate in zip(members, rates, strict=True)]
     if len(members) < 2:
         return plain
 
     def refused(reason: str) -> list[TargetSkew]:
-        return [TargetSkew(entry.worker, entry.throughput_rps, reason=reason) for entry in plain]
+        return [TargetSkew(entry.target, entry.throughput_rps, reason=reason) for entry in plain]
 
     sums = np.array([course.sums_ns.get((series, "latency"), np.zeros(course.number)) for series in members])
     given = sums.sum(axis=1) if by_rate else answers.sum(axis=1)
@@ -113,7 +113,7 @@ def _tested(entry: TargetSkew, differences: NDArray[np.float64], number: int) ->
     half = float(stdtrit(effective - 1, (1 + CONFIDENCE) / 2)) * error
     chance = float(stdtr(effective - 1, -mean / error)) if error > 0 else float(mean <= 0)
     return TargetSkew(
-        entry.worker,
+        entry.target,
         entry.throughput_rps,
         math.expm1(mean),
         (math.expm1(mean - half), math.expm1(mean + half)),

@@ -189,7 +189,7 @@ def _sha256_of(offer: Offer) -> str:
     found = {
         worker.model_sha256
         for run, row in offer.measured
-        for worker in run.file.workers
+        for worker in run.file.targets
         if worker.model == row.model and worker.model_sha256
     }
     return found.pop() if len(found) == 1 else ""
@@ -199,7 +199,7 @@ def _ordinals_here(offer: Offer, model_file: Path | None) -> list[str]:
     """Ordinals of this machine that the offer was measured on: same machine, same kind and type, same model file."""
     if model_file is None or offer.simulated or not _sha256_of(offer):
         return []
-    hosts = {worker.host_name for run, _row in offer.measured for worker in run.file.workers if worker.host_name}
+    hosts = {worker.host_name for run, _row in offer.measured for worker in run.file.targets if worker.host_name}
     if hosts != {socket.gethostname()}:
         return []
     cores = offer.instance.accelerator.removeprefix("cpu-").removesuffix("c")
@@ -243,7 +243,7 @@ def _verified(
         latency.add(run.histogram(row, "latency") or Histogram())
         due, answered = due + row.due, answered + row.answered
     lost = due - answered
-    dependence = max((row.dependence for row in run.file.rows), default=1.0)
+    dependence = max((row.autocorrelation_time for row in run.file.rows), default=1.0)
     verdict = judge_slo(ground.task.service.slo, latency, lost, dependence)
     foretold = dict(predicted.percentiles)
     compared = []
@@ -266,7 +266,7 @@ def _verified(
         answered=answered,
         compared=compared,
         predicted_meets=predicted.holds,
-        meets_slo=verdict.meets,
+        meets_slo={"met": True, "missed": False}.get(verdict.status),
         slo_reasons=list(verdict.reasons),
         valid=run.file.valid,
         failures=[f"{check.name} {check.value}, asked {check.threshold}" for check in run.file.failures],

@@ -44,11 +44,11 @@ def is_target_measure(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Series:
-    """One worker serving one model, in the pool that `hardware` names; `worker` reads `cpu:0 @ 127.0.0.1:9001`."""
+    """One target serving one model, in the pool that `hardware` names; `target` reads `cpu:0 @ 127.0.0.1:9001`."""
 
     hardware: HardwareCombination
     model: str
-    worker: str
+    target: str
     simulated: bool
 
 

@@ -49,7 +49,7 @@ def merge_runs(runs: Sequence[Run], directory: Path, catalogue: Catalogue | None
         "started": started,
         "options": {"arrivals": runs[0].file.arrivals, "merged": [run.name for run in runs]},
         "conditions": _conditions(runs),
-        "workers": _workers(runs),
+        "targets": _targets(runs),
         "slo": Slo.parse(text) if text else None,
         "catalogue": catalogue or _prices_of(runs),
         "checks": [
@@ -67,7 +67,7 @@ def merge_runs(runs: Sequence[Run], directory: Path, catalogue: Catalogue | None
         update={
             "valid": all(run.file.valid for run in runs),
             "rows": sorted((row for part in parts for row in part.rows), key=_order),
-            "ordinals": sorted((row for part in parts for row in part.ordinals), key=_order),
+            "target_rows": sorted((row for part in parts for row in part.target_rows), key=_order),
         }
     )
     directory.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def _refuse(runs: Sequence[Run], directory: Path) -> None:
     if same_place or len({(run.file.started, run.file.duration_s) for run in runs}) < len(runs):
         raise ValueError("one run is given twice: its samples would count twice")
     for run in runs:
-        if run.file.curve:
+        if run.file.searches:
             raise ValueError(
                 f"{run.directory} is a search: its row is one probe, at a rate of its own, and does not merge"
             )
@@ -104,7 +104,7 @@ def _refuse(runs: Sequence[Run], directory: Path) -> None:
             raise ValueError(f"runs of different {what} do not merge: {' and '.join(sorted(found))}")
 
     shas: dict[str, str] = {}
-    for info in (info for run in runs for info in run.file.workers if info.model_sha256):
+    for info in (info for run in runs for info in run.file.targets if info.model_sha256):
         if shas.setdefault(info.model, info.model_sha256) != info.model_sha256:
             raise ValueError(f"the runs served different files as the model {info.model}: they do not merge")
 
@@ -128,9 +128,9 @@ def _together(pool: _Pool, rows: Sequence[tuple[Run, Row]]) -> HardwareCombinati
     spans = sorted(_span(run) for run, _row in rows)
     if all(first[1] <= second[0] for first, second in pairwise(spans)):
         return hardware
-    workers = [{entry.worker or "" for entry in run.file.ordinals if _is_of(entry, pool)} for run, _row in rows]
+    workers = [{entry.target or "" for entry in run.file.target_rows if _is_of(entry, pool)} for run, _row in rows]
     together = set[str]().union(*workers)
-    infos = [info for run, _row in rows for info in run.file.workers if info.label in together]
+    infos = [info for run, _row in rows for info in run.file.targets if info.label in together]
     if len({(info.label, info.instance_id) for info in infos}) > len({info.label for info in infos}):
         raise ValueError(f"runs of {hardware} overlap in time, and one address in them was of two processes")
     if all(found == workers[0] for found in workers):
@@ -155,14 +155,14 @@ def _counted(members: Sequence[Run], pool: _Pool, hardware: HardwareCombination)
     first_ns: dict[Series, int] = {}
     remembered: dict[Series, float] = {}
     for run in members:
-        for ordinal in (entry for entry in run.file.ordinals if _is_of(entry, pool)):
-            series = Series(hardware, pool[1], ordinal.worker or "", pool[2])
+        for ordinal in (entry for entry in run.file.target_rows if _is_of(entry, pool)):
+            series = Series(hardware, pool[1], ordinal.target or "", pool[2])
             tallies[series].add(_tally(run, ordinal, replace(series, hardware=pool[0])))
             warmups[series].add(_warmup(ordinal))
             if ordinal.first_request_us is not None:
                 first_ns[series] = max(first_ns.get(series, 0), round(ordinal.first_request_us * 1000))
-            remembered[series] = max(remembered.get(series, 1.0), ordinal.dependence)
-    return {"tallies": tallies, "warmups": warmups, "first_requests_ns": first_ns, "dependence": remembered}
+            remembered[series] = max(remembered.get(series, 1.0), ordinal.autocorrelation_time)
+    return {"tallies": tallies, "warmups": warmups, "first_requests_ns": first_ns, "autocorrelation_times": remembered}
 
 
 def _tally(run: Run, ordinal: Row, series: Series) -> Tally:
@@ -173,7 +173,7 @@ def _tally(run: Run, ordinal: Row, series: Series) -> Tally:
     held = tally.histograms["latency"].count
     if held != ordinal.answered:
         raise ValueError(
-            f"{run.directory} is not whole: of {series.worker}, {HLOG_NAME} holds {held} answers "
+            f"{run.directory} is not whole: of {series.target}, {HLOG_NAME} holds {held} answers "
             f"and {JSON_NAME} says {ordinal.answered}"
         )
     tally.bytes_out = (ordinal.memory.input_bytes or 0) * ordinal.requests
@@ -215,7 +215,7 @@ def _covered(runs: Iterable[Run]) -> float:
 
 
 def _order(row: Row) -> tuple[str, str, str]:
-    return row.model, row.hardware, row.worker or ""
+    return row.model, row.hardware, row.target or ""
 
 
 def _conditions(runs: Sequence[Run]) -> dict[str, str]:
@@ -228,9 +228,9 @@ def _conditions(runs: Sequence[Run]) -> dict[str, str]:
     return {name: " / ".join(values) for name, values in found.items()}
 
 
-def _workers(runs: Sequence[Run]) -> list[TargetInfo]:
+def _targets(runs: Sequence[Run]) -> list[TargetInfo]:
     """Every worker once; the last run's description, whose peaks are the highest, for a process that served several."""
-    found = {(info.label, info.instance_id): info for run in runs for info in run.file.workers}
+    found = {(info.label, info.instance_id): info for run in runs for info in run.file.targets}
     return list(found.values())
 
 

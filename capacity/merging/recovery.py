@@ -61,7 +61,7 @@ def recover_run(directories: Sequence[Path], out: Path, catalogue: Catalogue | N
         for tag, ns in (journal.last.first_ns if journal.last else {}).items():
             series = parse_series_tag(tag)[0]
             first_ns[series] = max(ns, first_ns.get(series, 0))
-        for tag, samples in (journal.end.dependence if journal.end else {}).items():
+        for tag, samples in (journal.end.autocorrelation_times if journal.end else {}).items():
             series = parse_series_tag(tag)[0]
             dependence[series] = max(samples, dependence.get(series, 1.0))
         generators.append(_generator(journal, sum(tally.requests for tally in own.values())))
@@ -78,7 +78,7 @@ def recover_run(directories: Sequence[Path], out: Path, catalogue: Catalogue | N
             "generators": f"{len(generators)} on {', '.join(sorted({j.header.host for j in journals}))}",
             "put together": f"from the logs of {len(journals)} generators",
         },
-        workers=plan.workers,
+        targets=plan.targets,
         tallies=tallies,
         warmups=warmups,
         first_requests_ns=first_ns,
@@ -87,7 +87,7 @@ def recover_run(directories: Sequence[Path], out: Path, catalogue: Catalogue | N
         catalogue=catalogue or Catalogue.load(None),
         checks=_checks(journals, generators, copies, unbegun),
         generators=generators,
-        dependence=dependence,
+        autocorrelation_times=dependence,
     )
     _write_log(journals, out)
     file.save(out)

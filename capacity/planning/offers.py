@@ -116,7 +116,7 @@ def gather(
 
     Rows of one combination in several runs count together. A limit names a host type or a whole combination.
     """
-    found = [entry for entry in labeled_rows(runs) if entry.row.worker is None]
+    found = [entry for entry in labeled_rows(runs) if entry.row.target is None]
     models = list(dict.fromkeys(entry.row.model for entry in found))
     if model is None:
         if len(models) != 1:

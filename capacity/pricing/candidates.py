@@ -45,7 +45,7 @@ class LabeledRow:
 def labeled_rows(
     runs: Sequence[Run], by: str = "combination", slo: Slo | None = None, catalogue: Catalogue | None = None
 ) -> list[LabeledRow]:
-    """The rows (`by` combination), by model with the cheapest first, or the workers (`by` ordinal) of the runs.
+    """The rows (`by` combination), by model with the cheapest first, or the targets (`by` target) of the runs.
 
     Another SLO or catalogue than a run's own judges and prices it anew. ValueError where that needs a run.hlog and
     there is none, and for two runs of one name.
@@ -54,25 +54,25 @@ def labeled_rows(
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise ValueError(f"two runs are called '{twice[0]}': give each folder a name of its own, or merge them")
-    if by not in ("combination", "ordinal"):
-        raise ValueError(f"rows are shown by combination or by ordinal, not by '{by}'")
+    if by not in ("combination", "target"):
+        raise ValueError(f"rows are shown by combination or by target, not by '{by}'")
     rows = [
         (run, _anew(run, row, slo, catalogue))
         for run in runs
-        for row in (run.file.rows if by == "combination" else run.file.ordinals)
+        for row in (run.file.rows if by == "combination" else run.file.target_rows)
     ]
-    shared = Counter((row.hardware, row.model, row.worker) for _run, row in rows)
+    shared = Counter((row.hardware, row.model, row.target) for _run, row in rows)
     found = [
         LabeledRow(
             run,
             row,
-            _label(run, row, several=shared[row.hardware, row.model, row.worker] > 1),
+            _label(run, row, several=shared[row.hardware, row.model, row.target] > 1),
             "; ".join(f"{check.name} {check.value} ({check.threshold})" for check in run.file.failures)
             or ("" if run.file.valid else "it is marked as not valid"),
         )
         for run, row in rows
     ]
-    if by == "ordinal":
+    if by == "target":
         return sorted(found, key=lambda entry: entry.row.model)
     return sorted(found, key=_cheapest_first)
 
@@ -83,7 +83,7 @@ def _cheapest_first(entry: LabeledRow) -> tuple[str, bool, float, float]:
 
 
 def _label(run: Run, row: Row, several: bool) -> str:
-    worker = f", {row.worker}" if row.worker else ""
+    worker = f", {row.target}" if row.target else ""
     return f"{row.hardware}{worker}{f' ({run.name})' if several else ''}"
 
 
@@ -94,7 +94,7 @@ def _anew(run: Run, row: Row, slo: Slo | None, catalogue: Catalogue | None) -> R
             raise ValueError(f"{run.directory} was not judged by {slo}, and without its run.hlog it cannot be")
         if latency is not None:
             row = _unsearched(judge_row(row, slo, latency), run.file.slo)
-    if catalogue is not None and row.worker is None:
+    if catalogue is not None and row.target is None:
         row = catalogue.price_row(row)
     if row.joules_per_inference is None and run.telemetry:
         joules = joules_per_inference(run.file, row, run.telemetry, run.measured_from_s)

@@ -122,17 +122,17 @@ def _memory(row: Row) -> tuple[str, str]:
 def _by_latency(candidates: list[Candidate], slo: Slo | None) -> tuple[list[Candidate], ChoiceStep]:
     if slo is None:
         return candidates, ChoiceStep("latency", _labels(candidates), ())
-    kept = [candidate for candidate in candidates if candidate.row.meets_slo]
+    kept = [candidate for candidate in candidates if candidate.row.verdict == "met"]
     losers = [
-        Excluded(candidate.label, "; ".join([*candidate.row.slo_reasons, *_longer(candidate.row)]) or "not judged")
+        Excluded(candidate.label, "; ".join([*candidate.row.verdict_reasons, *_longer(candidate.row)]) or "not judged")
         for candidate in candidates
-        if not candidate.row.meets_slo
+        if candidate.row.verdict != "met"
     ]
     return kept, ChoiceStep("latency", _labels(kept), tuple(losers))
 
 
 def _longer(row: Row) -> list[str]:
-    if row.meets_slo is not None or row.more_seconds is None:
+    if row.verdict != "inconclusive" or row.more_seconds is None:
         return []
     return [f"about {format_seconds(row.more_seconds)} more would tell"]
 
@@ -232,7 +232,7 @@ def _reason(
     if not enough:
         return "No combination has enough memory."
     if not fast:
-        undecided = any(candidate.row.meets_slo is None for candidate in enough)
+        undecided = any(candidate.row.verdict in ("inconclusive", None) for candidate in enough)
         return (
             f"No combination is shown to meet {slo}; some samples are too few to tell."
             if undecided

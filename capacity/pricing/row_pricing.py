@@ -35,11 +35,11 @@ def price_row(row: Row, price: Price | UnknownPrice) -> Row:
     sequential = None if mean is None else sequential_per_100k(price.per_hour, mean, row.count)
     ends = row.latency_us.mean_interval
     low, high = (sequential_per_100k(price.per_hour, end, row.count) for end in ends or (0.0, 0.0))
-    saturated, passing, crossing = row.saturation.rps, row.slo_rate.passing_rps, row.slo_rate.interval
+    saturated, passing, crossing = row.saturation.rps, row.slo_rate.met_rps, row.slo_rate.interval
     if saturated is None:
         reasons["saturated"] = "needs a search that goes up to saturation (--shape steps or slo-search)"
     if passing is None:
-        failing, estimate = row.slo_rate.failing_rps, row.slo_rate.estimate_rps
+        failing, estimate = row.slo_rate.missed_rps, row.slo_rate.estimate_rps
         if failing is None:
             reasons["at_slo"] = "needs a search for the highest rate within the SLO (--shape slo-search)"
         elif estimate is None:

@@ -83,7 +83,7 @@ def notes(found: Sequence[LabeledRow]) -> list[str]:
     said += dict.fromkeys(
         f"{entry.label}: {entry.row.cost_per_100k.reasons['sequential']}"
         for entry in found
-        if entry.row.worker is None and "sequential" in entry.row.cost_per_100k.reasons
+        if entry.row.target is None and "sequential" in entry.row.cost_per_100k.reasons
     )
     said += dict.fromkeys(
         f"{entry.label}: {format_hourly(entry.row.price_per_hour, entry.row.currency)} an hour ({entry.row.price_note})"

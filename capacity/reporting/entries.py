@@ -41,7 +41,7 @@ def percentile(measure: Measure, p: float) -> str:
 
 def verdict(row: Row, slo: Slo | None) -> str:
     """yes, no, or not told; empty without an SLO."""
-    return "" if slo is None else {True: "yes", False: "no", None: "not told"}[row.meets_slo]
+    return "" if slo is None else {"met": "yes", "missed": "no"}.get(row.verdict or "", "not told")
 
 
 def judged_percentile(slo: Slo | None) -> tuple[float, int | None]:

@@ -23,10 +23,10 @@ _FIGURES = ("samples", "beyond", "mean", "min", "p50", "p90", "p95", "p99", "p99
 _INTERVALS = ("mean_interval", "p90_interval", "p99_interval")
 _MEASURES = ("latency_us", "service_us", "lateness_us", "queue_us", "compute_us")
 _PLAIN = (
-    *("hardware", "host", "accelerator", "count", "hosts", "kind", "model", "worker", "simulated"),
+    *("hardware", "host", "accelerator", "count", "hosts", "kind", "model", "target", "simulated"),
     *("due", "requests", "answered", "unsent", "offered_rps", "throughput_rps"),
     *("first_inference_us", "first_request_us", "memory_bytes", "price_per_hour", "currency", "price_note"),
-    *("meets_slo", "more_seconds", "dependence", "joules_per_inference"),
+    *("verdict", "more_seconds", "autocorrelation_time", "joules_per_inference"),
 )
 _PRICES = ("sequential", "saturated", "at_slo")
 
@@ -105,7 +105,7 @@ def _markdown(runs: Sequence[Run], found: Sequence[LabeledRow], slo: Slo | None)
         lines += [_line(entry, columns) for entry in found if entry.row.model == model]
     said = [*notes(found), *slower(found)]
     lines += ["", *(f"- {_cell(note)}" for note in said)] if said else []
-    for choice in choose_per_model(found, slo) if found and found[0].row.worker is None else ():
+    for choice in choose_per_model(found, slo) if found and found[0].row.target is None else ():
         lines += ["", f"**{_cell(choice.model)}**: {_cell(choice.sentence)}", ""]
         for step in choice.steps:
             lines.append(f"- {step.name}: {len(step.kept)} of {len(step.kept) + len(step.losers)}")

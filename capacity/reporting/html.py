@@ -88,7 +88,7 @@ def write_report(
         unsure=any(not run.file.valid or any(c.status != "PASS" for c in run.file.checks) for run in runs),
         slo=slo,
         entries=found,
-        ordinals=labeled_rows(runs, "ordinal", slo, catalogue),
+        ordinals=labeled_rows(runs, "target", slo, catalogue),
         choices=choose_per_model(found, slo),
         charts=charts,
         notes=notes(found),
@@ -143,7 +143,7 @@ def _capacity(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "judged": f"P{judged_percentile(Slo.parse(curve.slo) if curve.slo else None)[0]:g}",
         }
         for run in runs
-        for curve in run.file.curve
+        for curve in run.file.searches
     ]
 
 
@@ -176,7 +176,7 @@ def _more_pictures(model: str, rows: Sequence[LabeledRow], slo: Slo | None) -> d
     offered: list[float | None] = []
     panels: list[Panel] = []
     for entry in rows:
-        course = entry.run.course
+        course = entry.run.timeline
         members = entry.run.members(entry.row)
         if course is not None and members and len(drawn) < _MOST_CURVES:
             drawn.append(entry)

@@ -30,7 +30,7 @@ class Pool:
     def picture(self, width: int) -> Picture | None:
         """Throughput of each."""
         rows = [
-            Bar(s.worker, [(s.throughput_rps, 1 if s.slower else 0)], words=f"{s.throughput_rps:.4g}{_mark(s)}")
+            Bar(s.target, [(s.throughput_rps, 1 if s.slower else 0)], words=f"{s.throughput_rps:.4g}{_mark(s)}")
             for s in self.siblings
         ]
         return bars("Answered a second", rows, width)
@@ -44,8 +44,8 @@ def pools(found: Sequence[LabeledRow]) -> list[Pool]:
     """The rows that have several ordinals and a log."""
     made = []
     for entry in found:
-        course = entry.run.course
-        members = entry.run.members(entry.row) if course is not None and entry.row.worker is None else []
+        course = entry.run.timeline
+        members = entry.run.members(entry.row) if course is not None and entry.row.target is None else []
         if course is not None and len(members) > 1 and not entry.invalid:
             pinned = entry.run.file.conditions.get("router", "pinned") == "pinned"
             by_rate = entry.run.file.arrivals == "closed" and pinned

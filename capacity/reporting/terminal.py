@@ -55,7 +55,7 @@ def print_table(
     for run in runs:
         _print_checks(run, console, several=len(runs) > 1)
     for run in runs:
-        for curve in run.file.curve:
+        for curve in run.file.searches:
             name = f"{curve.hardware}{' (simulated)' if curve.simulated else ''}, {curve.model}"
             said = [f"{name}: {sentence(curve)}", *curve.notes]
             for line in said:

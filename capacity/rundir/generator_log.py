@@ -21,7 +21,7 @@ from capacity.rundir.interval_log import Interval, IntervalLogWriter, parse_seri
 from capacity.rundir.run_file import TargetInfo
 from capacity.statistics import Check
 
-PROGRESS_NAME = "journal.jsonl"
+PROGRESS_NAME = "progress.jsonl"
 LOG_NAME = "generator.hlog"
 
 
@@ -40,7 +40,7 @@ class RunDescription(_Line):
     started: datetime
     clients: list[str]
     tags: list[str]
-    workers: list[TargetInfo] = []
+    targets: list[TargetInfo] = []
     options: dict[str, Any] = {}
     conditions: dict[str, str] = {}
     slo: str | None = None
@@ -49,7 +49,7 @@ class RunDescription(_Line):
 class GeneratorLogHeader(_Line):
     """The first line: whose log this is, and when it began (seconds since the epoch, by that host's clock)."""
 
-    version: Literal[1] = Field(default=1, alias="schema")
+    version: Literal[2] = Field(default=2, alias="schema")
     client: str
     host: str
     began: float
@@ -79,7 +79,7 @@ class GeneratorLogEnd(_Line):
 
     final: Literal[True] = True
     checks: list[Check] = []
-    dependence: dict[str, float] = {}
+    autocorrelation_times: dict[str, float] = {}
     offset_us: float | None = None
     round_trip_us: float | None = None
 
@@ -233,7 +233,7 @@ class GeneratorLog:
             held = tally.histograms["latency"].count
             if held != tally.answered:
                 raise ValueError(
-                    f"{self.directory} is not whole: of {series.worker}, {LOG_NAME} holds {held} answers "
+                    f"{self.directory} is not whole: of {series.target}, {LOG_NAME} holds {held} answers "
                     f"and {PROGRESS_NAME} says {tally.answered}"
                 )
         return tallies

@@ -26,7 +26,7 @@ _ORIGIN = {False: "measured", True: "simulated"}
 
 def series_tag(series: Series, measure: str) -> str:
     """`hardware/model/worker/measured|simulated/measure`, each percent-encoded: no comma, no whitespace."""
-    parts = (series.hardware.name, series.model, series.worker, _ORIGIN[series.simulated], measure)
+    parts = (series.hardware.name, series.model, series.target, _ORIGIN[series.simulated], measure)
     return "/".join(quote(part, safe=":@+()") for part in parts)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+
+from capacity.errors import InputError
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -36,18 +39,31 @@ def write_json_file(document: BaseModel, path: Path) -> Path:
     return path
 
 
-def read_json_file(kind: type[T], path: Path, schema: int) -> T:
-    """Reads and checks it; ValueError in one sentence naming file and field."""
+def read_json_file(
+    kind: type[T],
+    path: Path,
+    schema: int,
+    upgrades: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] | None = None,
+) -> T:
+    """Reads and checks a document of this schema, or of one from which `upgrades` leads here one schema at a time.
+
+    InputError in one sentence that names file and field.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    found = data.get("schema") if isinstance(data, dict) else None
-    if found != schema:
-        raise ValueError(f"{path} has schema {found!r}; this version reads {schema}")
+        raise InputError(f"{path} cannot be read: {error}") from None
+    version = data.get("schema") if isinstance(data, dict) else None
+    if isinstance(version, int):
+        for number in range(version, schema):
+            if upgrades and number in upgrades:
+                data = upgrades[number](data)
+    if not isinstance(data, dict) or data.get("schema") != schema:
+        expected = " or ".join(str(number) for number in sorted([*(upgrades or {}), schema]))
+        raise InputError(f"{path} has schema {version!r}; this version reads schema {expected}")
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         where, message = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{path}: {where}: {message}") from None
+        raise InputError(f"{path}: {where}: {message}") from None

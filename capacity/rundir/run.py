@@ -1,4 +1,4 @@
-"""Run directories: run.json, checked when it is read, and the histograms of run.hlog beside it."""
+"""A run directory: run.json, and the histograms, timeline and telemetry beside it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from capacity.errors import InputError
 from capacity.measures import Series
 from capacity.rundir.interval_log import Interval, parse_series_tag, read_interval_log
-from capacity.rundir.run_file import (
-    JSON_NAME,
-    Probe,
-    Row,
-    RunFile,
-    SearchResult,
-)
+from capacity.rundir.row import Row
+from capacity.rundir.run_file import JSON_NAME, Probe, RunFile, SearchResult
 from capacity.rundir.telemetry import TelemetrySample, read_telemetry
 from capacity.rundir.timeline import Timeline
 from capacity.statistics import Histogram
@@ -26,21 +22,21 @@ HLOG_NAME = "run.hlog"
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory: its file, and the histograms that stand beside it."""
+    """A run directory: its run.json, and what is read from run.hlog and telemetry.csv when it is asked for."""
 
     directory: Path
     file: RunFile
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Reads and checks a run directory; ValueError in one sentence naming what is wrong."""
+        """Reads and checks a run directory; InputError in one sentence that names what is wrong."""
         if not directory.is_dir():
-            raise ValueError(f"{directory} is not a run directory: no such folder")
+            raise InputError(f"{directory} is not a run directory: no such folder")
         if not (directory / JSON_NAME).is_file():
             log = (
                 " (there is a run.hlog: the run was cut off before its end)" if (directory / HLOG_NAME).exists() else ""
             )
-            raise ValueError(f"{directory} is not a whole run: it has no {JSON_NAME}{log}")
+            raise InputError(f"{directory} is not a whole run: it has no {JSON_NAME}{log}")
         return cls(directory, RunFile.load(directory / JSON_NAME))
 
     @property
@@ -49,96 +45,99 @@ class Run:
         return self.directory.resolve().name
 
     @cached_property
-    def _read(self) -> tuple[dict[tuple[Series, str], Histogram], Timeline | None]:
-        """The log, read once: each histogram over the whole run, and its course."""
-        total: dict[tuple[Series, str], Histogram] = {}
+    def _log(self) -> tuple[dict[tuple[Series, str], Histogram], Timeline | None]:
+        """run.hlog, read once: each histogram over the whole run, and the timeline."""
+        totals: dict[tuple[Series, str], Histogram] = {}
         path = self.directory / HLOG_NAME
         if not path.is_file():
-            return total, None
-        searched = {
-            (found.hardware, found.model, found.simulated): [probe for probe in found.probes if probe.in_row]
-            for found in self.file.curve
+            return totals, None
+        row_probes = {
+            (search.hardware, search.model, search.simulated): [probe for probe in search.probes if probe.in_row]
+            for search in self.file.searches
         }
-        # The rows of a search are of one probe each, which is no course of the whole run.
-        course = None if searched else Timeline.over(path, self.file.duration_s)
+        # The rows of a search are of one probe each, so there is no timeline of the whole run.
+        timeline = None if row_probes else Timeline.of_log(path, self.file.duration_s)
         tags: dict[str, tuple[Series, str]] = {}
         for interval in read_interval_log(path):
             key = tags.get(interval.tag) or tags.setdefault(interval.tag, parse_series_tag(interval.tag))
-            if searched and not any(_within(interval, probe) for probe in searched.get(_pool(key[0]), ())):
+            if row_probes and not any(_in_probe(interval, probe) for probe in row_probes.get(_pool_of(key[0]), ())):
                 continue
-            total.setdefault(key, Histogram()).add(interval.histogram)
-            if course is not None:
-                course.add(interval, *key)
-        return total, course
+            totals.setdefault(key, Histogram()).add(interval.histogram)
+            if timeline is not None:
+                timeline.add(interval, *key)
+        return totals, timeline
 
     @property
     def histograms(self) -> dict[tuple[Series, str], Histogram]:
-        """Each series' and measure's histogram over the whole run, from run.hlog; empty if there is none."""
-        return self._read[0]
+        """The histogram of each series and measure over the whole run, from run.hlog; empty without one."""
+        return self._log[0]
 
-    def probes(self, curve: SearchResult) -> dict[int, dict[str, Histogram]]:
-        """The histograms of each probe of a curve, by its number and the measure, all workers of the pool together."""
-        found: dict[int, dict[str, Histogram]] = {probe.number: {} for probe in curve.probes}
+    def probe_histograms(self, search: SearchResult) -> dict[int, dict[str, Histogram]]:
+        """The histograms of a search's probes, by probe number and measure, all targets of the pool together."""
+        histograms: dict[int, dict[str, Histogram]] = {probe.number: {} for probe in search.probes}
         path = self.directory / HLOG_NAME
         for interval in read_interval_log(path) if path.is_file() else ():
-            series, name = parse_series_tag(interval.tag)
-            if _pool(series) != (curve.hardware, curve.model, curve.simulated):
+            series, measure = parse_series_tag(interval.tag)
+            if _pool_of(series) != (search.hardware, search.model, search.simulated):
                 continue
-            for probe in curve.probes:
-                if _within(interval, probe):
-                    found[probe.number].setdefault(name, Histogram()).add(interval.histogram)
-        return found
+            for probe in search.probes:
+                if _in_probe(interval, probe):
+                    histograms[probe.number].setdefault(measure, Histogram()).add(interval.histogram)
+        return histograms
 
     @property
-    def course(self) -> Timeline | None:
-        """What was measured when; None without a run.hlog, or where nothing was measured."""
-        return self._read[1]
+    def timeline(self) -> Timeline | None:
+        """The run over time; None without a run.hlog, after a search, or where nothing was measured."""
+        return self._log[1]
 
     @cached_property
     def telemetry(self) -> list[TelemetrySample]:
-        """What processors and accelerators did meanwhile; empty without a telemetry.csv."""
+        """Samples of processors and accelerators during the run; empty without a telemetry.csv."""
         return read_telemetry(self.directory)
 
     @property
     def measured_from_s(self) -> float:
         """When measuring began, in seconds after the log's start."""
-        shown = [probe.from_s for curve in self.file.curve for probe in curve.probes if probe.in_row]
-        return self.course.start_s if self.course else min(shown, default=0.0)
+        starts = [probe.from_s for search in self.file.searches for probe in search.probes if probe.in_row]
+        return self.timeline.start_s if self.timeline else min(starts, default=0.0)
 
     def members(self, row: Row) -> list[Series]:
-        """The series of the log that a row is made of, by worker."""
-        found = {series for series, _measure in self.histograms if _of(series, row)}
-        return sorted(found, key=lambda series: series.worker)
+        """The series of the log that make up a row, sorted by target."""
+        members = {series for series, _measure in self.histograms if _belongs(series, row)}
+        return sorted(members, key=lambda series: series.target)
 
     def measures(self, row: Row) -> list[str]:
-        """The measures that run.hlog has of a row."""
-        return sorted({measure for series, measure in self.histograms if _of(series, row)})
+        """The measures of a row that run.hlog holds, sorted."""
+        return sorted({measure for series, measure in self.histograms if _belongs(series, row)})
 
     def histogram(self, row: Row, measure: str) -> Histogram | None:
-        """A row's histogram of one measure; None where run.hlog has none of it."""
-        found = [
-            histogram for (series, name), histogram in self.histograms.items() if name == measure and _of(series, row)
+        """A row's histogram of one measure; None where run.hlog has none."""
+        parts = [
+            histogram
+            for (series, name), histogram in self.histograms.items()
+            if name == measure and _belongs(series, row)
         ]
-        return _added(found) if found else None
+        return _sum(parts) if parts else None
 
 
-def _pool(series: Series) -> tuple[str, str, bool]:
+def _pool_of(series: Series) -> tuple[str, str, bool]:
     return series.hardware.name, series.model, series.simulated
 
 
-def _within(interval: Interval, probe: Probe) -> bool:
-    # Both are kept to the millisecond; nothing of another probe is in flight at either end.
+def _in_probe(interval: Interval, probe: Probe) -> bool:
+    # Both times are rounded to the millisecond; nothing of another probe is in flight at either end.
     return probe.from_s - 0.0005 < interval.start_s < probe.to_s - 0.0005
 
 
-def _of(series: Series, row: Row) -> bool:
+def _belongs(series: Series, row: Row) -> bool:
+    """Whether a series is part of a row, whose pool may be called otherwise after a merge."""
     if (series.model, series.simulated) != (row.model, row.simulated):
         return False
     same = (series.hardware.host, series.hardware.accelerator) == (row.host, row.accelerator)
-    return same and (row.worker is None or row.worker == series.worker)
+    return same and (row.target is None or row.target == series.target)
 
 
-def _added(histograms: Iterable[Histogram]) -> Histogram:
+def _sum(histograms: Iterable[Histogram]) -> Histogram:
     total = Histogram()
     for histogram in histograms:
         total.add(histogram)

@@ -1,37 +1,26 @@
-"""run.json as types: what a run was, what was checked, and its rows. Read and written here, made in summary.py."""
+"""run.json: what was loaded, how, the checks of the run, its rows and its searches."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import BaseModel, Field, computed_field
 
 from capacity.rundir.json_file import json_text, read_json_file, write_json_file
+from capacity.rundir.row import FROZEN, Count, Measure, Row, Saturation, SloRate, Us, VerdictStatus
+from capacity.rundir.upgrade import upgrade_schema_1
 from capacity.statistics import Check
 
-SCHEMA = 1
+SCHEMA = 2
 JSON_NAME = "run.json"
 
 
-def _to_ns(value: float) -> float:
-    return round(value, 3)
+class TargetInfo(BaseModel):
+    """What a target's Describe reported, or what is known of a server without one. Durations in µs, memory in bytes."""
 
-
-# Microseconds, kept to the nanosecond that clocks give.
-Us = Annotated[float, AfterValidator(_to_ns)]
-# Rounded where floating point, not the price, would show.
-Money = Annotated[float, Field(ge=0), AfterValidator(lambda value: round(value, 8))]
-Count = Annotated[int, Field(ge=0)]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-
-class TargetInfo(_Frozen):
-    """What one worker's Describe said, or what is known of a server that has none. Durations in µs, memory in bytes."""
+    model_config = FROZEN
 
     label: str
     address: str
@@ -65,107 +54,39 @@ class TargetInfo(_Frozen):
     pid: int | None = None
 
 
-class Measure(_Frozen):
-    """One measure in µs. A percentile is null where the sample cannot support it, or where its rank is `beyond`.
+class TargetEvent(BaseModel):
+    """A target went down or came up, as `generator` saw it.
 
-    `samples` includes `beyond`: failed and unsent requests, above every value. An interval holds its percentile with
-    95 % confidence; its upper end is null where that lies beyond. The mean, min and max are of answered requests.
+    `at_s` is in seconds since measuring began, `at_unix` in seconds since the epoch by the generator's clock.
     """
 
-    samples: Count = 0
-    beyond: Count = 0
-    mean: Us | None = None
-    mean_interval: tuple[Us, Us] | None = None
-    min: Us | None = None
-    p50: Us | None = None
-    p90: Us | None = None
-    p95: Us | None = None
-    p99: Us | None = None
-    p999: Us | None = None
-    max: Us | None = None
-    p90_interval: tuple[Us, Us | None] | None = None
-    p99_interval: tuple[Us, Us | None] | None = None
-
-
-class Warmup(_Frozen):
-    """What was sent before the measured part and kept apart."""
-
-    requests: Count = 0
-    errors: Count = 0
-    mean_us: Us | None = None
-
-
-class Memory(_Frozen):
-    """Bytes of one host and one accelerator: what there is, the highest seen, and what model and one input take."""
-
-    model_bytes: int | None = None
-    input_bytes: int | None = None
-    host_bytes: int | None = None
-    host_peak_bytes: int | None = None
-    accelerator_bytes: int | None = None
-    accelerator_peak_bytes: int | None = None
-
-
-class TargetEvent(_Frozen):
-    """A target went down or came up, as the generator `by` saw it: seconds since measuring began, and since the epoch
-    by the generator's clock."""
+    model_config = FROZEN
 
     at_s: float
     at_unix: float = 0.0
-    worker: str
+    target: str
     state: Literal["down", "up"]
-    why: str = ""
-    by: str = ""
+    reason: str = ""
+    generator: str = ""
 
 
-class CostPer100k(_Frozen):
-    """Prices of 100,000 inferences; one that is null has its reason under its name."""
-
-    sequential: Money | None = None
-    sequential_interval: tuple[Money, Money] | None = None
-    saturated: Money | None = None
-    saturated_interval: tuple[Money, Money] | None = None
-    at_slo: Money | None = None
-    at_slo_interval: tuple[Money, Money] | None = None
-    reasons: dict[str, str] = {}
-
-
-class SloRate(_Frozen):
-    """After a search: the highest rate that surely met the SLO, and the lowest that surely did not.
-
-    Between them `estimate_rps` is where a fit over all probes crosses the SLO; the crossing is within `interval` with
-    95 % confidence. `confirmed`: a fresh probe at the passing rate passed too.
-    """
-
-    passing_rps: float | None = None
-    failing_rps: float | None = None
-    estimate_rps: float | None = None
-    interval: tuple[float, float] | None = None
-    confirmed: bool = False
-
-
-class Saturation(_Frozen):
-    """The highest throughput that was seen while more was offered, a second; its interval is a 95 % one."""
-
-    rps: float | None = None
-    interval: tuple[float, float] | None = None
-
-
-class Probe(_Frozen):
+class Probe(BaseModel):
     """One rate, held for `seconds` after settling, with nothing of other probes in flight.
 
-    `rate_rps` was asked for, `offered_rps` was due, and `achieved_rps` is what was answered a second meanwhile.
+    Rates are a second: `planned_rps` by the search, `offered_rps` became due, `throughput_rps` was answered.
     `slo_us` is the SLO's first percentile with its interval. The verdict is null without an SLO. Where `valid` is
-    false, `checks` says what the generator could not do, and there is no verdict on the hardware. `in_row`: these
-    samples are the row's. In run.hlog its histograms are the intervals from `from_s` up to `to_s`.
+    false, `checks` says what the generator could not do, and there is no verdict on the hardware. `in_row`: the row
+    has the samples of this probe. In run.hlog its histograms are the intervals from `from_s` up to `to_s`.
     """
+
+    model_config = FROZEN
 
     number: int
     phase: str
-    rate_rps: float
+    planned_rps: float
     offered_rps: float
-    achieved_rps: float
-    achieved_interval: tuple[float, float] | None = None
+    throughput_rps: float
+    throughput_interval: tuple[float, float] | None = None
     seconds: float
     from_s: float
     to_s: float
@@ -179,11 +100,11 @@ class Probe(_Frozen):
     lateness_us: Measure = Measure()
     queue_us: Measure = Measure()
     compute_us: Measure = Measure()
-    dependence: float = Field(default=1.0, ge=1)
+    autocorrelation_time: float = Field(default=1.0, ge=1)
     slo_us: Us | None = None
     slo_interval: tuple[Us, Us | None] | None = None
-    verdict: Literal["PASS", "FAIL", "UNRESOLVED"] | None = None
-    reasons: list[str] = []
+    verdict: VerdictStatus | None = None
+    verdict_reasons: list[str] = []
     saturated: bool = False
     valid: bool = True
     checks: list[Check] = []
@@ -195,8 +116,13 @@ class Probe(_Frozen):
         return 1 - self.answered / self.due if self.due else 0.0
 
 
-class SearchResult(_Frozen):
-    """Rates against latencies of one pool: what a search or the steps of a run found. `ended` says why it stopped."""
+class SearchResult(BaseModel):
+    """The probes of one combination and model: a search for the highest rate within an SLO, or a series of steps.
+
+    `stop_reason` says why it stopped.
+    """
+
+    model_config = FROZEN
 
     hardware: str
     model: str
@@ -206,76 +132,21 @@ class SearchResult(_Frozen):
     probes: list[Probe]
     slo_rate: SloRate = SloRate()
     saturation: Saturation = Saturation()
-    ended: str = ""
+    stop_reason: str = ""
     notes: list[str] = []
 
 
-class Row(_Frozen):
-    """One combination and model, or (`worker` set) one worker of it.
+class RunFile(BaseModel):
+    """run.json. `valid` is false where a check failed: then the rows are no result about the hardware.
 
-    `retries` is how often requests were sent once more (--retries); each is still one request.
-    Always: due = requests + unsent, and requests = answered + sum(errors). `dependence` is the autocorrelation time:
-    so many samples say as much as one independent one. Where the SLO is not resolved, `more_samples`, which is
-    `more_seconds` at this rate, would resolve it. `joules_per_inference` is of the accelerators alone.
+    `rows` has one row for each combination and model, `target_rows` one for each target. After --shape, `searches` has
+    one entry for each combination and model, and a row has the samples of the probe marked `in_row`.
     """
 
-    hardware: str
-    host: str
-    accelerator: str = ""
-    count: int = Field(default=1, ge=1)
-    hosts: int = Field(default=1, ge=1)
-    kind: str = ""
-    model: str
-    worker: str | None = None
-    simulated: bool
-    due: Count
-    requests: Count
-    answered: Count
-    errors: dict[str, Count] = {}
-    unsent: Count = 0
-    retries: Count = 0
-    offered_rps: float
-    throughput_rps: float
-    latency_us: Measure = Measure()
-    service_us: Measure = Measure()
-    lateness_us: Measure = Measure()
-    queue_us: Measure = Measure()
-    compute_us: Measure = Measure()
-    first_inference_us: Us | None = None
-    first_request_us: Us | None = None
-    warmup: Warmup = Warmup()
-    memory_bytes: int | None = None
-    memory: Memory = Memory()
-    price_per_hour: Money | None = None
-    currency: str = ""
-    price_note: str = ""
-    cost_per_100k: CostPer100k = CostPer100k()
-    meets_slo: bool | None = None
-    slo_reasons: list[str] = []
-    more_samples: int | None = None
-    more_seconds: float | None = None
-    dependence: float = Field(default=1.0, ge=1)
-    joules_per_inference: float | None = None
-    slo_rate: SloRate = SloRate()
-    saturation: Saturation = Saturation()
-    notes: list[str] = []
+    model_config = FROZEN
 
-    @model_validator(mode="after")
-    def _identity(self) -> Self:
-        failed = sum(self.errors.values())
-        if self.due != self.requests + self.unsent or self.requests != self.answered + failed:
-            raise ValueError(
-                f"the counts of {self.hardware} contradict each other: {self.due} due, {self.requests} requests, "
-                f"{self.answered} answered, {failed} errors, {self.unsent} unsent"
-            )
-        return self
-
-
-class RunFile(_Frozen):
-    """run.json. `valid` is false where a check failed: then the rows say nothing about the hardware."""
-
-    # Its JSON name is `schema`, which pydantic keeps for itself.
-    version: Literal[1] = Field(default=1, alias="schema")
+    # Its JSON name is `schema`, which pydantic reserves.
+    version: Literal[2] = Field(default=2, alias="schema")
     started: datetime
     duration_s: float
     options: dict[str, Any]
@@ -286,11 +157,10 @@ class RunFile(_Frozen):
     valid: bool
     checks: list[Check] = []
     generators: list[dict[str, Any]] = []
-    workers: list[TargetInfo] = []
+    targets: list[TargetInfo] = []
     rows: list[Row]
-    ordinals: list[Row] = []
-    # After --shape: one for each combination and model. A row then has the samples of the probe marked `in_row`.
-    curve: list[SearchResult] = []
+    target_rows: list[Row] = []
+    searches: list[SearchResult] = []
     events: list[TargetEvent] = []
 
     @computed_field  # type: ignore[prop-decorator]
@@ -301,12 +171,12 @@ class RunFile(_Frozen):
 
     @property
     def arrivals(self) -> str:
-        """closed, constant, poisson or trace."""
+        """closed, constant, poisson, gamma or trace."""
         return str(self.options.get("arrivals", "closed")).partition(":")[0]
 
     @property
     def failures(self) -> list[Check]:
-        """The checks that make this run say nothing about the hardware."""
+        """The checks that make this run no result about the hardware."""
         return [check for check in self.checks if check.status == "FAIL"]
 
     def to_json(self) -> str:
@@ -319,5 +189,8 @@ class RunFile(_Frozen):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads and checks a run.json; ValueError in one sentence naming file and field."""
-        return read_json_file(cls, path, SCHEMA)
+        """Reads and checks a run.json of this schema or an older one.
+
+        InputError in one sentence that names file and field.
+        """
+        return read_json_file(cls, path, SCHEMA, {1: upgrade_schema_1})

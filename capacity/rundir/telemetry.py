@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from capacity.rundir.run_file import Row, RunFile
+from capacity.rundir.row import Row
+from capacity.rundir.run_file import RunFile
 
 TELEMETRY_NAME = "telemetry.csv"
 #: Measure -> its name and unit in a picture, in the order of the panels.
@@ -91,7 +92,7 @@ def joules_per_inference(file: RunFile, row: Row, samples: Iterable[TelemetrySam
     """
     ids = {
         plain_device_id(info.accelerator_id)
-        for info in file.workers
+        for info in file.targets
         if _serves(info.label, row, file) and info.accelerator_id
     }
     powers: dict[str, list[float]] = {identity: [] for identity in ids}
@@ -106,12 +107,12 @@ def joules_per_inference(file: RunFile, row: Row, samples: Iterable[TelemetrySam
 
 def _serves(label: str, row: Row, file: RunFile) -> bool:
     """Whether the worker of this label is in the row's pool."""
-    if row.worker is not None:
-        return row.worker == label
+    if row.target is not None:
+        return row.target == label
     return any(
-        ordinal.worker == label
+        ordinal.target == label
         and (ordinal.host, ordinal.accelerator, ordinal.model) == (row.host, row.accelerator, row.model)
-        for ordinal in file.ordinals
+        for ordinal in file.target_rows
     )
 
 

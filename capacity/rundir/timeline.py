@@ -60,7 +60,7 @@ class Timeline:
     _seen: set[tuple[float, float]] = field(default_factory=set)
 
     @classmethod
-    def over(cls, path: Path, measured_s: float) -> Timeline | None:
+    def of_log(cls, path: Path, measured_s: float) -> Timeline | None:
         """An empty course over the measured part of a log; None where nothing was measured."""
         extent = interval_log_extent(path, lambda tag: tag.rpartition("/")[2] in _TIMED)
         if extent is None or extent[1] <= extent[0]:

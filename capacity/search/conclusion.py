@@ -17,8 +17,8 @@ def verdicts_by_rate(probes: Sequence[ProbeSummary]) -> dict[float, Verdict]:
             by_rate.setdefault(probe.planned_rps, []).append(probe.verdict)
     majority: dict[float, Verdict] = {}
     for rate, verdicts in sorted(by_rate.items()):
-        met, missed = verdicts.count("PASS"), verdicts.count("FAIL")
-        majority[rate] = "UNRESOLVED" if met == missed else "PASS" if met > missed else "FAIL"
+        met, missed = verdicts.count("met"), verdicts.count("missed")
+        majority[rate] = "inconclusive" if met == missed else "met" if met > missed else "missed"
     return majority
 
 
@@ -28,9 +28,9 @@ def rate_bounds(probes: Sequence[ProbeSummary]) -> tuple[float | None, float | N
     A rate that met the SLO above one that missed it is no bound.
     """
     verdicts = verdicts_by_rate(probes)
-    failing = min((rate for rate, verdict in verdicts.items() if verdict == "FAIL"), default=None)
+    failing = min((rate for rate, verdict in verdicts.items() if verdict == "missed"), default=None)
     passing = max(
-        (rate for rate, verdict in verdicts.items() if verdict == "PASS" and (failing is None or rate < failing)),
+        (rate for rate, verdict in verdicts.items() if verdict == "met" and (failing is None or rate < failing)),
         default=None,
     )
     return passing, failing
@@ -39,8 +39,8 @@ def rate_bounds(probes: Sequence[ProbeSummary]) -> tuple[float | None, float | N
 def rate_inversions(probes: Sequence[ProbeSummary]) -> list[tuple[float, float]]:
     """Returns the rates that missed the SLO below a rate that met it, each with the highest such rate."""
     verdicts = verdicts_by_rate(probes)
-    met = [rate for rate, verdict in verdicts.items() if verdict == "PASS"]
-    return [(rate, max(met)) for rate, verdict in verdicts.items() if verdict == "FAIL" and met and max(met) > rate]
+    met = [rate for rate, verdict in verdicts.items() if verdict == "met"]
+    return [(rate, max(met)) for rate, verdict in verdicts.items() if verdict == "missed" and met and max(met) > rate]
 
 
 def conclude(probes: Sequence[ProbeSummary]) -> SloRate:
@@ -55,16 +55,16 @@ def conclude(probes: Sequence[ProbeSummary]) -> SloRate:
     low = [
         min(probe.planned_rps, probe.offered_rps)
         for probe in probes
-        if probe.valid and probe.planned_rps == claimed and probe.verdict == "PASS"
+        if probe.valid and probe.planned_rps == claimed and probe.verdict == "met"
     ]
     high = [
         max(probe.planned_rps, probe.offered_rps)
         for probe in probes
-        if probe.valid and probe.planned_rps == failing and probe.verdict == "FAIL"
+        if probe.valid and probe.planned_rps == failing and probe.verdict == "missed"
     ]
     return SloRate(
-        passing_rps=round(max(low), 3) if low else None,
-        failing_rps=round(min(high), 3) if high else None,
+        met_rps=round(max(low), 3) if low else None,
+        missed_rps=round(min(high), 3) if high else None,
         estimate_rps=round(crossing[0], 3) if crossing else None,
         interval=(round(crossing[1], 3), round(crossing[2], 3)) if crossing else None,
         confirmed=bool(confirmed),
@@ -95,7 +95,7 @@ def probe_for_row(probes: Sequence[ProbeSummary]) -> int | None:
     if confirming:
         return max(confirming)[1]
     if passing is not None:
-        return max(number for number, probe in numbered if probe.planned_rps == passing and probe.verdict == "PASS")
+        return max(number for number, probe in numbered if probe.planned_rps == passing and probe.verdict == "met")
     unsaturated = [(probe.planned_rps, number) for number, probe in numbered if not probe.saturated]
     if unsaturated and not any(probe.verdict for _number, probe in numbered):
         return max(unsaturated)[1]

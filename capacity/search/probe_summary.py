@@ -17,7 +17,7 @@ from capacity.statistics import CONFIDENCE, Histogram, Slo
 _MIN_EXPECTED_BEYOND = 3
 _BATCHES = 10
 
-Verdict = Literal["PASS", "FAIL", "UNRESOLVED"]
+Verdict = Literal["met", "missed", "inconclusive"]
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class ProbeSummary:
             share.within >= share.required or share.samples * (1 - share.required) < _MIN_EXPECTED_BEYOND
             for share in self.shares
         )
-        return self.verdict == "PASS" or (self.verdict == "UNRESOLVED" and shares_meet)
+        return self.verdict == "met" or (self.verdict == "inconclusive" and shares_meet)
 
     @property
     def confirms(self) -> bool:
         """Whether this is a fresh probe of a rate that had met the SLO before, and it met the SLO again."""
-        return self.valid and self.phase == "confirm" and self.verdict == "PASS"
+        return self.valid and self.phase == "confirm" and self.verdict == "met"
 
 
 def bound_shares(slo: Slo, latency: Histogram, lost: int, autocorrelation_time: float) -> tuple[BoundShare, ...]:

@@ -90,23 +90,23 @@ def interval_ranks(p: float, n: float, confidence: float = CONFIDENCE) -> tuple[
     return low, high
 
 
-def is_autocorrelated(count: float, dependence: float) -> bool:
+def is_autocorrelated(count: float, autocorrelation_time: float) -> bool:
     """Whether `count` samples have a longer autocorrelation time than independent ones, whose own is noisy, have."""
-    return dependence > 1 + 2 * math.sqrt(2 * (SAMPLES_PER_DEGREE + 1) / max(count, 1.0))
+    return autocorrelation_time > 1 + 2 * math.sqrt(2 * (SAMPLES_PER_DEGREE + 1) / max(count, 1.0))
 
 
-def effective_samples(count: float, dependence: float, confidence: float = CONFIDENCE) -> float:
+def effective_samples(count: float, autocorrelation_time: float, confidence: float = CONFIDENCE) -> float:
     """How many independent samples `count` of this autocorrelation time say as much as; 0 where that is not known.
 
-    Fewer than count / dependence where the samples remember each other: then that time is itself an estimate, and
+    Fewer than count / autocorrelation_time where samples are correlated: then that time is itself an estimate, and
     intervals are wider by as much as Student's t is wider than the normal.
     """
-    worth = count / dependence
-    if not is_autocorrelated(count, dependence):
+    worth = count / autocorrelation_time
+    if not is_autocorrelated(count, autocorrelation_time):
         return worth
     if worth < MIN_EFFECTIVE_SAMPLES:
         return 0.0
-    tail, degrees = (1 + confidence) / 2, min(count, _KEPT) / dependence / SAMPLES_PER_DEGREE
+    tail, degrees = (1 + confidence) / 2, min(count, _KEPT) / autocorrelation_time / SAMPLES_PER_DEGREE
     return worth * (float(ndtri(tail)) / float(stdtrit(degrees, tail))) ** 2
 
 
@@ -157,15 +157,15 @@ def _first(end: int, true_of: Callable[[int], bool]) -> int:
 
 
 def percentile_interval_us(
-    histogram: Histogram, p: float, beyond: int = 0, dependence: float = 1.0, confidence: float = CONFIDENCE
+    histogram: Histogram, p: float, beyond: int = 0, autocorrelation_time: float = 1.0, confidence: float = CONFIDENCE
 ) -> tuple[float, float | None] | None:
     """The interval in µs that holds the p-th percentile, from the outer edges of buckets.
 
-    `beyond` samples lie above all recorded; an upper end among them is None: no bound. `dependence` is the
+    `beyond` samples lie above all recorded; an upper end among them is None: no bound. `autocorrelation_time` is the
     autocorrelation time in samples: so many say as much as one independent one. None where the samples are too few.
     """
     total = histogram.count + beyond
-    worth = effective_samples(total, dependence, confidence)
+    worth = effective_samples(total, autocorrelation_time, confidence)
     places = interval_positions(p, worth, confidence)
     if places is None:
         return None
@@ -184,7 +184,7 @@ def _edge(histogram: Histogram, place: float, side: int) -> float | None:
 
 
 def mean_interval_us(
-    histogram: Histogram, dependence: float = 1.0, confidence: float = CONFIDENCE
+    histogram: Histogram, autocorrelation_time: float = 1.0, confidence: float = CONFIDENCE
 ) -> tuple[float, float] | None:
     """The interval in µs that holds the mean; None for fewer than ten independent samples' worth.
 
@@ -192,7 +192,7 @@ def mean_interval_us(
     of latencies into account: their mean errs further to the high side. Ten is the convention for calling it normal.
     """
     mean, deviation = histogram.mean_us, histogram.deviation_us
-    worth = effective_samples(histogram.count, dependence, confidence)
+    worth = effective_samples(histogram.count, autocorrelation_time, confidence)
     if mean is None or deviation is None or worth < 10:
         return None
     reach, tilt = float(stdtrit(worth - 1, (1 + confidence) / 2)), histogram.skewness / math.sqrt(worth)

@@ -201,7 +201,7 @@ def check_enough_samples(slo: Slo, latency: Histogram, lost: int, autocorrelatio
     wanted = 0
     for p, bound_ns in slo.bounds:
         single = Slo(((p, bound_ns),))
-        if judge_slo(single, latency, lost, autocorrelation_time).status == "FAIL":
+        if judge_slo(single, latency, lost, autocorrelation_time).status == "missed":
             continue
         over = latency.count_above_us(bound_ns / 1000) + lost
         # Samples over the bound that say the same thing count once.

@@ -97,7 +97,7 @@ class Generator(Node):
                 return
             self.session.drain()
             self.session.health.events = [
-                event.model_copy(update={"by": self.runner.client_id}) for event in self.session.health.events
+                event.model_copy(update={"generator": self.runner.client_id}) for event in self.session.health.events
             ]
             self._stop_ticking()
             self._take()

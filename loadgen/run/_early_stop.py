@@ -21,7 +21,7 @@ class Resolution:
         self._last: dict[tuple[HardwareCombination, str], str] = {}
 
     def reached(self, totals: Mapping[Series, Tally], dependence: Mapping[Series, float]) -> bool:
-        """True where no row is UNRESOLVED, and every row's verdict is the one of the look before."""
+        """True where no row's verdict is inconclusive, and every row's verdict is the one of the look before."""
         if min((tally.due for tally in totals.values()), default=0) < self._next:
             return False
         self._next = int(min(tally.due for tally in totals.values()) * GROWTH) + 1
@@ -36,4 +36,4 @@ class Resolution:
             for key, tally in pooled.items()
         }
         same, self._last = verdicts == self._last, dict(verdicts)
-        return same and "UNRESOLVED" not in verdicts.values()
+        return same and "inconclusive" not in verdicts.values()

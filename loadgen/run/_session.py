@@ -332,9 +332,9 @@ class Session:
             TargetEvent(
                 at_s=round((one.at_ns - begin) / 1e9, 4),
                 at_unix=round(epoch_s + one.at_ns / 1e9, 4),
-                worker=one.target,
+                target=one.target,
                 state="up" if one.up else "down",
-                why=one.reason,
+                reason=one.reason,
             )
             for route in self.routes
             for one in route.health.events

@@ -191,10 +191,10 @@ def _pooled(tallies: Iterable[Tally], measure: str) -> Histogram:
 
 def exit_code(file: RunFile, options: Options) -> int:
     """1 where the run is not valid or a row misses its SLO, else 0. --strict: also for a warning, and a row untold."""
-    missed = options.slo is not None and any(row.meets_slo is False for row in file.rows)
+    missed = options.slo is not None and any(row.verdict == "missed" for row in file.rows)
     if options.strict:
         missed |= any(check.status != "PASS" for check in file.checks)
-        missed |= options.slo is not None and any(row.meets_slo is None for row in file.rows)
+        missed |= options.slo is not None and any(row.verdict == "inconclusive" for row in file.rows)
     return 1 if missed or not file.valid else 0
 
 

@@ -65,7 +65,7 @@ class Book:
         """What generators write into their own logs of this run, in plain types."""
         return {
             "started": self.started.isoformat(),
-            "workers": [target.info.model_dump(mode="json") for target in self._targets if target.info is not None],
+            "targets": [target.info.model_dump(mode="json") for target in self._targets if target.info is not None],
             "options": self._command,
             "conditions": self._standing(),
             "slo": str(self._options.slo) if self._options.slo else None,
@@ -114,7 +114,7 @@ class Book:
         """
         totals = {series: tally.copy() for series, tally in outcome.totals.items()}
         after = self.take_own({} if curve else totals)
-        workers = [
+        targets = [
             _with_peaks(target, after.get(target.address)) for target in self._targets if target.info is not None
         ]
         self._log.close()
@@ -122,7 +122,7 @@ class Book:
             started=self.started,
             options=self._command,
             conditions=self._conditions(outcome),
-            workers=workers,
+            targets=targets,
             tallies=totals,
             warmups=outcome.warmups,
             first_requests_ns=outcome.first_requests_ns,
@@ -130,9 +130,9 @@ class Book:
             slo=self._options.slo,
             catalogue=self._catalogue,
             checks=list(checks),
-            dependence=outcome.health.autocorrelation,
+            autocorrelation_times=outcome.health.autocorrelation,
             generators=[dict(generator) for generator in outcome.generators],
-            curve=curve,
+            searches=curve,
             durations_s=durations_s,
             events=outcome.health.events,
         )

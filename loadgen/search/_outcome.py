@@ -39,10 +39,10 @@ class Searched:
                 detail=self.ended,
             )
         rate = conclude(self.seen)
-        whole = rate.passing_rps is not None and rate.failing_rps is not None and rate.confirmed
+        whole = rate.met_rps is not None and rate.missed_rps is not None and rate.confirmed
         said = ", ".join(
             f"{name} {value:,.5g}/s"
-            for name, value in (("passing", rate.passing_rps), ("failing", rate.failing_rps))
+            for name, value in (("passing", rate.met_rps), ("failing", rate.missed_rps))
             if value is not None
         )
         return Check(
@@ -66,7 +66,7 @@ class Searched:
         """As run.json has it; `chosen` is the index of the probe that the row shows."""
         probes = [probe.model_copy(update={"in_row": number == chosen}) for number, probe in enumerate(self.probes)]
         full = [probe for probe in probes if probe.saturated and probe.valid]
-        most = max(full, key=lambda probe: probe.achieved_rps, default=None)
+        most = max(full, key=lambda probe: probe.throughput_rps, default=None)
         notes = [
             f"{rate:,.5g}/s failed and {above:,.5g}/s above it passed: what passes there is not counted on"
             for rate, above in rate_inversions(self.seen)
@@ -74,7 +74,7 @@ class Searched:
         if limited := [probe for probe in probes if not probe.valid]:
             notes.append(
                 f"{len(limited)} probes were the generator's limit, not the hardware's, from "
-                f"{min(probe.rate_rps for probe in limited):,.5g}/s on"
+                f"{min(probe.planned_rps for probe in limited):,.5g}/s on"
             )
         return SearchResult(
             hardware=self.pool.hardware.name,
@@ -84,7 +84,7 @@ class Searched:
             slo=str(options.slo) if options.slo else None,
             probes=probes,
             slo_rate=conclude(self.seen) if options.shape == "slo-search" else SloRate(),
-            saturation=Saturation(rps=most.achieved_rps, interval=most.achieved_interval) if most else Saturation(),
-            ended=self.ended,
+            saturation=Saturation(rps=most.throughput_rps, interval=most.throughput_interval) if most else Saturation(),
+            stop_reason=self.ended,
             notes=notes,
         )

@@ -253,7 +253,7 @@ class Shape:
             verdict = judge_slo(
                 self._options.slo, latency, lost, pooled_autocorrelation_time(members, gained, sums.dependence)
             ).status
-            if verdict == last != "UNRESOLVED":
+            if verdict == last != "inconclusive":
                 self._keeper.stop_probe(self._number)
                 return
             last = verdict
@@ -287,9 +287,9 @@ class Shape:
             Probe(
                 number=len(search.probes) + 1,
                 phase=step.phase,
-                rate_rps=step.rate_rps,
+                planned_rps=step.rate_rps,
                 offered_rps=0.0,
-                achieved_rps=0.0,
+                throughput_rps=0.0,
                 seconds=round(health.window_s, 3),
                 from_s=underway.from_s,
                 to_s=self._book.at_s,
@@ -312,8 +312,8 @@ class Shape:
         if self._options.shape != "slo-search":
             return "", ""
         found = conclude(search.seen) if search.seen else SloRate()
-        passing = f"; passing {found.passing_rps:,.4g}/s" if found.passing_rps is not None else ""
-        failing = f", failing {found.failing_rps:,.4g}/s" if found.failing_rps is not None else ""
+        passing = f"; passing {found.met_rps:,.4g}/s" if found.met_rps is not None else ""
+        failing = f", failing {found.missed_rps:,.4g}/s" if found.missed_rps is not None else ""
         return passing, failing
 
     # -- what it found ------------------------------------------------------------------------------------------------

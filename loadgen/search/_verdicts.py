@@ -20,8 +20,8 @@ def words(probe: Probe, number: int, slo: Slo | None) -> str:
         low = probe.slo_interval[0] if probe.slo_interval else 0.0
         said += f", P{slo.bounds[0][0]:g} {probe.slo_us / 1000:.4g} ms ({low / 1000:.4g} to "
         said += f"{high / 1000:.4g})" if high is not None else "no end)"
-    said += f", {probe.achieved_rps:,.4g}/s answered of {probe.offered_rps:,.4g}/s"
-    return f"{said}; {probe.reasons[0]}" if not probe.valid and probe.reasons else said
+    said += f", {probe.throughput_rps:,.4g}/s answered of {probe.offered_rps:,.4g}/s"
+    return f"{said}; {probe.verdict_reasons[0]}" if not probe.valid and probe.verdict_reasons else said
 
 
 def judged(
@@ -43,15 +43,15 @@ def judged(
         reasons = [f"the generator's limit: {check.name} {check.value}" for check in failed] or ["nothing was measured"]
     if cut:
         reasons.insert(0, "cut off: the run ended")
-    status = None if verdict is None else "UNRESOLVED" if cut or not valid else verdict.status
+    status = None if verdict is None else "inconclusive" if cut or not valid else verdict.status
     first = slo.bounds[0][0] if slo and slo.bounds else None
     ends = percentile_interval_us(latency, first, lost, dependence) if first is not None else None
     full = window_s > 0 and is_saturated(tally.due, round(achieved * window_s))
     told = probe.model_copy(
         update={
             "offered_rps": round(tally.due / window_s, 3) if window_s else 0.0,
-            "achieved_rps": round(achieved, 3),
-            "achieved_interval": interval,
+            "throughput_rps": round(achieved, 3),
+            "throughput_interval": interval,
             "due": tally.due,
             "requests": tally.requests,
             "answered": tally.answered,
@@ -62,11 +62,11 @@ def judged(
             "lateness_us": summarize_histogram(tally.histograms["lateness"]),
             "queue_us": summarize_histogram(tally.histograms["queue"]),
             "compute_us": summarize_histogram(tally.histograms["compute"]),
-            "dependence": round(dependence, 3),
+            "autocorrelation_time": round(dependence, 3),
             "slo_us": latency.percentile_us(first, lost) if first is not None and ends else None,
             "slo_interval": ends,
             "verdict": status,
-            "reasons": reasons,
+            "verdict_reasons": reasons,
             "saturated": full,
             "valid": valid,
             "checks": [check for check in checks if check.status != "PASS"],

@@ -196,7 +196,7 @@ class HealthChecker:
 
     def _record_event(self, reason: str) -> None:
         if len(self.events) < MOST_EVENTS:
-            self.events.append(HealthEvent(self._clock(), self._results.series.worker, self.up, reason[:200]))
+            self.events.append(HealthEvent(self._clock(), self._results.series.target, self.up, reason[:200]))
         else:
             self.lost_events += 1
         self._changed()

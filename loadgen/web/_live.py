@@ -250,7 +250,7 @@ class LiveView:
             "meets": self._meets(members),
             "points": self._points[pool].kept,
             "ordinals": [
-                {"name": series.worker, **self._figures([series], self._courses[series].window)}
+                {"name": series.target, **self._figures([series], self._courses[series].window)}
                 for series in sorted(members, key=_worker)
             ],
         }
@@ -258,7 +258,9 @@ class LiveView:
     def _meets(self, members: Sequence[Series]) -> bool | None:
         lost = sum(self._courses[series].lost for series in members)
         total = _sum([self._courses[series].latency for series in members])
-        return judge_slo(self._slo, total, lost).meets if self._slo and total.count + lost else None
+        if not self._slo or not total.count + lost:
+            return None
+        return {"met": True, "missed": False}.get(judge_slo(self._slo, total, lost).status)
 
     def _figures(self, members: Sequence[Series], window: _Window) -> dict[str, Any]:
         courses = [self._courses[series] for series in members]
@@ -325,4 +327,4 @@ def _order(item: tuple[_Pool, list[Series]]) -> tuple[str, str]:
 
 
 def _worker(series: Series) -> str:
-    return series.worker
+    return series.target

@@ -86,7 +86,7 @@ def test_the_page_follows_a_distributed_run_to_its_end(
     assert live["mean_us"] == pytest.approx(figures["mean"], abs=1e-3)
     assert live["cost"] == pytest.approx(row["cost_per_100k"]["sequential"], abs=1e-6)
     assert {ordinal["name"]: ordinal["answered"] for ordinal in live["ordinals"]} == {
-        ordinal["worker"]: ordinal["answered"] for ordinal in document["ordinals"]
+        ordinal["target"]: ordinal["answered"] for ordinal in document["target_rows"]
     }
     page.get_by_role("link", name="report").click()
     page.get_by_role("heading", name="What run run measured").wait_for()

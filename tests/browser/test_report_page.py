@@ -63,7 +63,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         started=datetime(2026, 11, 24, 9, 30, tzinfo=UTC),
         options={"arrivals": "closed"},
         conditions={"input": "input_ids INT64 (1, 7)", "router": "pinned"},
-        workers=[TargetInfo(label=series.worker, address="a", model="gpt") for series in tallies],
+        targets=[TargetInfo(label=series.target, address="a", model="gpt") for series in tallies],
         tallies=tallies,
         warmups={},
         first_requests_ns={},

@@ -98,7 +98,7 @@ def searched(generator: np.random.Generator, service_ms: float, slo: Slo, total_
             tally, dependence = tallied(drawn, bounds_ns)
             latency = tally.histograms["latency"]
             verdict = judge_slo(slo, latency, 0, dependence).status
-            if verdict != "UNRESOLVED":
+            if verdict != "inconclusive":
                 break
         achieved = min(due / seconds, 1000 / service_ms)
         seen.append(
@@ -129,7 +129,7 @@ def summed_up(tally: Tally, dependence: float, seconds: float) -> RunFile:
         started=datetime(2026, 11, 24, tzinfo=UTC),
         options={"arrivals": "poisson"},
         conditions={},
-        workers=[],
+        targets=[],
         tallies={SERIES: tally},
         warmups={},
         first_requests_ns={},
@@ -138,7 +138,7 @@ def summed_up(tally: Tally, dependence: float, seconds: float) -> RunFile:
         catalogue=CATALOGUE,
         checks=[],
         generators=[],
-        dependence={SERIES: dependence},
+        autocorrelation_times={SERIES: dependence},
     )
 
 

@@ -64,7 +64,7 @@ def measured_run(
             tallies[series] = tally
             workers.append(
                 TargetInfo(
-                    label=series.worker,
+                    label=series.target,
                     address="a",
                     model=model,
                     simulated=simulated,
@@ -77,7 +77,7 @@ def measured_run(
         started=datetime(2026, 11, 24, 9, 30, tzinfo=UTC),
         options={"arrivals": "closed"},
         conditions={},
-        workers=workers,
+        targets=workers,
         tallies=tallies,
         warmups={},
         first_requests_ns={},

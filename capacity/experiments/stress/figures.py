@@ -71,15 +71,15 @@ def window(run: Run, from_s: float, to_s: float) -> Window:
 
     covered = sum(end - begin for begin, end in spans)
     # The rows' own dependence: of the whole run, as a stretch is too short to tell its own.
-    dependence = max((row.dependence for row in run.file.rows), default=1.0)
+    dependence = max((row.autocorrelation_time for row in run.file.rows), default=1.0)
     ends = percentile_interval_us(answered, 99, failed, dependence)
     return Window(from_s, to_s, covered, answered.count, failed, percentile(50), percentile(99), ends)
 
 
 def ordinal_row(run: Run, address: str) -> Row:
     """The row of one worker by its address; ValueError where the run has none."""
-    for row in run.file.ordinals:
-        if row.worker is not None and (row.worker == address or row.worker.endswith(f" @ {address}")):
+    for row in run.file.target_rows:
+        if row.target is not None and (row.target == address or row.target.endswith(f" @ {address}")):
             return row
     raise ValueError(f"{run.directory} has no row of {address}")
 
@@ -114,7 +114,7 @@ def time_ratio(later: Run, before: Run, address: str) -> Estimate:
 
 def _log_times(run: Run, address: str) -> NDArray[np.float64]:
     """Logarithm of the time between one ordinal's answers in each stretch of the run, shape (stretches,)."""
-    row, course = ordinal_row(run, address), run.course
+    row, course = ordinal_row(run, address), run.timeline
     members = run.members(row)
     if course is None or not members:
         return np.empty(0)
@@ -194,10 +194,10 @@ def memory_panel(samples: dict[str, list[Sample]], begin: float) -> Drawn:
 
 def course_panels(run: Run) -> list[Drawn]:
     """P90 and answers a second over the run, all ordinals together."""
-    if run.course is None:
+    if run.timeline is None:
         return []
     members = [series for row in run.file.rows for series in run.members(row)]
-    lines = run.course.lines(members)
+    lines = run.timeline.lines(members)
     p90 = [(s, us / 1000) for s, us in zip(lines.seconds.tolist(), lines.percentiles_us[90.0].tolist(), strict=True)]
     p50 = [(s, us / 1000) for s, us in zip(lines.seconds.tolist(), lines.percentiles_us[50.0].tolist(), strict=True)]
     answered = list(zip(lines.seconds.tolist(), lines.answered.tolist(), strict=True))

@@ -54,7 +54,7 @@ def run(bench: Bench) -> dict[str, Any]:
         healed_at = time.time()
 
     measured = bench.open("loss", at * capacity, seconds, during=during)
-    mine = [event for event in measured.file.events if event.worker.endswith(f"@ {victim.address}")]
+    mine = [event for event in measured.file.events if event.target.endswith(f"@ {victim.address}")]
     down = next((event for event in mine if event.state == "down" and event.at_unix >= harmed_at - 0.05), None)
     up = next((event for event in mine if down and event.state == "up" and event.at_unix > down.at_unix), None)
     # Seconds since measuring began, by the events' own clock where there is one.
@@ -212,5 +212,5 @@ def _one_missing(bench: Bench, saturated: Run) -> str:
 
 
 def _events(events: list[TargetEvent]) -> Table:
-    rows = [[f"{event.at_s:.2f}", event.worker, event.state, event.why] for event in events]
+    rows = [[f"{event.at_s:.2f}", event.target, event.state, event.reason] for event in events]
     return Table(title="Targets down and up", columns=["s", "target", "state", "why"], rows=rows)

@@ -30,9 +30,9 @@ def run(bench: Bench) -> dict[str, Any]:
     found = [sibling for pool in pools(labeled_rows([measured], "combination")) for sibling in pool.siblings]
     odd = [sibling for sibling in found if sibling.slower]
     refused = sorted({sibling.reason for sibling in found if sibling.reason})
-    telemetry = {sibling.worker: _telemetry(measured, sibling.worker) for sibling in odd}
+    telemetry = {sibling.target: _telemetry(measured, sibling.target) for sibling in odd}
     sentences = [
-        f"{sibling.sentence}.{' ' + telemetry[sibling.worker] if telemetry[sibling.worker] else ''}" for sibling in odd
+        f"{sibling.sentence}.{' ' + telemetry[sibling.target] if telemetry[sibling.target] else ''}" for sibling in odd
     ]
     if refused or not found:
         sentences.append("; ".join(refused) or "The ordinals were not compared: the run is no result.")
@@ -44,7 +44,7 @@ def run(bench: Bench) -> dict[str, Any]:
             valid([measured]),
             Check(
                 name="slower ordinals",
-                value=", ".join(sibling.worker for sibling in odd) or 0,
+                value=", ".join(sibling.target for sibling in odd) or 0,
                 threshold="0",
                 status="FAIL" if odd else "WARN" if refused or not found else "PASS",
                 detail="; ".join(refused),
@@ -52,19 +52,19 @@ def run(bench: Bench) -> dict[str, Any]:
         ],
         "tables": [_table(measured, found, watch)],
         "panels": course_panels(measured),
-        "figures": {sibling.worker: sibling.slower_by for sibling in found},
+        "figures": {sibling.target: sibling.slower_by for sibling in found},
     }
 
 
 def _table(measured: Run, found: list[TargetSkew], watch: Watch) -> Table:
     rows = []
     for sibling in found:
-        row = ordinal_row(measured, sibling.worker)
+        row = ordinal_row(measured, sibling.target)
         low, high = sibling.interval or (None, None)
-        samples = watch.samples.get(sibling.worker.partition(" @ ")[0], [])
+        samples = watch.samples.get(sibling.target.partition(" @ ")[0], [])
         rows.append(
             [
-                sibling.worker,
+                sibling.target,
                 f"{sibling.throughput_rps:.4g}",
                 "–" if sibling.slower_by is None else f"{100 * sibling.slower_by:+.2f} %",
                 "–" if low is None or high is None else f"{100 * low:+.2f} to {100 * high:+.2f} %",
@@ -80,7 +80,7 @@ def _table(measured: Run, found: list[TargetSkew], watch: Watch) -> Table:
 
 def _telemetry(measured: Run, worker: str) -> str:
     """What the odd one's hardware did: its accelerator where the run sampled it, its cores where it is a cpu slice."""
-    info = next((one for one in measured.file.workers if one.label == worker), None)
+    info = next((one for one in measured.file.targets if one.label == worker), None)
     if info is None:
         return ""
     if info.simulated:

@@ -24,13 +24,13 @@ def sentence(curve: SearchResult) -> str:
     """What a search or its steps found."""
     rate, said = curve.slo_rate, []
     if curve.shape == "slo-search":
-        if rate.passing_rps is None:
+        if rate.met_rps is None:
             said.append(f"no rate is shown to meet {curve.slo}")
         else:
             confirmed = "confirmed by a fresh probe" if rate.confirmed else "not confirmed"
-            said.append(f"{rate_words(rate.passing_rps)} meets {curve.slo} ({confirmed})")
-        if rate.failing_rps is not None:
-            said.append(f"{rate_words(rate.failing_rps)} does not")
+            said.append(f"{rate_words(rate.met_rps)} meets {curve.slo} ({confirmed})")
+        if rate.missed_rps is not None:
+            said.append(f"{rate_words(rate.missed_rps)} does not")
         if rate.estimate_rps is not None and rate.interval is not None:
             low, high = (rate_words(end) for end in rate.interval)
             said.append(f"it is crossed at {rate_words(rate.estimate_rps)} (95 % interval {low} to {high})")
@@ -40,8 +40,12 @@ def sentence(curve: SearchResult) -> str:
         said.append(f"saturated at {rate_words(full.rps)}{ends}")
     elif curve.shape == "steps":
         said.append("no step saturated it")
-    if curve.ended not in ("", "confirmed", "all steps are done", "all steps were taken"):
-        said.append(f"ended because {curve.ended}" if curve.ended.startswith("the ") else f"ended: {curve.ended}")
+    if curve.stop_reason not in ("", "confirmed", "all steps are done", "all steps were taken"):
+        said.append(
+            f"ended because {curve.stop_reason}"
+            if curve.stop_reason.startswith("the ")
+            else f"ended: {curve.stop_reason}"
+        )
     return "; ".join(said)
 
 
@@ -90,7 +94,7 @@ def curve_picture(curve: SearchResult, width: int) -> Picture | None:
 def _farthest(curve: SearchResult, probes: Sequence[Probe]) -> float:
     """The right edge: some way past what was failed and what was saturated; far overload says no more."""
     ends = [
-        curve.slo_rate.failing_rps or 0.0,
+        curve.slo_rate.missed_rps or 0.0,
         1.1 * (curve.saturation.rps or 0.0),
         max((probe.offered_rps for probe in probes if not probe.saturated), default=0.0),
     ]
@@ -158,9 +162,9 @@ def _mark(probe: Probe, p: float, across: Scale, up: Scale, highest: float) -> s
     if over:
         # An arrow: the value lies above the picture.
         path = f"M{x - 5:.1f} {y + 9:.1f}L{x:.1f} {y:.1f}L{x + 5:.1f} {y + 9:.1f}Z"
-        return f'<path class="{"dot" if probe.verdict in (None, "PASS") else "miss"}" d="{path}"/>'
-    if probe.verdict == "UNRESOLVED":
+        return f'<path class="{"dot" if probe.verdict in (None, "met") else "miss"}" d="{path}"/>'
+    if probe.verdict == "inconclusive":
         path = f"M{x - 4:.1f} {y - 4:.1f}l8 8M{x - 4:.1f} {y + 4:.1f}l8 -8"
         return f'{whisker}<path class="cross" d="{path}"/>'
-    kind = "miss" if probe.verdict == "FAIL" else "dot"
+    kind = "miss" if probe.verdict == "missed" else "dot"
     return f'{whisker}<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{_MARK}"/>'

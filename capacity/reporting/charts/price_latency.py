@@ -84,7 +84,7 @@ def cost_and_latency(entries: Sequence[LabeledRow], slo: Slo | None, width: int)
             parts.append(f'<line class="whisker" x1="{ends_x[0]:.1f}" x2="{ends_x[1]:.1f}" y1="{y}" y2="{y}"/>')
             # Beside the dot, or above it where the interval is in the way.
             above = 11 if ends_x[1] > x + 8 else 0
-        fill = "dot" if slo is None or entry.row.meets_slo else "miss"
+        fill = "dot" if slo is None or entry.row.verdict == "met" else "miss"
         parts.append(f'<circle class="{fill}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
         parts.append(text_at(x + 10, y + 4 - above, ms(latency), "halo"))
     # The line goes beneath the dots, so it is drawn first.

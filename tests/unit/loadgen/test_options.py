@@ -72,7 +72,7 @@ def test_targets_come_from_the_option_then_the_host_then_the_environment(monkeyp
         (["--catalogue", "/nowhere.toml"], "no such file"),
         (["--input-shape", "x"], "NAME:1,7"),
         (["--input-shape", "x:0"], "at least 1"),
-        (["--by", "rack"], "combination, ordinal"),
+        (["--by", "rack"], "combination, target"),
     ],
 )
 def test_wrong_input_is_refused_in_one_line(arguments: list[str], sentence: str, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def assert_the_same(cluster: Cluster, document: dict[str, Any]) -> None:
     assert ours
     for key, histogram in ours.items():
         assert histogram == theirs[key], key
-    for mine, masters in zip(gathered["ordinals"], document["ordinals"], strict=True):
+    for mine, masters in zip(gathered["target_rows"], document["target_rows"], strict=True):
         for name in ("worker", "due", "answered", "errors", "unsent", "warmup", "latency_us", "service_us"):
             assert mine[name] == masters[name], name
     named = ("client", "host", "requests", "last_sequence", "complete")

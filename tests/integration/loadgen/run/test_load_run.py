@@ -32,11 +32,11 @@ def run_json(directory: Path) -> dict[str, Any]:
 
 
 def assert_counts_hold(document: dict[str, Any]) -> None:
-    for row in document["rows"] + document["ordinals"]:
+    for row in document["rows"] + document["target_rows"]:
         assert row["due"] == row["requests"] + row["unsent"]
         assert row["requests"] == row["answered"] + sum(row["errors"].values())
     for key in ("due", "requests", "answered", "unsent"):
-        assert sum(row[key] for row in document["rows"]) == sum(row[key] for row in document["ordinals"])
+        assert sum(row[key] for row in document["rows"]) == sum(row[key] for row in document["target_rows"])
 
 
 def test_requests_are_split_over_targets_and_every_one_is_in_the_log(
@@ -56,8 +56,8 @@ def test_requests_are_split_over_targets_and_every_one_is_in_the_log(
     (row,) = document["rows"]
     assert row["hardware"] == "c5.large + 2 × eia2.medium"
     assert row["simulated"] is True
-    assert (row["requests"], row["errors"], row["meets_slo"]) == (300, {}, True)
-    assert [ordinal["requests"] for ordinal in document["ordinals"]] == [150, 150]
+    assert (row["requests"], row["errors"], row["verdict"]) == (300, {}, "met")
+    assert [ordinal["requests"] for ordinal in document["target_rows"]] == [150, 150]
     assert row["compute_us"]["p50"] == pytest.approx(2000, rel=0.2)
     # Warm-up and first requests are apart, and nothing was served that is not counted.
     assert row["warmup"]["requests"] >= 2
@@ -119,7 +119,7 @@ def test_the_articles_rows_are_reproduced_by_simulated_hardware(
     assert ended.out.count("simulated") >= 2
 
     by_ordinal = subprocess.run(
-        [sys.executable, "-m", "capacity", "report", str(tmp_path / "run"), "--by", "ordinal"],
+        [sys.executable, "-m", "capacity", "report", str(tmp_path / "run"), "--by", "target"],
         capture_output=True,
         text=True,
         check=True,
@@ -160,7 +160,7 @@ def test_a_worker_that_dies_in_the_run_is_counted_by_code(
 
     document = run_json(tmp_path / "run")
     assert_counts_hold(document)
-    by_worker = {row["worker"].split(" @ ")[1]: row for row in document["ordinals"]}
+    by_worker = {row["target"].split(" @ ")[1]: row for row in document["target_rows"]}
     assert by_worker[stays.address]["errors"] == {}
     assert by_worker[dies.address]["answered"] > 0
     assert set(by_worker[dies.address]["errors"]) == {"UNAVAILABLE"}
@@ -234,8 +234,8 @@ def test_arrivals_beyond_the_bound_in_flight_are_unsent_and_counted(
     assert due is not None
     assert unsent is not None
     assert (due.count, unsent.count) == (row["due"], row["unsent"])
-    assert run.course is not None
-    lines = run.course.lines(run.members(run.file.rows[0]))
+    assert run.timeline is not None
+    lines = run.timeline.lines(run.members(run.file.rows[0]))
     assert lines.offered is not None
     assert (lines.unsent > 20).all()
     assert lines.offered == pytest.approx(lines.answered + lines.failed + lines.unsent, abs=8)
@@ -261,7 +261,7 @@ def test_two_processes_are_one_run(serve: Callable[..., Any], locust: Callable[.
     assert_counts_hold(document)
     # A run on a busy machine may find itself not valid, and the exit code says so.
     assert ended.code == (0 if document["valid"] else 1), ended.err
-    assert [ordinal["requests"] for ordinal in document["ordinals"]] == [201, 201]
+    assert [ordinal["requests"] for ordinal in document["target_rows"]] == [201, 201]
     assert [generator["complete"] for generator in document["generators"]] == [True, True]
     (row,) = document["rows"]
     assert served(first.address, second.address) == row["requests"] + row["warmup"]["requests"]
@@ -349,8 +349,8 @@ def test_without_any_target_a_fleet_is_started_and_ended(locust: Callable[..., A
     assert row["model"] == "resnet18"
     assert row["simulated"] is False
     assert row["answered"] > 0
-    assert len(document["ordinals"]) == os.cpu_count()
-    for worker in document["workers"]:
+    assert len(document["target_rows"]) == os.cpu_count()
+    for worker in document["targets"]:
         host, port = worker["address"].split(":")
         with socket.socket() as one:
             assert one.connect_ex((host, int(port))) != 0, "a worker of the embedded fleet is still there"

@@ -34,9 +34,9 @@ def probed(curve: SearchResult) -> int:
 
 def check_identities(run: Run, *addresses: str) -> None:
     """Every request that the workers took in is in a probe or in the warm-up, and run.hlog has each probe's own."""
-    assert sum(probed(curve) for curve in run.file.curve) + warm(run) == served(*addresses)
-    for curve in run.file.curve:
-        histograms = run.probes(curve)
+    assert sum(probed(curve) for curve in run.file.searches) + warm(run) == served(*addresses)
+    for curve in run.file.searches:
+        histograms = run.probe_histograms(curve)
         for probe in curve.probes:
             assert probe.due == probe.requests + probe.unsent
             assert probe.requests == probe.answered + sum(probe.errors.values())
@@ -60,7 +60,7 @@ def test_each_combination_is_searched_and_its_row_is_the_probe_at_the_passing_ra
     assert "probe 1, bracket: " in ended.err
     run = Run.load(tmp_path / "run")
     check_identities(run, slow.address, fast.address)
-    by_name = {curve.hardware: curve for curve in run.file.curve}
+    by_name = {curve.hardware: curve for curve in run.file.searches}
     assert set(by_name) == {"c5.large + eia2.medium", "c5.large + eia2.large"}
     for row in run.file.rows:
         curve = by_name[row.hardware]
@@ -72,7 +72,7 @@ def test_each_combination_is_searched_and_its_row_is_the_probe_at_the_passing_ra
         assert row.slo_rate == curve.slo_rate
         # No queue gets through more than one request in each service time.
         most = 1000 / (8 if "medium" in row.hardware else 4)
-        assert 0 < (curve.slo_rate.passing_rps or 0) < most
+        assert 0 < (curve.slo_rate.met_rps or 0) < most
         if curve.saturation.rps is not None and curve.saturation.interval is not None:
             assert curve.saturation.interval[0] <= most
             assert row.cost_per_100k.saturated == pytest.approx(
@@ -94,11 +94,11 @@ def test_steps_of_several_generators_are_even_and_reach_saturation(
 
     run = Run.load(tmp_path / "run")
     check_identities(run, *addresses)
-    (curve,) = run.file.curve
+    (curve,) = run.file.searches
     assert curve.saturation.rps is not None
     # Two queues of 8 ms each; a completion at either end of the window is chance.
     assert curve.saturation.rps < 250 * 1.1
-    rates = np.array([probe.rate_rps for probe in curve.probes if probe.phase == "step"])
+    rates = np.array([probe.planned_rps for probe in curve.probes if probe.phase == "step"])
     assert rates.size >= 2
     assert np.diff(rates) == pytest.approx(rates[0], rel=1e-3)
     assert all(probe.verdict is None for probe in curve.probes)
@@ -120,10 +120,10 @@ def test_a_search_that_is_interrupted_keeps_what_it_found(
 
     run = Run.load(tmp_path / "run")
     check_identities(run, worker.address)
-    (curve,) = run.file.curve
-    assert curve.ended == "the run ended"
-    assert curve.probes[-1].verdict == "UNRESOLVED"
-    assert "cut off" in curve.probes[-1].reasons[0]
+    (curve,) = run.file.searches
+    assert curve.stop_reason == "the run ended"
+    assert curve.probes[-1].verdict == "inconclusive"
+    assert "cut off" in curve.probes[-1].verdict_reasons[0]
     assert curve.slo_rate.confirmed is False
 
 
@@ -167,7 +167,7 @@ def test_two_searches_find_the_known_rate_within_five_percent_and_their_interval
             *("--shape", "slo-search", "--slo", f"p90={bound_ms}ms"),
             timeout=240,
         )
-        (curve,) = Run.load(tmp_path / name).file.curve
+        (curve,) = Run.load(tmp_path / name).file.searches
         found.append(curve)
         (shown,) = [probe for probe in curve.probes if probe.in_row]
         # What a request takes of the worker is told by its throughput when it is full; what it takes beside that

@@ -15,7 +15,7 @@ SIM = ("--sim", "fixed:5ms")
 
 
 def counts_hold(document: dict[str, Any]) -> None:
-    for row in document["rows"] + document["ordinals"]:
+    for row in document["rows"] + document["target_rows"]:
         assert row["due"] == row["requests"] + row["unsent"]
         assert row["requests"] == row["answered"] + sum(row["errors"].values())
 

@@ -61,7 +61,7 @@ def with_telemetry_that_is_none(run: Path) -> None:
 
 
 BROKEN: list[tuple[Callable[[Path], None], str]] = [
-    (of_another_schema, "run.json has schema 7; this version reads 1"),
+    (of_another_schema, "run.json has schema 7; this version reads schema 1 or 2"),
     (with_half_a_run_json, "run.json cannot be read: "),
     (with_a_field_that_is_none, "run.json: duration_s: "),
     (without_its_run_json, "is not a whole run: it has no run.json (there is a run.hlog: the run was cut off"),
@@ -154,10 +154,10 @@ def test_models_that_are_mixed(
     same = tmp_path / "same"
     shutil.copytree(whole, same)
     worker = {"label": "cpu:0 @ a:1", "address": "a:1", "model": "gpt"}
-    edited(same, workers=[{**worker, "model_sha256": "0" * 64}], started="2026-11-25T00:00:00Z")
+    edited(same, targets=[{**worker, "model_sha256": "0" * 64}], started="2026-11-25T00:00:00Z")
     first = tmp_path / "first"
     shutil.copytree(whole, first)
-    edited(first, workers=[{**worker, "model_sha256": "1" * 64}])
+    edited(first, targets=[{**worker, "model_sha256": "1" * 64}])
     line = said(monkeypatch, capsys, "merge", first, same, "--out", tmp_path / "merged")
     assert "the runs served different files as the model gpt: they do not merge" in line
     assert not (tmp_path / "merged").exists()

@@ -49,7 +49,7 @@ def make(
     file = build_run_file(
         started=datetime(2026, 11, 24, tzinfo=UTC),
         options={"arrivals": "poisson"},
-        workers=[],
+        targets=[],
         tallies=tallies,
         warmups={},
         first_requests_ns={},

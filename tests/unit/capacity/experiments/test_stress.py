@@ -44,7 +44,7 @@ def run_of(directory: Path, seconds: list[tuple[float, int, int]]) -> Run:
         started=datetime(2026, 11, 24, tzinfo=UTC),
         options={"arrivals": "poisson"},
         conditions={},
-        workers=[],
+        targets=[],
         tallies={SERIES: tally},
         warmups={},
         first_requests_ns={},

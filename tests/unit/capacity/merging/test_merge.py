@@ -60,7 +60,7 @@ def make(
         started=started,
         options={"arrivals": arrivals},
         conditions=conditions or {"transport": "wire"},
-        workers=[
+        targets=[
             TargetInfo(label=worker, address="a", model="gpt", model_sha256=sha, instance_id=instance, host_name=host)
             for worker in workers
         ],
@@ -130,7 +130,7 @@ def test_runs_at_the_same_time_with_workers_of_their_own_were_one_pool(tmp_path:
     ]
     merged = merge_runs(runs, tmp_path / "m")
     assert [(row.hardware, row.answered) for row in merged.rows] == [("2 × box + 2 × cpu-1c", 200)]
-    assert [row.worker for row in merged.ordinals] == ["cpu:0 @ a:1", "cpu:0 @ b:1"]
+    assert [row.target for row in merged.target_rows] == ["cpu:0 @ a:1", "cpu:0 @ b:1"]
     assert merged.duration_s == 16
     assert Run.load(tmp_path / "m").histogram(merged.rows[0], "latency") is not None
 

@@ -7,7 +7,7 @@ import pytest
 from capacity.pricing import Candidate, format_bytes, format_hourly, format_money, format_seconds, sequential_per_100k
 from capacity.pricing.choice import choose
 from capacity.rundir import CostPer100k, Measure, Row
-from capacity.rundir.run_file import Memory
+from capacity.rundir.row import Memory
 from capacity.statistics import Slo
 
 SLO = Slo.parse("p90=15ms")
@@ -37,8 +37,8 @@ def entry(
         "price_per_hour": price,
         "currency": "USD" if price is not None else "",
         "cost_per_100k": CostPer100k(sequential=cost, reasons=reasons),
-        "meets_slo": meets,
-        "slo_reasons": [] if meets else [f"P90 {p90_ms:g} ms > 15ms"],
+        "verdict": "met" if meets else "missed",
+        "verdict_reasons": [] if meets else [f"P90 {p90_ms:g} ms > 15ms"],
     }
     return Candidate(name, Row(**(row | changes)), invalid)
 
@@ -163,12 +163,14 @@ def test_an_invalid_run_never_wins_and_never_loses_as_hardware() -> None:
 
 
 def test_a_sample_too_small_to_tell_is_not_a_pass_and_not_a_failure() -> None:
-    few = entry("a", 1, 1, 0.01, meets_slo=None, slo_reasons=["P90: not enough samples (10 < 29)"])
+    few = entry("a", 1, 1, 0.01, verdict="inconclusive", verdict_reasons=["P90: not enough samples (10 < 29)"])
     choice = choose([few], SLO)
     assert choice.winner is None
     assert "too few to tell" in choice.sentence
     assert losers([few], "latency") == {"a": "P90: not enough samples (10 < 29)"}
-    longer = entry("a", 1, 1, 1, meets_slo=None, slo_reasons=["P90 too close"], more_samples=90, more_seconds=8.2)
+    longer = entry(
+        "a", 1, 1, 1, verdict="inconclusive", verdict_reasons=["P90 too close"], more_samples=90, more_seconds=8.2
+    )
     assert losers([longer], "latency") == {"a": "P90 too close; about 9 s more would tell"}
     assert choose([entry("b", 20, 20, 1)], SLO).sentence == "No combination meets p90=15ms."
 

@@ -32,8 +32,8 @@ from capacity.statistics import Slo
 
 POOL = HardwareCombination("c5.large", "eia2.medium", 2)
 MEMBERS = [Series(POOL, "m", f"sim:{number} @ a:{number}", True) for number in range(2)]
-RATES = {1: (40.0, 12.0, "PASS"), 2: (160.0, 300.0, "FAIL"), 3: (70.0, 29.0, "UNRESOLVED"), 4: (60.0, 20.0, "PASS")}
-FOUND = SloRate(passing_rps=60.0, failing_rps=160.0, estimate_rps=72.0, interval=(66.0, 80.0), confirmed=True)
+RATES = {1: (40.0, 12.0, "met"), 2: (160.0, 300.0, "missed"), 3: (70.0, 29.0, "inconclusive"), 4: (60.0, 20.0, "met")}
+FOUND = SloRate(met_rps=60.0, missed_rps=160.0, estimate_rps=72.0, interval=(66.0, 80.0), confirmed=True)
 
 
 def tallies(number: int) -> dict[Series, Tally]:
@@ -57,9 +57,9 @@ def probe(number: int) -> Probe:
     return Probe(
         number=number,
         phase="confirm" if number == 4 else "bracket",
-        rate_rps=rate,
+        planned_rps=rate,
         offered_rps=rate,
-        achieved_rps=min(rate, 100.0),
+        throughput_rps=min(rate, 100.0),
         seconds=10.0,
         from_s=10.0 * number,
         to_s=10.0 * number + 10,
@@ -85,7 +85,7 @@ def curve(**changes: Any) -> SearchResult:
         "probes": [probe(number) for number in RATES],
         "slo_rate": FOUND,
         "saturation": Saturation(rps=100.0, interval=(98.0, 102.0)),
-        "ended": "confirmed",
+        "stop_reason": "confirmed",
     }
     return SearchResult(**(given | changes))
 
@@ -96,7 +96,7 @@ def searched(directory: Path, found: SearchResult | None = None) -> Run:
         started=datetime(2026, 11, 24, tzinfo=UTC),
         options={"arrivals": "poisson", "shape": "slo-search"},
         conditions={},
-        workers=[],
+        targets=[],
         tallies=tallies(4),
         warmups={},
         first_requests_ns={},
@@ -105,7 +105,7 @@ def searched(directory: Path, found: SearchResult | None = None) -> Run:
         catalogue=Catalogue.load(),
         checks=[],
         generators=[],
-        curve=[found or curve()],
+        searches=[found or curve()],
     )
     file.save(directory)
     with IntervalLogWriter(directory / "run.hlog", 0.0) as writer:
@@ -122,11 +122,11 @@ def test_a_row_is_the_probe_that_is_marked_and_every_probe_can_be_read_again(tmp
     shown = run.histogram(row, "latency")
     assert shown is not None
     assert shown.count == row.answered == 600
-    (found,) = run.file.curve
-    read = run.probes(found)
+    (found,) = run.file.searches
+    read = run.probe_histograms(found)
     assert {number: kept["latency"].count for number, kept in read.items()} == {1: 400, 2: 1600, 3: 700, 4: 600}
     assert run.measured_from_s == 40.0
-    assert run.course is None
+    assert run.timeline is None
 
 
 def test_prices_follow_from_the_rates_that_were_found(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_prices_follow_from_the_rates_that_were_found(tmp_path: Path) -> None:
 
 
 def test_a_price_that_no_search_gave_says_what_would(tmp_path: Path) -> None:
-    none = curve(slo_rate=SloRate(failing_rps=5.0), saturation=Saturation())
+    none = curve(slo_rate=SloRate(missed_rps=5.0), saturation=Saturation())
     (row,) = searched(tmp_path / "a", none).file.rows
 
     assert row.cost_per_100k.at_slo is None
@@ -152,7 +152,7 @@ def test_a_price_that_no_search_gave_says_what_would(tmp_path: Path) -> None:
     assert "5 requests a second missed it" in row.cost_per_100k.reasons["at_slo"]
     assert "--shape steps" in row.cost_per_100k.reasons["saturated"]
 
-    near = curve(slo_rate=SloRate(failing_rps=5.0, estimate_rps=3.0, interval=(2.0, 4.0)))
+    near = curve(slo_rate=SloRate(missed_rps=5.0, estimate_rps=3.0, interval=(2.0, 4.0)))
     (row,) = searched(tmp_path / "b", near).file.rows
     assert "5 requests a second missed it, some 3 may meet it" in row.cost_per_100k.reasons["at_slo"]
 
@@ -182,7 +182,7 @@ def test_the_sentence_says_each_rate_once_and_what_is_missing() -> None:
     assert "72.0/s (95 % interval 66.0/s to 80.0/s)" in said
     assert said.endswith("saturated at 100.0/s (98.0/s to 102.0/s)")
 
-    nothing = curve(slo_rate=SloRate(failing_rps=5.0), saturation=Saturation(), ended="the time was over")
+    nothing = curve(slo_rate=SloRate(missed_rps=5.0), saturation=Saturation(), stop_reason="the time was over")
     assert sentence(nothing) == "no rate is shown to meet p90=30ms; 5.00/s does not; ended because the time was over"
 
 

@@ -43,10 +43,10 @@ def test_json_has_the_rows_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make(tmp_path / "a", ARTICLE)
-    assert run_main(monkeypatch, "report", "a", "--format", "json", "--by", "ordinal") == 0
+    assert run_main(monkeypatch, "report", "a", "--format", "json", "--by", "target") == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
-    said = [(row["worker"], row["latency_us"]["p90"]) for row in rows]
-    assert said == [(row.worker, row.latency_us.p90) for row in run.file.ordinals]
+    said = [(row["target"], row["latency_us"]["p90"]) for row in rows]
+    assert said == [(row.target, row.latency_us.p90) for row in run.file.target_rows]
 
 
 def test_markdown_has_the_table_the_prices_and_the_choice(

@@ -47,12 +47,12 @@ def make(
                 tally = Tally(n + errors, n, 0, {"UNAVAILABLE": errors} if errors else {})
                 tally.histograms["latency"].record_ns((generator.normal(mean, mean / 50, n) * 1e6).astype(np.int64))
                 tallies[series] = tally
-                workers.append(TargetInfo(label=series.worker, address="a", model=model, first_inference_us=77_000))
+                workers.append(TargetInfo(label=series.target, address="a", model=model, first_inference_us=77_000))
     file = build_run_file(
         started=datetime(2026, 11, 24, 9, 30, tzinfo=UTC),
         options={"arrivals": arrivals},
         conditions={"input": "input_ids INT64 (1, 7)", "made by": "<script>alert(1)</script>"},
-        workers=workers,
+        targets=workers,
         tallies=tallies,
         warmups={},
         first_requests_ns={},
@@ -147,11 +147,11 @@ def test_a_sample_too_small_says_how_many_are_needed(tmp_path: Path) -> None:
 
 def test_by_ordinal_has_a_row_for_each_worker(tmp_path: Path) -> None:
     run = make(tmp_path / "a", [("c5.large + 2 × eia2.medium", 10.0)])
-    assert [entry.label for entry in labeled_rows([run], "ordinal")] == [
+    assert [entry.label for entry in labeled_rows([run], "target")] == [
         "c5.large + eia2.medium, x:0 @ 10.0.0.0:1",
         "c5.large + eia2.medium, x:1 @ 10.0.0.1:1",
     ]
-    text = printed(run, by="ordinal")
+    text = printed(run, by="target")
     assert "x:1 @ 10.0.0.1:1" in text
     assert row_of(printed(run), "c5.large + 2 × eia2.medium")[0] == "2,000"
     with pytest.raises(ValueError, match="not by 'worker'"):
@@ -308,9 +308,7 @@ def test_the_command_prints_and_writes(
     assert run_main(monkeypatch, "report", "a") == 0
     assert "report: a/report.html" in capsys.readouterr().out
     assert (tmp_path / "a" / "report.html").is_file()
-    assert (
-        run_main(monkeypatch, "report", "a", "b", "--by", "ordinal", "--slo", "p99=40ms,errors=1%", "--out", "o") == 0
-    )
+    assert run_main(monkeypatch, "report", "a", "b", "--by", "target", "--slo", "p99=40ms,errors=1%", "--out", "o") == 0
     assert (tmp_path / "o" / "report.html").is_file()
 
 

@@ -47,7 +47,7 @@ def write(
     """A generator's log: a request answered and one failed each second beside the values, and a warm-up of two."""
     directory = folder / client
     header = GeneratorLogHeader(
-        schema=1, client=client, host=f"host-{client}", began=NOON.timestamp() + 0.25, plan=of or plan()
+        schema=2, client=client, host=f"host-{client}", began=NOON.timestamp() + 0.25, plan=of or plan()
     )
     writer = GeneratorLogWriter(directory, header)
     total, warmup = Tally(), Tally(2, 2)
@@ -137,7 +137,7 @@ def test_a_second_that_is_not_whole_in_the_journal_does_not_count(logs: Path) ->
 
 
 def test_a_log_whose_first_line_is_torn_says_nothing_and_its_generator_is_named(logs: Path) -> None:
-    (logs / "b" / PROGRESS_NAME).write_bytes(b'{"schema": 1, "cli')
+    (logs / "b" / PROGRESS_NAME).write_bytes(b'{"schema": 2, "cli')
     file = put_together(logs)
 
     assert file.rows[0].answered == 300

@@ -51,7 +51,7 @@ def built(tallies: dict[Series, Tally], **changes: Any) -> RunFile:
         "started": datetime(2026, 11, 24, tzinfo=UTC),
         "options": {"arrivals": "closed"},
         "conditions": {"model": "gpt"},
-        "workers": [],
+        "targets": [],
         "warmups": {},
         "first_requests_ns": {},
         "duration_s": 10.0,
@@ -66,11 +66,11 @@ def built(tallies: dict[Series, Tally], **changes: Any) -> RunFile:
 def test_workers_of_a_pool_make_one_row_and_one_ordinal_each() -> None:
     file = built({series(0): tally([10_000_000] * 600), series(1): tally([20_000_000] * 400, errors=3, unsent=2)})
     (row,) = file.rows
-    assert (row.hardware, row.model, row.kind, row.worker) == ("box + 2 × cpu-1c", "gpt", "cpu", None)
+    assert (row.hardware, row.model, row.kind, row.target) == ("box + 2 × cpu-1c", "gpt", "cpu", None)
     assert (row.due, row.requests, row.answered, row.errors, row.unsent) == (1005, 1003, 1000, {"UNAVAILABLE": 3}, 2)
     assert (row.offered_rps, row.throughput_rps) == (100.5, 100.0)
     assert row.latency_us.mean == 14_000
-    assert [(entry.hardware, entry.worker, entry.answered) for entry in file.ordinals] == [
+    assert [(entry.hardware, entry.target, entry.answered) for entry in file.target_rows] == [
         ("box + cpu-1c", "cpu:0 @ 127.0.0.1:9000", 600),
         ("box + cpu-1c", "cpu:1 @ 127.0.0.1:9001", 400),
     ]
@@ -160,8 +160,8 @@ def test_the_price_carries_the_interval_of_the_mean() -> None:
 def test_dependent_samples_widen_the_intervals_and_the_advice_is_in_seconds() -> None:
     values = [9_000_000] * 910 + [20_000_000] * 90
     plain = built({series(0): tally(values)}).rows[0]
-    wide = built({series(0): tally(values)}, dependence={series(0): 4.0}).rows[0]
-    assert (plain.dependence, wide.dependence) == (1.0, 4.0)
+    wide = built({series(0): tally(values)}, autocorrelation_times={series(0): 4.0}).rows[0]
+    assert (plain.autocorrelation_time, wide.autocorrelation_time) == (1.0, 4.0)
     assert plain.latency_us.mean_interval is not None
     assert wide.latency_us.mean_interval is not None
     ratio = np.ptp(wide.latency_us.mean_interval) / np.ptp(plain.latency_us.mean_interval)
@@ -172,9 +172,9 @@ def test_dependent_samples_widen_the_intervals_and_the_advice_is_in_seconds() ->
     assert wide.more_samples > 2 * plain.more_samples
     assert plain.more_seconds == pytest.approx(plain.more_samples / 100, abs=0.1)
     pooled = built(
-        {series(0): tally(values), series(1): tally(values)}, dependence={series(0): 4.0, series(1): 1.0}
+        {series(0): tally(values), series(1): tally(values)}, autocorrelation_times={series(0): 4.0, series(1): 1.0}
     ).rows[0]
-    assert pooled.dependence == 1.6
+    assert pooled.autocorrelation_time == 1.6
 
 
 def test_a_price_from_a_queue_says_so() -> None:
@@ -191,7 +191,7 @@ def test_a_price_that_is_not_known_is_null_with_its_reason() -> None:
     assert unanswered.price_per_hour == 0.36
     assert unanswered.cost_per_100k.reasons["sequential"] == "no request was answered"
     file = built({series(0): tally([1_000_000] * 100), series(1): tally([1_000_000] * 100)})
-    assert file.ordinals[0].cost_per_100k.reasons["sequential"] == "its pool is priced as one"
+    assert file.target_rows[0].cost_per_100k.reasons["sequential"] == "its pool is priced as one"
 
 
 def test_the_articles_prices() -> None:
@@ -201,12 +201,12 @@ def test_the_articles_prices() -> None:
 
 def test_the_first_inference_and_the_warm_up_stand_apart() -> None:
     workers = [
-        TargetInfo(label=series(ordinal).worker, address="x", kind="cpu", first_inference_us=1000.0 * (ordinal + 1))
+        TargetInfo(label=series(ordinal).target, address="x", kind="cpu", first_inference_us=1000.0 * (ordinal + 1))
         for ordinal in (0, 1)
     ]
     file = built(
         {series(0): tally([1_000_000] * 9), series(1): tally([1_000_000] * 9)},
-        workers=workers,
+        targets=workers,
         warmups={series(0): tally([7_000_000] * 2, errors=1)},
         first_requests_ns={series(0): 5_000_000, series(1): 6_000_000},
     )
@@ -214,14 +214,14 @@ def test_the_first_inference_and_the_warm_up_stand_apart() -> None:
     assert (row.first_inference_us, row.first_request_us) == (2000, 6000)
     assert (row.warmup.requests, row.warmup.errors, row.warmup.mean_us) == (3, 1, 7000)
     assert row.requests == 18
-    assert file.ordinals[1].warmup.requests == 0
+    assert file.target_rows[1].warmup.requests == 0
 
 
 def test_memory_is_the_peak_of_all_workers_on_a_host_and_the_worst_accelerator() -> None:
     eia = HardwareCombination("c5.large", "eia2.medium", 2)
     workers = [
         TargetInfo(
-            label=series(ordinal).worker,
+            label=series(ordinal).target,
             address="x",
             kind="eia",
             model_parameter_bytes=400,
@@ -231,7 +231,7 @@ def test_memory_is_the_peak_of_all_workers_on_a_host_and_the_worst_accelerator()
         for ordinal in (0, 1)
     ]
     tallies = {series(o, hardware=eia): tally([1_000_000] * 9) for o in (0, 1)}
-    memory = built(tallies, workers=workers).rows[0].memory
+    memory = built(tallies, targets=workers).rows[0].memory
     assert (memory.model_bytes, memory.input_bytes) == (400, 100)
     assert (memory.host_peak_bytes, memory.accelerator_peak_bytes) == (2002, 71)
     assert (memory.host_bytes, memory.accelerator_bytes) == (None, 2 * 2**30)
@@ -250,8 +250,8 @@ def test_memory_is_the_peak_of_all_workers_on_a_host_and_the_worst_accelerator()
 def test_the_kind_is_what_describe_says_or_what_a_simulation_stands_for(
     hardware: HardwareCombination, told: str, kind: str
 ) -> None:
-    workers = [TargetInfo(label=series(0).worker, address="x", kind=told)]
-    assert built({series(0, hardware=hardware): tally([1])}, workers=workers).rows[0].kind == kind
+    workers = [TargetInfo(label=series(0).target, address="x", kind=told)]
+    assert built({series(0, hardware=hardware): tally([1])}, targets=workers).rows[0].kind == kind
 
 
 def test_a_failed_check_makes_a_run_invalid_and_a_warning_does_not() -> None:
@@ -273,13 +273,13 @@ def test_the_slo_is_judged_in_each_row() -> None:
             series(0, "few"): tally([9_000_000] * 10),
         }
     ).rows
-    assert {row.model: row.meets_slo for row in rows} == {"fast": True, "slow": False, "few": None}
-    assert {row.model: row.slo_reasons for row in rows} == {
+    assert {row.model: row.verdict for row in rows} == {"fast": "met", "slow": "missed", "few": "inconclusive"}
+    assert {row.model: row.verdict_reasons for row in rows} == {
         "fast": [],
         "slow": ["P90 19 ms > 15ms"],
         "few": ["P90: not enough samples (10 < 29)"],
     }
-    assert built({series(0): tally([1_000_000] * 100)}, slo=None).rows[0].meets_slo is None
+    assert built({series(0): tally([1_000_000] * 100)}, slo=None).rows[0].verdict is None
 
 
 def test_a_run_file_is_saved_whole_and_read_back(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_a_run_file_is_saved_whole_and_read_back(tmp_path: Path) -> None:
     assert [found.name for found in path.parent.iterdir()] == ["run.json"]
     assert Run.load(path.parent).file == file
     data = json.loads(path.read_text())
-    assert data["schema"] == 1
+    assert data["schema"] == 2
     assert data["rows"][0]["latency_us"]["p90"] == 1235.0
     assert data["rows"][0]["latency_us"]["min"] == 1234.567
     file.save(path.parent)
@@ -336,13 +336,13 @@ def test_a_run_directory_that_is_not_whole_is_one_clear_line(tmp_path: Path) -> 
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"run\.json cannot be read"):
         Run.load(tmp_path)
-    (tmp_path / "run.json").write_text('{"schema": 2}')
-    with pytest.raises(ValueError, match="has schema 2; this version reads 1"):
+    (tmp_path / "run.json").write_text('{"schema": 3}')
+    with pytest.raises(ValueError, match="has schema 3; this version reads schema 1 or 2"):
         Run.load(tmp_path)
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(ValueError, match="has schema None"):
         Run.load(tmp_path)
-    (tmp_path / "run.json").write_text('{"schema": 1}')
+    (tmp_path / "run.json").write_text('{"schema": 2}')
     with pytest.raises(ValueError, match="started: Field required"):
         Run.load(tmp_path)
 
@@ -360,7 +360,7 @@ def test_histograms_of_a_row_come_from_the_log(tmp_path: Path) -> None:
     found = run.histogram(pooled, "latency")
     assert found is not None
     assert found.exact == (200, 320_000_000, 1_000_000, 2_000_000, 0)
-    ordinal = next(row for row in file.ordinals if row.worker == series(1).worker)
+    ordinal = next(row for row in file.target_rows if row.target == series(1).target)
     one = run.histogram(ordinal, "latency")
     assert one is not None
     assert one.count == 120

@@ -23,9 +23,9 @@ UUID = "0a1b2c3d-0000-1111-2222-333344445555"
 def with_gpu(directory: Path, power_w: float | None) -> Run:
     """1,000 answered requests in 1,000 s on one GPU that its worker names, beside a GPU of somebody else."""
     run = make(directory, [("g5.xlarge + a10g", 10.0)])
-    (worker,) = run.file.workers
+    (worker,) = run.file.targets
     workers = [worker.model_copy(update={"accelerator_id": UUID})]
-    RunFile.model_validate(run.file.model_dump(by_alias=True) | {"workers": workers}).save(directory)
+    RunFile.model_validate(run.file.model_dump(by_alias=True) | {"targets": workers}).save(directory)
     writer = TelemetryWriter(directory)
     for second in (0.0, 400.0, 800.0):
         readings = [

@@ -25,7 +25,7 @@ def of_ms(values: Sequence[float]) -> Histogram:
 
 
 def course_of(path: Path, measured_s: float) -> Timeline:
-    course = Timeline.over(path, measured_s)
+    course = Timeline.of_log(path, measured_s)
     assert course is not None
     for interval in read_interval_log(path):
         course.add(interval, *parse_series_tag(interval.tag))
@@ -101,7 +101,7 @@ def test_a_log_without_measured_requests_has_no_course(tmp_path: Path) -> None:
     path = tmp_path / "run.hlog"
     with IntervalLogWriter(path, 0.0) as log:
         log.write(0, 20, series_tag(ordinal(0), "compute"), of_ms([9]))
-    assert Timeline.over(path, 20.0) is None
+    assert Timeline.of_log(path, 20.0) is None
 
 
 def pool(

@@ -61,7 +61,7 @@ class Machine:
             latency = Histogram()
             latency.record_ns([20_000_000] * hits + [40_000_000] * (due - hits))
             verdict = judge_slo(slo, latency, 0, self._dependence).status if slo else None
-            if verdict != "UNRESOLVED":
+            if verdict != "inconclusive":
                 break
         achieved = min(due / seconds, SATURATED)
         valid = step.rate_rps <= self._limit_rps
@@ -70,7 +70,7 @@ class Machine:
             planned_rps=step.rate_rps,
             offered_rps=due / seconds,
             throughput_rps=achieved,
-            verdict=verdict if valid or slo is None else "UNRESOLVED",
+            verdict=verdict if valid or slo is None else "inconclusive",
             shares=bound_shares(slo, latency, 0, self._dependence) if slo and valid else (),
             saturated=is_saturated(due, int(achieved * seconds)),
             valid=valid,
@@ -93,7 +93,7 @@ def search(machine: Machine, total_s: float = 165.0, first: float = 48.0) -> tup
 
 def probes_of(*verdicts: tuple[float, str], phase: str = "refine") -> list[ProbeSummary]:
     """Probes of these rates and verdicts, with the shares that go with them."""
-    within = {"PASS": 0.97, "FAIL": 0.5, "UNRESOLVED": 0.9}
+    within = {"met": 0.97, "missed": 0.5, "inconclusive": 0.9}
     return [
         ProbeSummary(phase, rate, rate, rate, verdict, (bound_share(within[verdict]),))  # type: ignore[arg-type]
         for rate, verdict in verdicts
@@ -116,7 +116,7 @@ def test_it_finds_the_known_rate_in_its_time_and_the_interval_holds_it() -> None
     assert all(seconds <= 165 + 1 for _probes, _reason, seconds in searches)
     assert sum(reason == "confirmed" for _probes, reason, _seconds in searches) >= 16
     # A claim is wrong where the truth is on its other side: chance does that rarely.
-    wrong = [rate for rate in rates if (rate.passing_rps or 0) > 70 or (rate.failing_rps or 99) < 70]
+    wrong = [rate for rate in rates if (rate.met_rps or 0) > 70 or (rate.missed_rps or 99) < 70]
     assert len(wrong) <= 3
 
 
@@ -129,27 +129,27 @@ def test_a_bad_first_rate_costs_time_and_not_the_answer(first: float) -> None:
 
 
 def test_an_inconclusive_probe_is_no_bound() -> None:
-    probes = probes_of((40, "PASS"), (60, "UNRESOLVED"), (70, "UNRESOLVED"), (80, "FAIL"))
+    probes = probes_of((40, "met"), (60, "inconclusive"), (70, "inconclusive"), (80, "missed"))
 
     assert rate_bounds(probes) == (40, 80)
-    assert rate_bounds(probes_of((60, "UNRESOLVED"))) == (None, None)
-    assert conclude(probes).passing_rps == 40
-    assert conclude(probes).failing_rps == 80
+    assert rate_bounds(probes_of((60, "inconclusive"))) == (None, None)
+    assert conclude(probes).met_rps == 40
+    assert conclude(probes).missed_rps == 80
 
 
 def test_a_miss_below_a_met_rate_is_rechecked_and_is_the_bound_where_it_repeats() -> None:
     plan = SloSearch(first_rps=10, closed_rps=20, total_s=165)
-    inverted = probes_of((20, "PASS"), (40, "FAIL"), (80, "PASS"), (160, "FAIL"))
+    inverted = probes_of((20, "met"), (40, "missed"), (80, "met"), (160, "missed"))
 
     step = plan.next(inverted, 100)
     assert isinstance(step, NextProbe)
     assert (step.phase, step.rate_rps) == ("recheck", 40)
 
-    met = [*inverted, *probes_of((40, "PASS"))]
+    met = [*inverted, *probes_of((40, "met"))]
     assert rate_inversions(met) == []
     assert rate_bounds(met) == (80, 160)
 
-    missed = [*inverted, *probes_of((40, "FAIL"))]
+    missed = [*inverted, *probes_of((40, "missed"))]
     assert rate_inversions(missed) == [(40, 80)]
     assert rate_bounds(missed) == (20, 40)
     after = plan.next(missed, 100)
@@ -163,17 +163,17 @@ def test_a_real_cliff_is_found_from_below() -> None:
 
     probes, _reason, _seconds = search(Machine(with_gap, seed=1), first=40)
 
-    assert (conclude(probes).passing_rps or 0) < 31
+    assert (conclude(probes).met_rps or 0) < 31
 
 
 def test_the_generators_own_limit_is_no_verdict_on_the_hardware() -> None:
     probes, reason, _seconds = search(Machine(smooth, limit_rps=55), first=20)
 
     rate = conclude(probes)
-    assert rate.failing_rps is None
+    assert rate.missed_rps is None
     assert rate.estimate_rps is None
-    assert rate.passing_rps is not None
-    assert 44 < rate.passing_rps <= 55
+    assert rate.met_rps is not None
+    assert 44 < rate.met_rps <= 55
     assert rate.confirmed, reason
 
 
@@ -183,7 +183,7 @@ def test_a_generator_that_limit_rps_with_nothing_ends_the_search() -> None:
     assert reason == "the generator reached its own limit at every tested rate"
     assert len(probes) <= 8
     assert probe_for_row(probes) is None
-    assert conclude(probes).passing_rps is None
+    assert conclude(probes).met_rps is None
 
 
 def test_hardware_that_never_meets_the_slo_ends_the_search() -> None:
@@ -191,7 +191,7 @@ def test_hardware_that_never_meets_the_slo_ends_the_search() -> None:
 
     assert reason.startswith("no tested rate met the SLO")
     assert len(probes) < 12
-    assert conclude(probes).passing_rps is None
+    assert conclude(probes).met_rps is None
     shown = probe_for_row(probes)
     assert shown is not None
     assert probes[shown].planned_rps == min(probe.planned_rps for probe in probes)
@@ -202,35 +202,35 @@ def test_hardware_that_meets_it_up_to_saturation_is_bounded_there() -> None:
 
     rate = conclude(probes)
     assert seconds <= 166
-    assert rate.passing_rps is not None
-    assert rate.failing_rps is not None
-    assert 0.85 * 95 < rate.passing_rps < 95 < rate.failing_rps * 1.03 < 1.15 * 95
+    assert rate.met_rps is not None
+    assert rate.missed_rps is not None
+    assert 0.85 * 95 < rate.met_rps < 95 < rate.missed_rps * 1.03 < 1.15 * 95
 
 
 def test_a_confirming_probe_that_fails_takes_the_rate_back() -> None:
-    once = [*probes_of((40, "PASS"), (60, "PASS"), (64, "FAIL")), *probes_of((60, "FAIL"), phase="confirm")]
+    once = [*probes_of((40, "met"), (60, "met"), (64, "missed")), *probes_of((60, "missed"), phase="confirm")]
 
     assert rate_bounds(once) == (40, 64)
     assert not conclude(once).confirmed
-    confirmed = [*once, *probes_of((40, "PASS"), phase="confirm")]
+    confirmed = [*once, *probes_of((40, "met"), phase="confirm")]
     assert conclude(confirmed).confirmed
     assert probe_for_row(confirmed) == len(confirmed) - 1
     assert SloSearch(20, 40, 165).next(confirmed, 100) == SearchEnd("confirmed")
 
 
 def test_a_bound_is_claimed_at_the_planned_or_the_offered_rate_whichever_claims_less() -> None:
-    low, high = probes_of((50, "PASS"), (70, "FAIL"))
+    low, high = probes_of((50, "met"), (70, "missed"))
     probes = [
-        ProbeSummary("refine", 50, 48.5, 48.5, "PASS", low.shares),
-        ProbeSummary("refine", 70, 71.5, 71.5, "FAIL", high.shares),
+        ProbeSummary("refine", 50, 48.5, 48.5, "met", low.shares),
+        ProbeSummary("refine", 70, 71.5, 71.5, "missed", high.shares),
     ]
 
-    assert (conclude(probes).passing_rps, conclude(probes).failing_rps) == (48.5, 71.5)
+    assert (conclude(probes).met_rps, conclude(probes).missed_rps) == (48.5, 71.5)
 
 
 def test_the_fit_never_lets_more_load_be_better() -> None:
     probes = [
-        ProbeSummary("refine", rate, rate, rate, "UNRESOLVED", (bound_share(within),))
+        ProbeSummary("refine", rate, rate, rate, "inconclusive", (bound_share(within),))
         for rate, within in ((40, 0.96), (50, 0.93), (60, 0.94), (70, 0.86), (80, 0.87))
     ]
 
@@ -253,7 +253,7 @@ def test_an_slo_with_several_bounds_is_crossed_where_the_first_of_them_is() -> N
             + [20_000_000] * round(1000 * (within - fast))
             + [50_000_000] * round(1000 * (1 - within))
         )
-        return ProbeSummary("refine", rate, rate, rate, "UNRESOLVED", bound_shares(slo, latency, 0, 1.0))
+        return ProbeSummary("refine", rate, rate, rate, "inconclusive", bound_shares(slo, latency, 0, 1.0))
 
     median_first = [summary(40, 0.6, 0.99), summary(80, 0.4, 0.97)]
     tail_first = [summary(40, 0.9, 0.95), summary(80, 0.8, 0.85)]

@@ -65,7 +65,7 @@ def write(tmp_path: Path) -> Write:
             started=datetime(2026, 11, 24, tzinfo=UTC),
             options={},
             conditions={},
-            workers=[],
+            targets=[],
             tallies=tallies,
             warmups={},
             first_requests_ns={},

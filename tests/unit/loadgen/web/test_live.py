@@ -61,7 +61,7 @@ def test_at_the_end_the_page_says_what_run_json_says() -> None:
     assert row["run"] == pytest.approx({name: getattr(figures, name) for name in row["run"]}, abs=1e-3)
     assert row["mean_us"] == pytest.approx(figures.mean)
     assert (row["answered"], row["errors"], row["unsent"]) == (6000, {"UNAVAILABLE": 60}, 60)
-    assert [ordinal["name"] for ordinal in row["ordinals"]] == [FIRST.worker, SECOND.worker]
+    assert [ordinal["name"] for ordinal in row["ordinals"]] == [FIRST.target, SECOND.target]
     assert [ordinal["answered"] for ordinal in row["ordinals"]] == [3000, 3000]
     # $0.205 for a host and an accelerator, here a second one at $0.12: price/3600 × mean / 2 × 100,000.
     assert row["cost"] == pytest.approx(0.325 / 3600 * figures.mean / 1e6 / 2 * 100_000)

@@ -9,19 +9,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from capacity.measures import HardwareCombination, Series, Tally
-from capacity.rundir.run_file import (
-    CostPer100k,
-    Measure,
-    Memory,
-    Row,
-    RunFile,
-    Saturation,
-    SearchResult,
-    SloRate,
-    TargetEvent,
-    TargetInfo,
-    Warmup,
-)
+from capacity.rundir.row import CostPer100k, Measure, Memory, Row, Saturation, SloRate, Warmup
+from capacity.rundir.run_file import RunFile, SearchResult, TargetEvent, TargetInfo
 from capacity.statistics import (
     Check,
     Histogram,
@@ -60,7 +49,7 @@ def build_run_file(
     started: datetime,
     options: dict[str, Any],
     conditions: dict[str, str],
-    workers: list[TargetInfo],
+    targets: list[TargetInfo],
     tallies: Mapping[Series, Tally],
     warmups: Mapping[Series, Tally],
     first_requests_ns: Mapping[Series, int],
@@ -69,31 +58,31 @@ def build_run_file(
     catalogue: RowPricer,
     checks: list[Check],
     generators: list[dict[str, Any]],
-    dependence: Mapping[Series, float] | None = None,
-    curve: Sequence[SearchResult] = (),
+    autocorrelation_times: Mapping[Series, float] | None = None,
+    searches: Sequence[SearchResult] = (),
     durations_s: Mapping[tuple[HardwareCombination, str, bool], float] | None = None,
     events: Sequence[TargetEvent] = (),
 ) -> RunFile:
-    """The run.json of a run of `duration_s` seconds; `dependence` is each series' autocorrelation time in samples.
+    """The run.json of a run of `duration_s` seconds; `autocorrelation_times` has one per series, in samples.
 
-    After a search `curve` is what it found, and `durations_s` has each pool's own time.
+    After a search `searches` has its results, and `durations_s` the measured seconds of each pool's row.
 
     A Series' hardware is the whole pool that its worker is part of, so the workers of a pool share it. ValueError
     where a tally's counts contradict each other.
     """
-    told = {worker.label: worker for worker in workers}
-    searched = {(found.hardware, found.model, found.simulated): found for found in curve}
+    infos = {info.label: info for info in targets}
+    results = {(result.hardware, result.model, result.simulated): result for result in searches}
     pools: dict[tuple[HardwareCombination, str, bool], list[Series]] = defaultdict(list)
     for series in tallies:
         pools[series.hardware, series.model, series.simulated].append(series)
 
-    def row(members: list[Series], hardware: HardwareCombination, ordinal: bool) -> Row:
+    def row(members: list[Series], hardware: HardwareCombination, of_target: bool) -> Row:
         pool = members[0].hardware, members[0].model, members[0].simulated
         return _row(
             hardware,
             members,
-            worker=members[0].worker if ordinal else None,
-            told=[told[series.worker] for series in members if series.worker in told],
+            target=members[0].target if of_target else None,
+            infos=[infos[series.target] for series in members if series.target in infos],
             tally=_sum(tallies[series] for series in members),
             warmup=_sum(warmups[series] for series in members if series in warmups),
             first_ns=max(
@@ -102,18 +91,18 @@ def build_run_file(
             duration_s=(durations_s or {}).get(pool, duration_s),
             slo=slo,
             catalogue=catalogue,
-            dependence=pooled_autocorrelation_time(members, tallies, dependence or {}),
-            found=None if ordinal else searched.get((pool[0].name, *pool[1:])),
+            autocorrelation_time=pooled_autocorrelation_time(members, tallies, autocorrelation_times or {}),
+            search=None if of_target else results.get((pool[0].name, *pool[1:])),
         )
 
-    rows, ordinals = [], []
+    rows, target_rows = [], []
     for (hardware, _model, _simulated), members in pools.items():
-        members.sort(key=lambda series: series.worker)
-        rows.append(row(members, hardware, ordinal=False))
+        members.sort(key=lambda series: series.target)
+        rows.append(row(members, hardware, of_target=False))
         one = replace(hardware, count=1, hosts=1) if len(members) > 1 else hardware
-        ordinals += [row([series], one, ordinal=True) for series in members]
+        target_rows += [row([series], one, of_target=True) for series in members]
     rows.sort(key=lambda entry: (entry.model, entry.hardware))
-    ordinals.sort(key=lambda entry: (entry.model, entry.hardware, entry.worker or ""))
+    target_rows.sort(key=lambda entry: (entry.model, entry.hardware, entry.target or ""))
     return RunFile(
         started=started,
         duration_s=round(duration_s, 6),
@@ -125,10 +114,10 @@ def build_run_file(
         valid=all(check.status != "FAIL" for check in checks),
         checks=checks,
         generators=generators,
-        workers=workers,
+        targets=targets,
         rows=rows,
-        ordinals=ordinals,
-        curve=list(curve),
+        target_rows=target_rows,
+        searches=list(searches),
         events=sorted(events, key=lambda event: event.at_s),
     )
 
@@ -144,21 +133,21 @@ def _row(
     hardware: HardwareCombination,
     members: list[Series],
     *,
-    worker: str | None,
-    told: list[TargetInfo],
+    target: str | None,
+    infos: list[TargetInfo],
     tally: Tally,
     warmup: Tally,
     first_ns: int | None,
     duration_s: float,
     slo: Slo | None,
     catalogue: RowPricer,
-    dependence: float,
-    found: SearchResult | None,
+    autocorrelation_time: float,
+    search: SearchResult | None,
 ) -> Row:
     latency = tally.histograms["latency"]
     lost = tally.failed + tally.unsent
-    kind = _kind(hardware, told)
-    memory = _memory(hardware, kind, told, tally, catalogue)
+    kind = _kind(hardware, infos)
+    memory = _memory(hardware, kind, infos, tally, catalogue)
     peaks = (memory.host_peak_bytes, memory.accelerator_peak_bytes)
     row = Row(
         hardware=hardware.name,
@@ -168,7 +157,7 @@ def _row(
         hosts=hardware.hosts,
         kind=kind,
         model=members[0].model,
-        worker=worker,
+        target=target,
         simulated=members[0].simulated,
         due=tally.due,
         requests=tally.requests,
@@ -178,27 +167,27 @@ def _row(
         retries=tally.retries,
         offered_rps=_per_second(tally.due, duration_s),
         throughput_rps=_per_second(tally.answered, duration_s),
-        latency_us=summarize_histogram(latency, lost, dependence),
-        service_us=summarize_histogram(tally.histograms["service"], tally.failed, dependence),
+        latency_us=summarize_histogram(latency, lost, autocorrelation_time),
+        service_us=summarize_histogram(tally.histograms["service"], tally.failed, autocorrelation_time),
         lateness_us=summarize_histogram(tally.histograms["lateness"]),
         queue_us=summarize_histogram(tally.histograms["queue"]),
         compute_us=summarize_histogram(tally.histograms["compute"]),
-        first_inference_us=max((info.first_inference_us for info in told if info.first_inference_us), default=None),
+        first_inference_us=max((info.first_inference_us for info in infos if info.first_inference_us), default=None),
         first_request_us=None if first_ns is None else first_ns / 1000,
         warmup=Warmup(requests=warmup.requests, errors=warmup.failed, mean_us=warmup.histograms["latency"].mean_us),
         memory_bytes=sum(peak or 0 for peak in peaks) or None,
         memory=memory,
-        dependence=round(dependence, 3),
-        slo_rate=found.slo_rate if found else SloRate(),
-        saturation=found.saturation if found else Saturation(),
+        autocorrelation_time=round(autocorrelation_time, 3),
+        slo_rate=search.slo_rate if search else SloRate(),
+        saturation=search.saturation if search else Saturation(),
     )
     if slo:
         row = judge_row(row, slo, latency)
-    priced = catalogue.price_row(row) if worker is None else without_price(row, "its pool is priced as one")
+    priced = catalogue.price_row(row) if target is None else without_price(row, "its pool is priced as one")
     return priced.model_copy(update={"notes": _notes(priced, duration_s)})
 
 
-def summarize_histogram(histogram: Histogram, beyond: int = 0, dependence: float = 1.0) -> Measure:
+def summarize_histogram(histogram: Histogram, beyond: int = 0, autocorrelation_time: float = 1.0) -> Measure:
     """A measure's figures, without the percentiles that the sample cannot support; `beyond` lie above all recorded."""
     total = histogram.count + beyond
 
@@ -209,7 +198,7 @@ def summarize_histogram(histogram: Histogram, beyond: int = 0, dependence: float
         samples=total,
         beyond=beyond,
         mean=histogram.mean_us,
-        mean_interval=mean_interval_us(histogram, dependence),
+        mean_interval=mean_interval_us(histogram, autocorrelation_time),
         min=histogram.min_us,
         p50=percentile(50),
         p90=percentile(90),
@@ -217,19 +206,19 @@ def summarize_histogram(histogram: Histogram, beyond: int = 0, dependence: float
         p99=percentile(99),
         p999=percentile(99.9),
         max=histogram.max_us,
-        p90_interval=percentile_interval_us(histogram, 90, beyond, dependence),
-        p99_interval=percentile_interval_us(histogram, 99, beyond, dependence),
+        p90_interval=percentile_interval_us(histogram, 90, beyond, autocorrelation_time),
+        p99_interval=percentile_interval_us(histogram, 99, beyond, autocorrelation_time),
     )
 
 
 def judge_row(row: Row, slo: Slo, latency: Histogram) -> Row:
     """The row with the verdict of an SLO on its answered requests' latencies."""
-    verdict = judge_slo(slo, latency, row.due - row.answered, row.dependence)
+    verdict = judge_slo(slo, latency, row.due - row.answered, row.autocorrelation_time)
     more = verdict.more_samples
     return row.model_copy(
         update={
-            "meets_slo": verdict.meets,
-            "slo_reasons": list(verdict.reasons),
+            "verdict": verdict.status,
+            "verdict_reasons": list(verdict.reasons),
             "more_samples": more,
             "more_seconds": round(more / row.offered_rps, 1) if more is not None and row.offered_rps > 0 else None,
         }
@@ -257,9 +246,9 @@ def _per_second(count: int, duration_s: float) -> float:
     return round(count / duration_s, 3) if duration_s > 0 else 0.0
 
 
-def _kind(hardware: HardwareCombination, told: list[TargetInfo]) -> str:
+def _kind(hardware: HardwareCombination, infos: list[TargetInfo]) -> str:
     """The accelerator's kind as its worker says it; what a simulated or unknown one stands for, by its name."""
-    kinds = {info.kind for info in told if info.kind and info.kind != "sim"}
+    kinds = {info.kind for info in infos if info.kind and info.kind != "sim"}
     if len(kinds) == 1:
         return kinds.pop()
     if hardware.accelerator.startswith("eia"):
@@ -268,11 +257,11 @@ def _kind(hardware: HardwareCombination, told: list[TargetInfo]) -> str:
 
 
 def _memory(
-    hardware: HardwareCombination, kind: str, told: list[TargetInfo], tally: Tally, catalogue: RowPricer
+    hardware: HardwareCombination, kind: str, infos: list[TargetInfo], tally: Tally, catalogue: RowPricer
 ) -> Memory:
     """What one host and one accelerator have, and what was seen or is known to be needed of them."""
     host_bytes, accelerator_bytes = catalogue.memory(hardware)
-    real = [info for info in told if not info.simulated]
+    real = [info for info in infos if not info.simulated]
 
     def most(values: Iterable[int | None]) -> int | None:
         return max((value for value in values if value), default=None)
@@ -280,7 +269,7 @@ def _memory(
     process = most(info.process_peak_bytes for info in real)
     per_host = -(-hardware.count // hardware.hosts)
     return Memory(
-        model_bytes=most(info.model_parameter_bytes or info.model_file_bytes for info in told),
+        model_bytes=most(info.model_parameter_bytes or info.model_file_bytes for info in infos),
         input_bytes=round(tally.bytes_out / tally.requests) if tally.requests and tally.bytes_out else None,
         host_bytes=most(info.host_memory_bytes for info in real) or host_bytes,
         host_peak_bytes=process * per_host if process else None,
