@@ -106,7 +106,9 @@ class Generator(Node):
                 self._local_log.end(
                     GeneratorLogEnd(
                         checks=checks_of(self._outcome(), self.session.options),
-                        dependence={series_tag(series, "latency"): n for series, n in health.autocorrelation.items()},
+                        autocorrelation_times={
+                            series_tag(series, "latency"): n for series, n in health.autocorrelation.items()
+                        },
                         offset_us=_us(self._clock.offset_ns),
                         round_trip_us=_us(self._clock.round_trip_ns),
                     )

@@ -31,7 +31,7 @@ class LocalLog:
         self._last_s = 0.0
         self._writer: GeneratorLogWriter | None = None
         header = GeneratorLogHeader(
-            schema=1, client=client, host=socket.gethostname(), began=time.time(), plan=description
+            schema=2, client=client, host=socket.gethostname(), began=time.time(), plan=description
         )
         try:
             self._writer = GeneratorLogWriter(folder / description.run / quote(client, safe=""), header)
