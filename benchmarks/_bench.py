@@ -21,7 +21,7 @@ import gevent.event
 from rich.console import Console
 from rich.table import Table
 
-from loadgen.transport._channel import Channel, Prepared, Reply
+from loadgen.transport import Channel, PreparedRequest, Reply
 from worker.wire import open_inference_pb2 as oip
 
 CLIENT_CORE, SERVER_CORE = 0, 1
@@ -106,14 +106,14 @@ def worker(folder: Path, *arguments: str | Path) -> Iterator[str]:
         yield line.split()[1]
 
 
-def request(model: str, name: str, datatype: str, shape: Sequence[int], elements: bytes) -> Prepared:
+def request(model: str, name: str, datatype: str, shape: Sequence[int], elements: bytes) -> PreparedRequest:
     """An inference request with raw contents, framed once."""
     tensor: Any = {"name": name, "datatype": datatype, "shape": shape}
     message = oip.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[elements])
     return Channel.prepare(message.SerializeToString())
 
 
-def closed_loop(address: str, payload: Prepared, in_flight: int, seconds: float) -> tuple[float, float]:
+def closed_loop(address: str, payload: PreparedRequest, in_flight: int, seconds: float) -> tuple[float, float]:
     """Keeps `in_flight` requests going; answers a second, and their median latency in µs. RuntimeError if one fails."""
     channel = Channel(address, method=INFER)
     latencies: list[int] = []

@@ -134,7 +134,7 @@ def _until_ready(address: str) -> None:
     """Waits until the model is loaded, by the protocol's own question."""
     import gevent
 
-    from loadgen.transport._channel import Channel
+    from loadgen.transport import Channel
     from worker.wire import open_inference_pb2 as oip
 
     ask = oip.ModelReadyRequest(name="linear").SerializeToString()

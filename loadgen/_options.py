@@ -12,8 +12,7 @@ from capacity.measures import HardwareCombination
 from capacity.statistics import Slo
 from loadgen._errors import InputError
 from loadgen.schedule import ARRIVALS, CLOSED, TRACE
-from loadgen.transport._access import Access
-from loadgen.transport.http2._socket import Security
+from loadgen.transport import Access, Security
 from worker.wire import parse_duration_ns
 
 ROUTERS = ("pinned", "round-robin", "random", "least-outstanding")

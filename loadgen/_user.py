@@ -17,7 +17,7 @@ from loadgen import _locust
 from loadgen._errors import InputError
 from loadgen.run._session import Session
 from loadgen.targets import Route
-from loadgen.transport._reply import UNAVAILABLE
+from loadgen.transport import UNAVAILABLE
 from worker.wire import parse_duration_ns
 
 #: How long a user of a closed loop waits after a reply UNAVAILABLE.

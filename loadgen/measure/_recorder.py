@@ -11,7 +11,7 @@ from capacity.measures import LATENCY_ERROR, OFFERED, Series, Tally
 from capacity.measures import UNSENT as UNSENT_MEASURE
 from capacity.statistics import Histogram
 from loadgen.measure._result_buffer import Result, ResultBuffer
-from loadgen.transport._reply import UNSENT, code_name
+from loadgen.transport import UNSENT, code_name
 
 #: Later than any clock reading: nothing is measured until ramp-up and warm-up are over.
 NEVER = 2**62

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capacity.measures import Series
-from loadgen.transport._reply import CANCELLED, DEADLINE_EXCEEDED, OK, UNAVAILABLE, UNSENT
+from loadgen.transport import CANCELLED, DEADLINE_EXCEEDED, OK, UNAVAILABLE, UNSENT
 
 #: Failures that may have happened without the server: they do not show that it is alive.
 _WITHOUT_SERVER = (CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, UNSENT)

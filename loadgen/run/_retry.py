@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from loadgen.transport._reply import OK, UNAVAILABLE, Lost, Reply
+from loadgen.transport import OK, UNAVAILABLE, ConnectionLost, Reply
 
 if TYPE_CHECKING:
     from loadgen.measure import ResultBuffer
@@ -54,7 +54,7 @@ class Again:
     def delay_s(self, reply: Reply) -> float | None:
         """How long to wait before it is sent once more; None where it is over."""
         session = self._session
-        if reply.code != UNAVAILABLE or isinstance(reply, Lost) or self._attempts >= session.options.retries:
+        if reply.code != UNAVAILABLE or isinstance(reply, ConnectionLost) or self._attempts >= session.options.retries:
             return None
         delay_s = random.uniform(0, min(FIRST_S * 2**self._attempts, LONGEST_S))
         if not session.issuing or delay_s >= self.left_s:

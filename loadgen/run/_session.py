@@ -17,7 +17,7 @@ from loadgen.run._retry import Again
 from loadgen.schedule import Pacer, Timer, TracePlayer, arrival_offsets, open_trace
 from loadgen.search._probes import Probes, Source
 from loadgen.targets import Route, Router, Target, open_routes
-from loadgen.transport._reply import CANCELLED, OK, UNSENT, Reply
+from loadgen.transport import CANCELLED, OK, UNSENT, Reply
 
 #: How often the collected results go into the histograms: often, so that each time is short.
 FOLD_EVERY_NS = 50_000_000

@@ -20,7 +20,7 @@ from capacity.statistics import Check, Histogram
 from loadgen._options import Options
 from loadgen.measure import RunTotals
 from loadgen.targets import Target, own_histograms, read_snapshot
-from loadgen.transport._access import Access
+from loadgen.transport import Access
 
 RUNS = Path("runs")
 

@@ -18,7 +18,7 @@ from capacity.measures import HardwareCombination, Series
 from loadgen.measure import NEVER, GeneratorHealth, HealthMonitor
 from loadgen.schedule import Pacer, arrival_offsets
 from loadgen.targets import Route
-from loadgen.transport._reply import UNAVAILABLE
+from loadgen.transport import UNAVAILABLE
 
 if TYPE_CHECKING:
     from loadgen.run._session import Session

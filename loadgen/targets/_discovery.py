@@ -18,7 +18,7 @@ from loadgen._errors import InputError
 from loadgen._options import Options
 from loadgen.targets._payloads import TensorSpec
 from loadgen.targets._target import Target
-from loadgen.transport._grpcio import open_channel
+from loadgen.transport import open_grpcio_channel
 from worker.wire import (
     TARGETS_FILE,
     FormatError,
@@ -94,7 +94,7 @@ def _query_or_error(address: str, options: Options) -> _Answer | InputError:
 
 def _query(address: str, options: Options) -> _Answer:
     model, metadata = options.model, options.access.metadata
-    with open_channel(address, options.access) as channel:
+    with open_grpcio_channel(address, options.access) as channel:
         description = None
         try:
             description = accelerator_pb2_grpc.AcceleratorServiceStub(channel).Describe(

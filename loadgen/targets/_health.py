@@ -16,9 +16,7 @@ import gevent
 from gevent.event import Event
 
 from loadgen.measure import ResultBuffer
-from loadgen.transport._access import Access
-from loadgen.transport._channel import Channel
-from loadgen.transport._reply import CANCELLED, DEADLINE_EXCEEDED, OK, UNAVAILABLE, Reply, Unsettled
+from loadgen.transport import CANCELLED, DEADLINE_EXCEEDED, OK, UNAVAILABLE, Access, Channel, NotConnected, Reply
 
 HEALTH_METHOD = "/grpc.health.v1.Health/Check"
 
@@ -112,7 +110,7 @@ class HealthChecker:
         answers = self._results.answered
         self._refusals = self._refusals + 1 if answers == self._answers_at_refusal else 1
         self._answers_at_refusal = answers
-        if isinstance(reply, Unsettled):
+        if isinstance(reply, NotConnected):
             self._suspect(reply.message, CHECK_PAUSE_S)
         elif self._refusals >= SUSPICIOUS_REFUSALS:
             self._suspect(reply.message, self._check_pause_s)

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from loadgen._errors import InputError
 from loadgen.targets._payloads import NUMPY_TYPES
-from loadgen.transport._reply import OK, WRONG_OUTPUT
+from loadgen.transport import OK, WRONG_OUTPUT
 from worker.wire import open_inference_pb2 as pb
 
 #: Relative and absolute: above what float32 kernels of different batch sizes differ by, and well under a wrong answer.

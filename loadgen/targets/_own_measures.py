@@ -8,8 +8,7 @@ import grpc
 
 from capacity.measures import TARGET_MEASURES, pass_measure
 from capacity.statistics import Histogram
-from loadgen.transport._access import Access
-from loadgen.transport._grpcio import open_channel
+from loadgen.transport import Access, open_grpcio_channel
 from worker.wire import accelerator_pb2 as accelerator
 from worker.wire import accelerator_pb2_grpc
 
@@ -18,7 +17,7 @@ SNAPSHOT_TIMEOUT_S = 5.0
 
 def read_snapshot(address: str, access: Access) -> Any | None:
     """The worker's counters and histograms so far; None where the server has none or does not answer."""
-    with open_channel(address, access) as channel:
+    with open_grpcio_channel(address, access) as channel:
         try:
             return accelerator_pb2_grpc.AcceleratorServiceStub(channel).Snapshot(
                 accelerator.SnapshotRequest(), timeout=SNAPSHOT_TIMEOUT_S, metadata=access.metadata

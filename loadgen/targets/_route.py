@@ -15,10 +15,7 @@ from loadgen.targets._health import HealthChecker, health_check
 from loadgen.targets._output_checks import OutputChecker, read_expected
 from loadgen.targets._payloads import Payload, encode_request, file_tensors, named_tensors, random_tensors
 from loadgen.targets._target import Target
-from loadgen.transport._access import Access
-from loadgen.transport._channel import Channel
-from loadgen.transport._grpcio import GrpcioChannel
-from loadgen.transport._reply import OK, WRONG_OUTPUT, Reply
+from loadgen.transport import OK, WRONG_OUTPUT, Access, Channel, GrpcioChannel, Reply
 
 INFER_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 

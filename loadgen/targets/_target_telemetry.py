@@ -9,9 +9,7 @@ from google.protobuf.message import DecodeError
 
 from capacity.rundir import TelemetryReading
 from loadgen.targets._target import Target
-from loadgen.transport._access import Access
-from loadgen.transport._channel import Channel
-from loadgen.transport._reply import OK, Reply
+from loadgen.transport import OK, Access, Channel, Reply
 from worker.wire import accelerator_pb2 as accelerator
 
 METHOD = "/inferload.AcceleratorService/Snapshot"

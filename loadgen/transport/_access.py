@@ -1,4 +1,4 @@
-"""How a target is reached where it is not in the clear: TLS, a client certificate, a bearer token."""
+"""Credentials for a target: TLS, a client certificate, a bearer token."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import grpc
 
-from loadgen.transport.http2._socket import Security
+from loadgen.transport.http2 import Security
 
 
 @dataclass(frozen=True)
 class Access:
-    """`security` None: no TLS. The token never shows in a repr, a log or a report."""
+    """Without `security` there is no TLS. The token is never in a repr, a log or a report."""
 
     security: Security | None = None
     token: str | None = field(default=None, repr=False)

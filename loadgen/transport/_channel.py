@@ -1,11 +1,10 @@
 """A gRPC channel made for load: unary calls of one method, multiplexed on a few connections of one gevent hub.
 
-Calls and their deadlines live here, connections in `_h2/`. A failed request is a Reply with a gRPC status
-code, never an exception. What it is not: no streaming, no retries, no proxies, no service config, no name-based
-balancing; a channel belongs to the thread, and after a fork to the process, that first used it.
+Connections are in `http2/`. A failed request is a Reply with a gRPC status code, never an exception. There is no
+streaming, retry, proxy, service config or name-based balancing. A channel belongs to the thread, and after a fork to
+the process, that first used it.
 """
 
-import heapq
 import math
 import sys
 import time
@@ -16,20 +15,27 @@ from typing import Any
 import gevent
 from gevent.hub import Waiter
 
-from loadgen.transport._reply import CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, Reply, Unsettled
-from loadgen.transport.http2._frames import request_block
-from loadgen.transport.http2._pool import Destination, Pool, Statistics
-from loadgen.transport.http2._send import Call, Prepared
-from loadgen.transport.http2._socket import Link, Security, split_address
-from worker.wire.http2.frames import LARGEST_WINDOW
+from loadgen._reply import CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE, NotConnected, Reply
+from loadgen.transport._deadlines import Deadlines
+from loadgen.transport.http2 import (
+    Call,
+    ClientSocket,
+    ConnectionPool,
+    Destination,
+    PreparedRequest,
+    Security,
+    Statistics,
+    request_block,
+    split_address,
+)
+from worker.wire.http2 import LARGEST_WINDOW
 
-__all__ = ["Channel", "Handle", "Prepared", "Reply", "Security", "Statistics"]
-
-Handle = Call
 FOREVER = float("inf")
+# Header blocks of different timeouts that a channel remembers.
+_BLOCKS = 4096
 
 
-class _Blocked:
+class _Wakeup:
     """The `done` of `call`: wakes the greenlet at once from the hub, through the loop from any other greenlet."""
 
     __slots__ = ("hub", "waiter")
@@ -82,50 +88,49 @@ class Channel:
             "token": token,
         }
         destination = Destination(host, port, context, name or host, connect_timeout_s)
-        self._pool = Pool(destination, connections, max_receive_bytes, self._room, self._report)
+        self._pool = ConnectionPool(
+            destination, connections, max_receive_bytes, self._connections_changed, self._report
+        )
         self._blocks: dict[float | None, bytes] = {None: request_block(**self._fields)}
         self._waiting: OrderedDict[Call, float | None] = OrderedDict()  # no stream yet -> its timeout
-        self._deadlines: list[tuple[float, int, Call]] = []
-        self._sequence = 0
-        self._sweep_at = 1024
-        self._timer: Any = None
-        self._timer_at = FOREVER
+        self._deadlines = Deadlines(self._expire)
         self._closed = False
         self._hub: Any = None
 
     # Calls
 
     @staticmethod
-    def prepare(payload: bytes) -> Prepared:
+    def prepare(payload: bytes) -> PreparedRequest:
         """Frames a request message once, for a payload that is sent many times."""
-        return Prepared(payload)
+        return PreparedRequest(payload)
 
-    def start(self, payload: bytes | Prepared, timeout_s: float | None, done: Callable[[Reply], None]) -> Handle:
+    def start(self, payload: bytes | PreparedRequest, timeout_s: float | None, done: Callable[[Reply], None]) -> Call:
         """Starts a call and returns at once. `done(reply)` follows exactly once, from the hub, never from within here.
 
-        `timeout_s` (seconds, None for none) goes out as grpc-timeout and is kept on this side too. `done` must not
+        `timeout_s` (seconds, None for none) is sent as grpc-timeout and enforced on this side too. `done` must not
         block; an exception out of it is printed by the hub and harms no other call.
         """
-        request = payload if type(payload) is Prepared else Prepared(payload)  # type: ignore[arg-type]
+        request = payload if type(payload) is PreparedRequest else PreparedRequest(payload)  # type: ignore[arg-type]
         if timeout_s is None:
             call = Call(done, request, FOREVER)
         else:
             call = Call(done, request, time.monotonic() + timeout_s)
             if self._closed or timeout_s <= 0:
                 return self._start_nowhere(call)
-            self._watch(call)
+            self._deadlines.watch(call)
         pool = self._pool
         if pool.down:
             self._hub = self._hub or gevent.get_hub()
-            pool.revive()
+            pool.reconnect()
         ready = pool.ready
         if ready and not self._waiting:
-            link = ready[0] if len(ready) == 1 else min(ready, key=_in_flight)
-            connection = link.connection
-            if len(connection.streams) < connection.limit:
+            socket = ready[0] if len(ready) == 1 else min(ready, key=_in_flight)
+            connection = socket.connection
+            calls = connection.calls
+            if len(calls.streams) < calls.limit:
                 connection.send(call, self._blocks.get(timeout_s) or self._block(timeout_s))
-                if not link.scheduled:
-                    link.schedule()
+                if not socket.scheduled:
+                    socket.schedule()
                 return call
         if self._closed:
             return self._start_nowhere(call)
@@ -133,47 +138,47 @@ class Channel:
         self._pump()
         return call
 
-    def call(self, payload: bytes | Prepared, timeout_s: float | None = None) -> Reply:
+    def call(self, payload: bytes | PreparedRequest, timeout_s: float | None = None) -> Reply:
         """A call that blocks this greenlet only. Where the greenlet is killed meanwhile, the call is cancelled."""
         self._hub = self._hub or gevent.get_hub()
-        blocked = _Blocked(self._hub)
-        handle = self.start(payload, timeout_s, blocked)
+        wakeup = _Wakeup(self._hub)
+        call = self.start(payload, timeout_s, wakeup)
         try:
-            return blocked.waiter.get()
+            return wakeup.waiter.get()
         except BaseException:
-            self.cancel(handle)
+            self.cancel(call)
             raise
 
-    def cancel(self, handle: Handle) -> None:
+    def cancel(self, call: Call) -> None:
         """Ends a call in flight with CANCELLED, its `done` before this returns; does nothing to one that has ended."""
-        if handle.done is not None:
-            self._end(handle, Reply(CANCELLED, "cancelled on this side"))
+        if call.done is not None:
+            self._end(call, Reply(CANCELLED, "cancelled on this side"))
 
     def flush(self) -> None:
         """Sends what has been started now, where the next turn of the event loop would be too late."""
-        for link in self._pool.ready:
-            link.flush()
+        for socket in self._pool.ready:
+            socket.flush()
 
     @property
     def in_flight(self) -> int:
         """Calls that have started and not ended, those that still wait for a connection or a stream included."""
-        return sum(len(link.connection.streams) for link in self._pool.links()) + len(self._waiting)
+        return sum(len(socket.connection.calls.streams) for socket in self._pool.sockets()) + len(self._waiting)
 
     @property
     def connected(self) -> bool:
         """False where connections were there and all are gone; true before the first, which a call opens."""
-        return not self._pool.gone
+        return not self._pool.disconnected
 
     def renew(self, timeout_s: float) -> None:
-        """The server is known to be well: ends connections whose other end does not answer a PING in time, and forgets
-        the backoff of those to be made. Blocks this greenlet only."""
-        asked = self._pool.ping()
+        """Ends connections on which the server does not answer a PING in time, and resets the backoff of those that are
+        down. For a server that is known to be healthy. Blocks this greenlet only."""
+        sockets = self._pool.ping()
         limit = time.monotonic() + timeout_s
-        while any(link.connection.pings for link in asked) and time.monotonic() < limit:
+        while any(socket.connection.pings for socket in sockets) and time.monotonic() < limit:
             gevent.sleep(min(0.01, timeout_s))
         gevent.sleep(0)  # what came while this greenlet slept has been read
-        silent = [link for link in asked if link.connection.pings]
-        self._pool.forgive()
+        silent = [socket for socket in sockets if socket.connection.pings]
+        self._pool.reset_backoff()
         self._pool.drop(silent, f"no answer to a PING within {timeout_s:g} s")
 
     @property
@@ -188,16 +193,16 @@ class Channel:
         self._closed = True
         waiting = list(self._waiting)
         self._waiting.clear()
-        self._stop_timer()
+        self._deadlines.stop()
         reply = Reply(CANCELLED, "the channel was closed")
         self._pool.close(reply)
         for call in waiting:
             self._done(call, reply)
 
-    # The unusual ways of a call
+    # Calls that cannot be sent at once, and calls that end on this side
 
     def _block(self, timeout_s: float | None) -> bytes:
-        if len(self._blocks) >= 4096:
+        if len(self._blocks) >= _BLOCKS:
             self._blocks = {None: self._blocks[None]}
         block = self._blocks[timeout_s] = request_block(**self._fields, timeout_s=timeout_s)
         return block
@@ -209,48 +214,48 @@ class Channel:
         hub.loop.run_callback(self._done, call, reply)
         return call
 
-    def _room(self) -> None:
+    def _connections_changed(self) -> None:
         if self._waiting:
             self._pump()
 
     def _pump(self) -> None:
         """Gives streams to the calls that wait for one, first come, first served."""
         while self._waiting:
-            with_room = [link for link in self._pool.ready if len(link.connection.streams) < link.connection.limit]
-            if not with_room:
+            free = [socket for socket in self._pool.ready if _in_flight(socket) < socket.connection.calls.limit]
+            if not free:
                 self._pool.retire_drained()
                 if self._pool.down:
-                    self._pool.revive()
-                if not self._pool.hopeful():
+                    self._pool.reconnect()
+                if not self._pool.may_connect():
                     self._hub.loop.run_callback(self._give_up)
                 return
-            link = min(with_room, key=_in_flight)
+            socket = min(free, key=_in_flight)
             call, timeout_s = self._waiting.popitem(last=False)
             if timeout_s is not None:
                 timeout_s = _rounded_up(call.deadline - time.monotonic())
-            link.connection.send(call, self._blocks.get(timeout_s) or self._block(timeout_s))
-            link.schedule()
+            socket.connection.send(call, self._blocks.get(timeout_s) or self._block(timeout_s))
+            socket.schedule()
 
     def _give_up(self) -> None:
-        """No connection, none in the making: the waiting calls fail at once, as gRPC's do unless told to wait."""
-        if self._pool.hopeful():
+        """Fails the waiting calls where no connection is up or being made, as gRPC does without wait_for_ready."""
+        if self._pool.may_connect():
             return
-        reply = Unsettled(UNAVAILABLE, self._pool.why)
+        reply = NotConnected(UNAVAILABLE, self._pool.reason)
         while self._waiting:
             call, _ = self._waiting.popitem(last=False)
             self._done(call, reply)
 
     def _end(self, call: Call, reply: Reply) -> None:
-        if call.connection is None:
+        if call.owner is None:
             self._waiting.pop(call, None)
         else:
-            call.connection.withdraw(call)
-            for link in self._pool.links():
-                if link.connection is call.connection:
-                    link.schedule()
-                    self._pool.close_if_over(link)
+            call.owner.withdraw(call)
+            for socket in self._pool.sockets():
+                if socket.connection.calls is call.owner:
+                    socket.schedule()
+                    self._pool.close_if_idle(socket)
         self._done(call, reply)
-        self._room()
+        self._connections_changed()
 
     def _done(self, call: Call, reply: Reply) -> None:
         done = call.end()
@@ -263,52 +268,16 @@ class Channel:
     def _report(self) -> None:
         self._hub.handle_error(self, *sys.exc_info())
 
-    # Deadlines: one heap and one timer; what has ended is swept out once it is the larger part
-
-    def _watch(self, call: Call) -> None:
-        self._sequence += 1
-        heapq.heappush(self._deadlines, (call.deadline, self._sequence, call))
-        if call.deadline < self._timer_at:
-            self._arm(call.deadline)
-        if len(self._deadlines) > self._sweep_at:
-            self._deadlines = [entry for entry in self._deadlines if entry[2].done is not None]
-            heapq.heapify(self._deadlines)
-            self._sweep_at = 2 * len(self._deadlines) + 1024
-
-    def _arm(self, deadline: float) -> None:
-        self._stop_timer()
-        self._hub = self._hub or gevent.get_hub()
-        self._timer = self._hub.loop.timer(max(deadline - time.monotonic(), 0.0))
-        self._timer.start(self._expire, update=True)
-        self._timer_at = deadline
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer.close()
-            self._timer = None
-        self._timer_at = FOREVER
-
-    def _expire(self) -> None:
-        now = time.monotonic()
-        while self._deadlines and not self._closed:
-            deadline, _, call = self._deadlines[0]
-            if call.done is not None:
-                if deadline > now:
-                    self._arm(deadline)
-                    return
-                self._pool.counts.deadlines += 1
-            heapq.heappop(self._deadlines)
-            if call.done is not None:
-                self._end(call, _DEADLINE)
-        self._stop_timer()
+    def _expire(self, call: Call) -> None:
+        self._pool.counts.deadlines += 1
+        self._end(call, _DEADLINE)
 
 
-_DEADLINE = Reply(DEADLINE_EXCEEDED, "the deadline is over")
+_DEADLINE = Reply(DEADLINE_EXCEEDED, "the deadline has passed")
 
 
-def _in_flight(link: Link) -> int:
-    return len(link.connection.streams)
+def _in_flight(socket: ClientSocket) -> int:
+    return len(socket.connection.calls.streams)
 
 
 def _rounded_up(seconds: float) -> float:

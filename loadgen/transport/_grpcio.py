@@ -1,7 +1,8 @@
-"""The reference transport: grpcio under gevent. Slower than our own channel, and beyond doubt about the protocol."""
+"""The reference transport: grpcio under gevent, slower than our own channel."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,12 @@ import gevent
 import grpc
 import grpc.experimental.gevent
 
+from loadgen._reply import OK, Reply
 from loadgen.transport._access import Access
-from loadgen.transport._reply import INTERNAL, OK, Reply
+from worker.wire import StatusCode
 
 #: Each completion queue that grpcio polls under gevent holds one of the hub's native threads for as long as it waits,
-#: and a hub has 10: thirty slow calls then delay a fast one by a second. (Found by trying.)
+#: and a hub has 10: thirty slow calls then delay a fast one by a second. (Measured.)
 _NATIVE_THREADS = 200
 
 _OPTIONS = (
@@ -25,34 +27,34 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
-_ready = False
-
 
 def _reply(ended: Any) -> Reply:
-    return _answered(ended.result()) if ended.code() is grpc.StatusCode.OK else _failed(ended)
+    return _ok_reply(ended.result()) if ended.code() is grpc.StatusCode.OK else _error_reply(ended)
 
 
-def _answered(message: bytes | None) -> Reply:
+def _ok_reply(message: bytes | None) -> Reply:
     # grpcio hands a message that was lost or cut as None, without an error.
-    return Reply(OK, "", message) if message is not None else Reply(INTERNAL, "OK without a whole message")
+    return (
+        Reply(OK, "", message)
+        if message is not None
+        else Reply(StatusCode.INTERNAL.value, "OK without a whole message")
+    )
 
 
-def _failed(ended: Any) -> Reply:
+def _error_reply(ended: Any) -> Reply:
     return Reply(ended.code().value[0], ended.details() or "")
 
 
-def make_ready() -> None:
-    """Ties grpcio to gevent, once a process and after any fork."""
-    global _ready
-    if not _ready:
-        gevent.get_hub().threadpool.maxsize = _NATIVE_THREADS
-        grpc.experimental.gevent.init_gevent()
-        _ready = True
+@functools.cache
+def _use_gevent() -> None:
+    """Lets grpcio wait by gevent, once a process and after any fork."""
+    gevent.get_hub().threadpool.maxsize = _NATIVE_THREADS
+    grpc.experimental.gevent.init_gevent()
 
 
-def open_channel(address: str, access: Access) -> Any:
-    """A channel of its own connection to `host:port`."""
-    make_ready()
+def open_grpcio_channel(address: str, access: Access) -> Any:
+    """A grpcio channel with a connection of its own to `host:port`."""
+    _use_gevent()
     return access.channel(address, _OPTIONS)
 
 
@@ -60,7 +62,7 @@ class GrpcioChannel:
     """Unary calls of one method over grpcio, bytes in and bytes out. `call` blocks the calling greenlet only."""
 
     def __init__(self, address: str, *, method: str, access: Access) -> None:
-        self._channel = open_channel(address, access)
+        self._channel = open_grpcio_channel(address, access)
         self._metadata = access.metadata
         self._call = self._channel.unary_unary(method, request_serializer=None, response_deserializer=None)
 
@@ -72,9 +74,9 @@ class GrpcioChannel:
     def call(self, payload: bytes, timeout_s: float | None = None) -> Reply:
         """One request. A failed one is a Reply with its code, never an exception."""
         try:
-            return _answered(self._call(payload, timeout=timeout_s, metadata=self._metadata))
+            return _ok_reply(self._call(payload, timeout=timeout_s, metadata=self._metadata))
         except grpc.RpcError as error:
-            return _failed(error)
+            return _error_reply(error)
 
     def start(self, payload: bytes, timeout_s: float | None, done: Callable[[Reply], None]) -> None:
         """As `call`, but returns at once; `done` is called exactly once, and must not block."""

@@ -11,6 +11,7 @@ from worker.server.stream import Stream
 from worker.server.stream_table import Clock, StreamTable
 from worker.wire.http2 import (
     ACK,
+    CLIENT_PREFACE,
     DATA,
     DEFAULT_WINDOW,
     END_HEADERS,
@@ -25,7 +26,6 @@ from worker.wire.http2 import (
     MAX_HEADER_LIST_SIZE,
     NO_ERROR,
     PING,
-    PRELUDE,
     PRIORITY,
     PROTOCOL_ERROR,
     PUSH_PROMISE,
@@ -94,7 +94,7 @@ class ServerConnection:
         self.writer = FrameWriter(ConnectionSettings(peer_is_server=False), self.limits, wake)
         self.streams = StreamTable(self.writer, self.limits, clock, peer)
         self._requests = RequestReader(parser, self.streams, self.writer, self.limits)
-        self._reader = FrameReader(table, preface=PRELUDE, not_http2="the peer does not begin with SETTINGS")
+        self._reader = FrameReader(table, preface=CLIENT_PREFACE, not_http2="the peer does not begin with SETTINGS")
         self._window = FlowWindow(table.connection_window)  # of what the client sends
         self._fill = False  # windows have grown: queued DATA may go
         self._fast = fast

@@ -1,8 +1,7 @@
-"""HTTP/2 as a gRPC client speaks it (RFC 9113): the receiving half and the state of one connection. No socket in here.
+"""HTTP/2 as a gRPC client speaks it (RFC 9113): one connection, without its socket.
 
-Bytes come in by `feed`, bytes to send collect in `out`, calls end through their `done`. The dynamic header table is
-sized 0 in both directions: header blocks then carry no state, a request's block is encoded once and a reply's block
-is looked up by its bytes.
+The dynamic header table has the size 0 in both directions: header blocks then carry no state, a request's block is
+encoded once, and a reply's block is looked up by its bytes.
 """
 
 from __future__ import annotations
@@ -11,268 +10,294 @@ import time
 from collections.abc import Callable
 from typing import ClassVar
 
-from hpack import HPACKError
-
-from loadgen.transport._reply import INTERNAL, OK, RESOURCE_EXHAUSTED, Reply
-from loadgen.transport.http2._control import Control
-from loadgen.transport.http2._response import MAX_HEADER_LIST, Head, decode_head, final_reply, reset_reply
-from loadgen.transport.http2._send import Call
-from worker.wire.http2.frames import (
-    CANCEL,
-    COMPRESSION_ERROR,
-    CONTINUATION,
+from loadgen._reply import OK, UNAVAILABLE, Reply
+from loadgen.transport.http2._call import Call
+from loadgen.transport.http2._call_table import CallTable
+from loadgen.transport.http2._reply_headers import ReplyHead
+from loadgen.transport.http2._reply_reader import ReplyReader
+from loadgen.transport.http2._request_headers import LIMITS, OPENING_BYTES
+from worker.wire import StatusCode
+from worker.wire.http2 import (
+    ACK,
     DATA,
+    DEFAULT_FRAME,
     END_HEADERS,
     END_STREAM,
-    FRAME_SIZE_ERROR,
     GOAWAY,
     HEADERS,
-    KEPT_BLOCK,
-    KEPT_BLOCKS,
-    LARGEST_WINDOW,
     LAST_STREAM_ID,
-    OUR_FRAME,
     PING,
-    PRIORITY,
     PROTOCOL_ERROR,
     PUSH_PROMISE,
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
-    Partial,
+    BlockCache,
+    ConnectionLimits,
+    ConnectionSettings,
+    FlowWindow,
+    Frame,
+    FrameReader,
+    FrameWriter,
+    OutgoingStream,
     ProtocolError,
-    continued,
-    exactly,
     frame,
     frame_head,
-    header_fragment,
-    in_order,
-    prefix_head,
+    message_prefix,
+    stream_id_of,
     u32,
-    unpadded,
 )
 
 _NO_ERROR = bytes(4)
+_END_BOTH = END_HEADERS | END_STREAM
 _NOT_HTTP2 = "the peer does not begin with HTTP/2 SETTINGS; is it a gRPC server?"
 
 
-class Connection(Control):
-    """The client's side of one connection; see the module's docstring. Counts what went wrong in its attributes."""
+class ClientConnection:
+    """The client's side of one connection.
+
+    Bytes of the socket come in by `receive`. What is to be sent collects in `writer`. Calls end through their `done`.
+    """
+
+    __slots__ = (
+        *("_fast", "_fast_size", "_out", "_queue", "_reader", "_replies", "_report", "_send_window", "_window"),
+        *("calls", "pings", "writer"),
+    )
 
     def __init__(
         self,
-        seen: dict[bytes, Head],
-        max_receive_bytes: int,
-        failed: Callable[[], None],
+        cache: BlockCache[ReplyHead],
+        max_message: int,
+        report: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        fast: bool = True,
     ) -> None:
-        super().__init__(failed)
-        self.answered = False  # a reply has come
-        self.resets = 0  # calls that the server reset
-        self._seen = seen  # header block -> what it says; shared by a channel's connections
-        self._max_receive = max_receive_bytes
-        self._clock = clock
-        self._tail = bytearray()  # a frame that is not whole yet, and the bytes it needs
-        self._need = 0
-        self._partial: Partial | None = None
-        self._receive_window = LARGEST_WINDOW
+        """`cache` may be shared by connections. `max_message` is the size limit of a reply in bytes. `report` is called
+        in the handler of an exception out of a call's `done`. Without `fast` every frame takes the shared path; the
+        result is the same."""
+        self._fast = fast
+        self._report = report
+        self._reader = FrameReader(LIMITS, not_http2=_NOT_HTTP2)
+        self._window = FlowWindow(LIMITS.connection_window)  # of what the server sends
+        settings = ConnectionSettings(peer_is_server=True)
+        self.writer = FrameWriter(settings, ConnectionLimits(LIMITS, clock), wake=lambda: None)
+        self.writer.write(OPENING_BYTES)
+        self.writer.table_update = True
+        self.calls = CallTable(self.writer, report)
+        self._replies = ReplyReader(self.calls, cache, max_message, clock)
+        self.pings = 0
+        """PINGs of ours that the server has not answered."""
+        # Of the writer, for the fast path of `send`.
+        self._out, self._queue, self._send_window = self.writer.out, self.writer.queue, self.writer.window
+        self._fast_size = 0  # messages up to this size may take it
 
-    def feed(self, data: bytes) -> None:
-        """Takes what the socket gave. Raises ProtocolError; then only `out` (a GOAWAY) and `abandon` are left."""
-        tail = self._tail
-        if tail:
-            tail += data
-            if len(tail) < self._need:
-                return
-            data = bytes(tail)
-            tail.clear()
+    @property
+    def settled(self) -> bool:
+        """Whether the server's first SETTINGS have come."""
+        return self._reader.settled
+
+    def send(self, call: Call, block: bytes) -> None:
+        """Starts a call with this header block. The caller has checked `len(calls.streams) < calls.limit`.
+
+        Small requests take a fast path here: five pieces of bytes, two of them the stream id. The shared path makes the
+        same bytes.
+        """
+        calls = self.calls
+        stream_id = calls.next_id
+        calls.next_id = stream_id + 2
+        call.owner = calls
+        call.stream_id = stream_id
+        calls.streams[stream_id] = call
+        request = call.request
+        size = request.size
+        window = self._send_window
+        if (
+            size <= self._fast_size
+            and size <= window.size
+            and not self._queue
+            and (head := request.heads.get(block) or request.add_head(block))
+        ):
+            window.size -= size
+            wire_id = stream_id_of(stream_id)
+            self._out += (head[0], wire_id, head[1], wire_id, request.framed)
+        else:
+            self._send_shared(stream_id, request.framed, block)
+        if stream_id >= LAST_STREAM_ID:
+            calls.drain()
+
+    def _send_shared(self, stream_id: int, framed: bytes, block: bytes) -> None:
+        self.writer.write_headers(stream_id, block)
+        outgoing = OutgoingStream(stream_id, FlowWindow(self.writer.settings.initial_window))
+        outgoing.append(framed)
+        outgoing.end_with_data = True
+        self.writer.enqueue(outgoing)
+        self._set_fast_size()
+
+    def _set_fast_size(self) -> None:
+        ready = self._fast and not self.writer.table_update
+        self._fast_size = min(self.writer.settings.initial_window, DEFAULT_FRAME) if ready else 0
+
+    def ping(self) -> None:
+        """Asks the server for an answer, which sets `pings` to 0."""
+        self.pings += 1
+        self.writer.write(frame(PING, 0, 0, bytes(8)))
+
+    # What the server sends.
+
+    def receive(self, data: bytes) -> None:
+        """Takes bytes of the socket. Raises ProtocolError; then only the GOAWAY in `writer` and `abandon` are left."""
         try:
-            self._parse(data)
-        except HPACKError as error:
-            self._break(ProtocolError(COMPRESSION_ERROR, f"a header block cannot be decoded: {error}"))
+            if self._fast:
+                self._read_fast(data)
+            else:
+                for received in self._reader.read(data):
+                    self._on_frame(received)
         except ProtocolError as error:
-            self._break(error)
+            self.writer.go_away(0, error.code)
+            self.calls.drain()
+            raise
+        if self._window.half_used:
+            self.writer.update_window(0, self._window.refill())
 
-    def _break(self, error: ProtocolError) -> None:
-        self.out.append(frame(GOAWAY, 0, 0, u32.pack(0) + u32.pack(error.code)))
-        self.limit = 0
-        self.draining = True
-        raise error
-
-    def _parse(self, data: bytes) -> None:
-        """The hot loop: the three frames of a small successful reply are handled in it, everything else in methods."""
-        streams, uploads, seen, limit = self.streams, self._uploads, self._seen, self._max_receive
-        unpack, unpack_prefix = frame_head.unpack_from, prefix_head.unpack_from
-        position, end, received = 0, len(data), 0
-        calm = self.settled and self._partial is None
+    def _read_fast(self, data: bytes) -> None:
+        """The fast path of small successful replies: their three frames, and the RST_STREAM with which some servers end
+        a stream, are handled here, with the same effect as in `_on_frame`, which gets everything else."""
+        reader, calls, queue = self._reader, self.calls, self._queue
+        streams, heads, max_message = calls.streams, self._replies.cache.values, self._replies.max_message
+        unpack, unpack_prefix, max_frame = frame_head.unpack_from, message_prefix.unpack_from, LIMITS.frame_bytes
+        data = reader.join(data)
+        position, end, consumed = 0, len(data), 0
+        unrestricted = reader.unrestricted
         while end - position >= 9:
             high, low, kind, flags, stream_id = unpack(data, position)
             start = position + 9
             length = high << 8 | low
-            position = start + length
-            if position > end or length > OUR_FRAME:
-                if length > OUR_FRAME:
-                    raise ProtocolError(FRAME_SIZE_ERROR, f"a frame of {length} bytes, where {OUR_FRAME} are allowed")
-                position = start - 9
-                self._need = 9 + length
+            stop = start + length
+            if stop > end or length > max_frame:
+                reader.check_size(length)
                 break
-            if kind == DATA and calm:
-                received += length
+            position = stop
+            if kind == DATA and flags == 0 and unrestricted:
                 call = streams.get(stream_id)
                 if (
                     call is not None
-                    and flags == 0
-                    and length >= 5
                     and call.payload is None
                     and call.parts is None
                     and call.head is not None
+                    and length >= 5
                 ):
                     compressed, size = unpack_prefix(data, start)
-                    if compressed == 0 and size == length - 5 and size <= limit:
-                        call.payload = data[start + 5 : position]
+                    if compressed == 0 and size == length - 5 and size <= max_message:
+                        consumed += length
+                        call.payload = data[start + 5 : stop]
                         continue
-                self._on_data(call, stream_id & LAST_STREAM_ID, flags, data[start:position])
-            elif kind == HEADERS and calm and (flags == END_HEADERS or flags == END_HEADERS | END_STREAM):
-                block = data[start:position]
-                head = seen.get(block) or self._decode(block)
+            elif kind == HEADERS and unrestricted:
                 call = streams.get(stream_id)
-                if call is None:
-                    self._on_head(stream_id & LAST_STREAM_ID, flags, head)
-                elif flags == END_HEADERS:
-                    if call.head is None and head.status == 200:
-                        call.head = head
-                        self.answered = True
-                    else:
-                        self._on_head(stream_id, flags, head)
-                elif head.code == OK and call.payload is not None and not uploads:
-                    del streams[stream_id]
-                    payload = call.payload
-                    done = call.end()
-                    if done is not None:
-                        try:
-                            done(Reply(OK, head.message, payload))
-                        except Exception:
-                            self._failed()
-                else:
-                    self._on_head(stream_id, flags, head)
+                head = heads.get(data[start:stop])
+                if call is not None and head is not None:
+                    if flags == END_HEADERS:
+                        if call.head is None and head.status == 200:
+                            call.head = head
+                            calls.answered = True
+                            continue
+                    elif flags == _END_BOTH and head.code == OK and call.payload is not None and not queue:
+                        del streams[stream_id]
+                        payload = call.payload
+                        done = call.end()
+                        if done is not None:
+                            try:
+                                done(Reply(OK, head.message, payload))
+                            except Exception:
+                                self._report()
+                        continue
             elif (
                 kind == RST_STREAM
                 and stream_id & 1
-                and calm
+                and unrestricted
                 and stream_id not in streams
-                and stream_id < self.next_id
-                and data[start:position] == _NO_ERROR
+                and stream_id < calls.next_id
+                and data[start:stop] == _NO_ERROR
             ):
-                pass  # how a server ends a stream whose request it has not read to the end (RFC 9113, 8.1)
-            else:
-                self._on_frame(kind, flags, stream_id & LAST_STREAM_ID, data[start:position])
-                calm = self.settled and self._partial is None
-        else:
-            self._need = 9
-        if position < end:
-            self._tail += data[position:]
-        self._receive_window -= received
-        if self._receive_window < LARGEST_WINDOW // 2:
-            self.out.append(frame(WINDOW_UPDATE, 0, 0, u32.pack(LARGEST_WINDOW - self._receive_window)))
-            self._receive_window = LARGEST_WINDOW
+                continue
+            received = reader.accept(kind, flags, stream_id, data[start:stop])
+            if received is not None:
+                self._on_frame(received)
+            unrestricted = reader.unrestricted
+        reader.keep(data, position)
+        self._window.size -= consumed
 
-    def _decode(self, block: bytes) -> Head:
-        head = decode_head(block)
-        if len(block) <= KEPT_BLOCK:
-            if len(self._seen) >= KEPT_BLOCKS:
-                self._seen.clear()
-            self._seen[block] = head
-        return head
+    def _on_frame(self, received: Frame) -> None:
+        handler = self._HANDLERS.get(received.kind)
+        if handler is not None:  # unknown types are ignored (RFC 9113, 4.1), and so is PRIORITY
+            handler(self, received)
 
-    def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        in_order(kind, flags, stream_id, settled=self.settled, partial=self._partial, not_http2=_NOT_HTTP2)
-        handler = self._HANDLERS.get(kind)
-        if handler is not None:  # types that nobody knows are ignored (RFC 9113, 4.1)
-            handler(self, flags, stream_id, payload)
+    def _on_data(self, received: Frame) -> None:
+        self._window.consume(received.size)
+        self._replies.on_data(received)
 
-    def _on_data(self, call: Call | None, stream_id: int, flags: int, payload: bytes) -> None:
-        payload = unpadded(flags, payload)
-        call = call or self.streams.get(stream_id)
-        if call is None:
-            self._known(stream_id)
+    def _on_headers(self, received: Frame) -> None:
+        self._replies.on_headers(received)
+
+    def _on_reset(self, received: Frame) -> None:
+        self._replies.on_reset(received)
+
+    def _on_settings(self, received: Frame) -> None:
+        if received.flags & ACK:
             return
-        if call.head is None:
-            self._refuse(call, Reply(INTERNAL, "DATA before the reply's headers"))
-            return
-        if call.parts is None:
-            call.parts = self._parts(call)
-            call.payload = None
-        if payload and call.head.status == 200:
-            call.parts.append(payload)
-            call.received += len(payload)
-            first = call.parts[0]
-            announced = int.from_bytes(first[1:5], "big") if len(first) >= 5 and first[0] <= 1 else 0
-            if max(announced, call.received - 5) > self._max_receive:
-                words = f"the reply's message is larger than {self._max_receive} bytes"
-                self._refuse(call, Reply(RESOURCE_EXHAUSTED, words), CANCEL)
-                return
-        if flags & END_STREAM:
-            self._finish(call, final_reply(call.head, None, call.parts, self._max_receive))
+        settings = self.writer.settings
+        change = settings.apply(received.payload)
+        for outgoing in self._queue.values():
+            outgoing.window.shift(change)
+        self._set_fast_size()
+        if not self.calls.draining:
+            self.calls.limit = settings.max_streams
+        self.writer.answer(frame(SETTINGS, ACK, 0))
+        self.writer.fill()
 
-    @staticmethod
-    def _parts(call: Call) -> list[bytes]:
-        if call.parts is not None:
-            return call.parts
-        return [] if call.payload is None else [prefix_head.pack(0, len(call.payload)), call.payload]
-
-    def _on_head(self, stream_id: int, flags: int, head: Head) -> None:
-        call = self.streams.get(stream_id)
-        if call is None:
-            self._known(stream_id)
-            return
-        ended = flags & END_STREAM
-        if call.head is None and head.status is not None and 100 <= head.status < 200 and not ended:
-            return  # informational: the reply's own headers are still to come
-        if ended:
-            self._finish(call, final_reply(call.head, head, self._parts(call), self._max_receive))
-        elif call.head is None and head.status is not None:
-            call.head = head
-        else:
-            self._refuse(call, Reply(INTERNAL, "the reply's header blocks are malformed"))
-
-    def _on_headers_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """HEADERS with padding, a priority, or CONTINUATION to come; plain ones never get here."""
-        payload = header_fragment(flags, payload)
-        if flags & END_HEADERS:
-            self._on_head(stream_id, flags, self._decode(payload))
-        else:
-            self._partial = (stream_id, flags, [payload])
-
-    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        first_flags, pieces = continued(self._partial, payload, 2 * MAX_HEADER_LIST)
-        if flags & END_HEADERS:
-            self._partial = None
-            self._on_head(stream_id, first_flags, self._decode(b"".join(pieces)))
-
-    def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
-        exactly(5, payload)  # deprecated, and ignored
-
-    def _on_reset(self, flags: int, stream_id: int, payload: bytes) -> None:
-        exactly(4, payload)
-        call = self.streams.get(stream_id)
-        if call is None:
-            self._known(stream_id)
-            return
-        self.resets += 1
-        self._uploads.pop(stream_id, None)  # the stream is closed: no RST_STREAM of ours
-        self._finish(call, reset_reply(u32.unpack(payload)[0], self._clock() >= call.deadline))
-
-    def _on_push(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def _on_push(self, received: Frame) -> None:
         raise ProtocolError(PROTOCOL_ERROR, "PUSH_PROMISE, which our SETTINGS forbid")
 
-    _HANDLERS: ClassVar[dict[int, Callable[[Connection, int, int, bytes], None]]] = {
-        HEADERS: _on_headers_frame,
-        PRIORITY: _on_priority,
+    def _on_ping(self, received: Frame) -> None:
+        if received.flags & ACK:
+            self.pings = 0  # an answer to one is an answer to all before it
+        else:
+            self.writer.answer(frame(PING, ACK, 0, received.payload))
+
+    def _on_goaway(self, received: Frame) -> None:
+        calls = self.calls
+        calls.goaways += 1
+        calls.drain()
+        last = u32.unpack_from(received.payload)[0] & LAST_STREAM_ID
+        code = u32.unpack_from(received.payload, 4)[0]
+        message = f"the server is going away (HTTP/2 error {code}) and did not take this call"
+        for call in [call for stream_id, call in calls.streams.items() if stream_id > last]:
+            calls.refused += 1
+            calls.finish_closed(call, Reply(UNAVAILABLE, message))
+
+    def _on_window_update(self, received: Frame) -> None:
+        increment = u32.unpack(received.payload)[0] & LAST_STREAM_ID
+        stream_id = received.stream_id
+        if stream_id == 0:
+            self._send_window.enlarge(increment)
+        else:
+            call, outgoing = self.calls.streams.get(stream_id), self._queue.get(stream_id)
+            if call is None:
+                self.calls.check_opened(stream_id)  # usual after the last byte of a request
+                return
+            try:
+                (outgoing.window if outgoing else FlowWindow(0)).enlarge(increment)
+            except ProtocolError as error:
+                self.calls.reject(call, Reply(StatusCode.INTERNAL.value, f"the server sent {error}"), error.code)
+        self.writer.fill()
+
+    _HANDLERS: ClassVar[dict[int, Callable[[ClientConnection, Frame], None]]] = {
+        DATA: _on_data,
+        HEADERS: _on_headers,
         RST_STREAM: _on_reset,
-        SETTINGS: Control._on_settings,
+        SETTINGS: _on_settings,
         PUSH_PROMISE: _on_push,
-        PING: Control._on_ping,
-        GOAWAY: Control._on_goaway,
-        WINDOW_UPDATE: Control._on_window_update,
-        CONTINUATION: _on_continuation,
+        PING: _on_ping,
+        GOAWAY: _on_goaway,
+        WINDOW_UPDATE: _on_window_update,
     }

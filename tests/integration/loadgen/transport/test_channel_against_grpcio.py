@@ -16,7 +16,7 @@ import grpc
 import pytest
 from gevent.event import Event
 
-from loadgen.transport._channel import Channel, Prepared, Reply, Security
+from loadgen.transport import Channel, PreparedRequest, Reply, Security
 
 BOUND_S = 30.0
 SERVICE = "/test.Echo/"
@@ -400,7 +400,7 @@ def test_a_call_may_be_started_from_a_reply(server: dict[str, str]) -> None:
             elif len(codes) < 500:
                 echo.start(prepared, 10.0, done)
 
-        prepared = Prepared(b"again")
+        prepared = PreparedRequest(b"again")
         echo.start(prepared, 10.0, done)
         assert over.wait(BOUND_S)
         assert codes == [0] * 500
@@ -454,7 +454,7 @@ PATCHED = """
 from gevent import monkey
 monkey.patch_all()
 import pathlib, sys
-from loadgen.transport._channel import Channel, Security
+from loadgen.transport import Channel, Security
 plain, tls, root = sys.argv[1:]
 security = Security(pathlib.Path(root).read_bytes(), server_name="worker.test")
 for address, options in ((plain, {}), (tls, {"security": security})):

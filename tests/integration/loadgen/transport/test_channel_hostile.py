@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from loadgen.transport._channel import Channel, Reply
-from worker.wire.http2.frames import (
+from loadgen.transport import Channel, Reply
+from worker.wire.http2 import (
     CONTINUATION,
     DATA,
     GOAWAY,
@@ -482,7 +482,7 @@ def test_stream_ids_run_out_while_the_server_is_silent() -> None:
     with Server(script) as server, channel(server.address) as opened:
         assert opened.call(b"ping", 10.0).code == 0
         gevent.sleep(0)  # out of the read that brought the reply
-        opened._pool.ready[0].connection.next_id = 2**31 - 1
+        opened._pool.ready[0].connection.calls.next_id = 2**31 - 1
         unanswered: list[Reply] = []
         handle = opened.start(b"ping", None, unanswered.append)
         assert opened.call(b"ping", 10.0).code == 0
@@ -495,7 +495,7 @@ def test_stream_ids_run_out_while_the_server_is_silent() -> None:
 def test_stream_ids_that_run_out_bring_a_new_connection() -> None:
     with Server(answering(lambda stream: ok_reply(stream, b"pong"))) as server, channel(server.address) as opened:
         assert opened.call(b"ping", 10.0).code == 0
-        opened._pool.ready[0].connection.next_id = 2**31 - 5
+        opened._pool.ready[0].connection.calls.next_id = 2**31 - 5
         assert {reply.code for reply in many(opened, 20)} == {0}
         assert [opened.call(b"ping", 10.0).code for _ in range(5)] == [0] * 5
         assert opened.statistics.connects == 2

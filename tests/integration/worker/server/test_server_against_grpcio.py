@@ -23,13 +23,13 @@ from worker.server.connection import ServerConnection
 from worker.server.server_socket import ServerSocket
 from worker.server.servicer_context import ServicerContext
 from worker.wire.http2 import (
+    CLIENT_PREFACE,
     DATA,
     DEFAULT_WINDOW,
     GOAWAY,
     HEADERS,
     INITIAL_WINDOW_SIZE,
     LARGEST_WINDOW,
-    PRELUDE,
     WINDOW_UPDATE,
     PeerLimits,
     frame,
@@ -376,7 +376,7 @@ def test_connections_beyond_the_limit_are_closed(run: Callable[..., Running]) ->
 
 
 SETTINGS_OF_ALL = (
-    PRELUDE
+    CLIENT_PREFACE
     + settings_frame((INITIAL_WINDOW_SIZE, LARGEST_WINDOW))
     + frame(WINDOW_UPDATE, 0, 0, u32.pack(LARGEST_WINDOW - DEFAULT_WINDOW))
 )
@@ -394,7 +394,9 @@ def read_to_end(connected: socket.socket) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("opening", [b"", PRELUDE[:10], PRELUDE, SETTINGS_OF_ALL + frame(HEADERS, 0, 1, head("/")[:9])])
+@pytest.mark.parametrize(
+    "opening", [b"", CLIENT_PREFACE[:10], CLIENT_PREFACE, SETTINGS_OF_ALL + frame(HEADERS, 0, 1, head("/")[:9])]
+)
 def test_a_peer_that_does_not_go_on_is_cut_off(run: Callable[..., Running], opening: bytes) -> None:
     running = run(PeerLimits(progress_s=0.2))
     with socket.create_connection(("127.0.0.1", running.port), BOUND_S) as connected:

@@ -4,7 +4,7 @@ import numpy as np
 
 from capacity.measures import LATENCY_ERROR, HardwareCombination, Series, Tally
 from loadgen.measure import Recorder, ResultBuffer, tally_difference
-from loadgen.transport._reply import UNSENT
+from loadgen.transport import UNSENT
 
 SERIES = Series(HardwareCombination("host", "cpu-1c"), "m", "cpu:0 @ a:1", False)
 MS = 1_000_000

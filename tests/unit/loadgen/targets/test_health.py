@@ -18,16 +18,8 @@ from loadgen.targets._health import (
     HealthChecker,
     health_error,
 )
-from loadgen.transport._reply import (
-    DEADLINE_EXCEEDED,
-    NOT_FOUND,
-    OK,
-    UNAVAILABLE,
-    UNIMPLEMENTED,
-    Lost,
-    Reply,
-    Unsettled,
-)
+from loadgen.transport import DEADLINE_EXCEEDED, OK, UNAVAILABLE, ConnectionLost, NotConnected, Reply
+from worker.wire import StatusCode
 
 SERIES = Series(HardwareCombination("host", "cpu-1c"), "m", "cpu:0 @ a:1", False)
 
@@ -85,13 +77,13 @@ def setup() -> Iterator[Setup]:
 
 
 def test_a_lost_connection_is_suspicious_at_once_and_the_check_decides(setup: Setup) -> None:
-    setup.health.report_failure(Lost(UNAVAILABLE, "reset"))
+    setup.health.report_failure(ConnectionLost(UNAVAILABLE, "reset"))
     settle()
     assert (setup.checks, setup.health.up, setup.renewed) == (1, True, 1)
 
     setup.observe(1)
     setup.error = "cannot connect: Connection refused"
-    setup.health.report_failure(Unsettled(UNAVAILABLE, setup.error))
+    setup.health.report_failure(NotConnected(UNAVAILABLE, setup.error))
     settle()
     assert setup.health.up is False
     assert [change.up for change in setup.health.events] == [False]
@@ -168,7 +160,7 @@ def test_a_connection_that_is_lost_with_nothing_in_flight_is_suspicious(setup: S
 
 def test_a_target_that_comes_back_gets_a_growing_share(setup: Setup) -> None:
     setup.error = "down"
-    setup.health.report_failure(Lost(UNAVAILABLE, "reset"))
+    setup.health.report_failure(ConnectionLost(UNAVAILABLE, "reset"))
     settle()
     assert not setup.health.accepts(0.0)
     setup.error = ""
@@ -191,10 +183,10 @@ def test_a_target_that_comes_back_gets_a_growing_share(setup: Setup) -> None:
     [
         (Reply(OK, "", b"\x08\x01"), True),
         (Reply(OK, "", b"\x08\x02"), False),
-        (Reply(UNIMPLEMENTED, "no health service"), True),
-        (Reply(NOT_FOUND, ""), True),
+        (Reply(StatusCode.UNIMPLEMENTED, "no health service"), True),
+        (Reply(StatusCode.NOT_FOUND, ""), True),
         (Reply(DEADLINE_EXCEEDED, ""), False),
-        (Unsettled(UNAVAILABLE, "cannot connect"), False),
+        (NotConnected(UNAVAILABLE, "cannot connect"), False),
     ],
 )
 def test_the_reply_to_a_health_check_says_whether_the_target_is_up(reply: Reply, up: bool) -> None:

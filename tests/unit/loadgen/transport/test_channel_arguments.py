@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from loadgen.transport._channel import Channel, Prepared, Security
-from loadgen.transport.http2._socket import split_address
+from loadgen.transport import Channel, PreparedRequest, Security
+from loadgen.transport.http2 import split_address
 
 METHOD = "/a.B/C"
 
@@ -68,7 +68,7 @@ def test_a_clients_key_is_neither_left_on_disk_nor_shown(tmp_path: Path, monkeyp
 
 def test_preparing_needs_no_channel() -> None:
     prepared = Channel.prepare(b"abc")
-    assert isinstance(prepared, Prepared)
+    assert isinstance(prepared, PreparedRequest)
     assert (prepared.size, prepared.framed) == (8, b"\0\0\0\0\x03abc")
 
 

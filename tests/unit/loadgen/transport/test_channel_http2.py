@@ -13,11 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.transport._reply import Reply
-from loadgen.transport.http2._connection import Connection
-from loadgen.transport.http2._frames import PREFACE, request_block, timeout_value
-from loadgen.transport.http2._send import Call, Prepared
-from worker.wire.http2.frames import (
+from loadgen.transport import PreparedRequest, Reply
+from loadgen.transport.http2 import Call, ClientConnection, request_block
+from loadgen.transport.http2._request_headers import OPENING_BYTES, format_timeout
+from worker.wire.http2 import (
     CONTINUATION,
     DATA,
     GOAWAY,
@@ -29,6 +28,7 @@ from worker.wire.http2.frames import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
+    BlockCache,
     ProtocolError,
     frame,
 )
@@ -81,20 +81,23 @@ def frames_in(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 class Client:
     """A connection after the handshake, and every reply its calls got."""
 
+    fast = True
+    """Whether small requests and replies take the fast path."""
+
     def __init__(self, greeting: bytes | None = None, limit: int = 1 << 20) -> None:
         self.failures = 0
         self.now = 0.0
-        self.connection = Connection({}, limit, self._failed, lambda: self.now)
+        self.connection = ClientConnection(BlockCache(), limit, self._failed, lambda: self.now, fast=self.fast)
         self.replies: dict[int, list[Reply]] = {}
-        self.preface = self.connection.take()
-        self.connection.feed(settings() if greeting is None else greeting)
-        self.greeting_answer = self.connection.take()
+        self.preface = self.connection.writer.take()
+        self.connection.receive(settings() if greeting is None else greeting)
+        self.greeting_answer = self.connection.writer.take()
 
     def _failed(self) -> None:
         self.failures += 1
 
-    def start(self, payload: bytes | Prepared = b"ping", block: bytes = BLOCK, deadline: float = 1e9) -> Call:
-        request = payload if isinstance(payload, Prepared) else Prepared(payload)
+    def start(self, payload: bytes | PreparedRequest = b"ping", block: bytes = BLOCK, deadline: float = 1e9) -> Call:
+        request = payload if isinstance(payload, PreparedRequest) else PreparedRequest(payload)
         call = Call(lambda reply: self.replies[call.stream_id].append(reply), request, deadline)
         self.connection.send(call, block)
         self.replies[call.stream_id] = []
@@ -102,13 +105,27 @@ class Client:
 
     def answer(self, data: bytes) -> Reply:
         """The reply of the one call started, after this."""
-        self.connection.feed(data)
+        self.connection.receive(data)
         (replies,) = self.replies.values()
         (reply,) = replies
         return reply
 
     def sent(self) -> list[tuple[int, int, int, bytes]]:
-        return list(frames_in(self.connection.take()))
+        return list(frames_in(self.connection.writer.take()))
+
+
+class SharedPathClient(Client):
+    """The same without the fast path."""
+
+    fast = False
+
+
+@pytest.fixture(params=[True, False], ids=["fast path", "shared path"], scope="module", autouse=True)
+def path(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test of this module runs with the fast path and without it."""
+    Client.fast = request.param
+    yield
+    Client.fast = True
 
 
 def one_call(data: bytes, limit: int = 1 << 20) -> Reply:
@@ -119,7 +136,7 @@ def one_call(data: bytes, limit: int = 1 << 20) -> Reply:
 
 def test_the_preface_asks_for_no_header_table_no_push_and_the_largest_windows() -> None:
     client = Client()
-    assert client.preface == PREFACE
+    assert client.preface == OPENING_BYTES
     first, second = frames_in(client.preface.removeprefix(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
     assert first[:3] == (SETTINGS, 0, 0)
     assert dict(struct.iter_unpack(">HI", first[3])) == {1: 0, 2: 0, 4: 2**31 - 1, 5: 65536, 6: 65536}
@@ -128,10 +145,10 @@ def test_the_preface_asks_for_no_header_table_no_push_and_the_largest_windows() 
 
 
 def test_nothing_may_start_before_the_servers_settings() -> None:
-    connection = Connection({}, 100, lambda: None)
-    assert connection.limit == 0
-    connection.feed(settings(streams=7))
-    assert connection.limit == 7
+    connection = ClientConnection(BlockCache(), 100, lambda: None)
+    assert connection.calls.limit == 0
+    connection.receive(settings(streams=7))
+    assert connection.calls.limit == 7
 
 
 def test_request_headers_are_those_of_grpc_and_carry_no_state() -> None:
@@ -170,7 +187,7 @@ def test_request_headers_are_those_of_grpc_and_carry_no_state() -> None:
     ],
 )
 def test_timeouts_have_at_most_eight_digits(seconds: float, value: str) -> None:
-    assert timeout_value(seconds) == value
+    assert format_timeout(seconds) == value
 
 
 def test_the_first_block_empties_the_table_and_later_ones_are_the_block_itself() -> None:
@@ -186,7 +203,7 @@ def test_the_first_block_empties_the_table_and_later_ones_are_the_block_itself()
 
 
 def test_a_prepared_request_is_the_same_bytes_every_time_and_on_every_connection() -> None:
-    prepared = Prepared(b"payload")
+    prepared = PreparedRequest(b"payload")
     for _ in range(2):
         client = Client()
         for number in range(3):
@@ -215,10 +232,10 @@ def test_a_large_upload_is_cut_to_the_peers_frame_size_and_waits_for_both_window
     client.start(payload)
     _, *data = client.sent()
     assert [(flags, len(piece)) for _, flags, _, piece in data] == [(0, 16384), (0, 3616)]
-    client.connection.feed(window(1, 100000))
+    client.connection.receive(window(1, 100000))
     data += client.sent()
     assert sum(len(piece) for *_, piece in data) == 65535, "the connection's first window"
-    client.connection.feed(window(0, 10**6))
+    client.connection.receive(window(0, 10**6))
     data += client.sent()
     assert b"".join(piece for *_, piece in data) == message(payload)
     assert [flags for _, flags, _, _ in data][-1] == 1
@@ -231,7 +248,7 @@ def test_small_requests_use_up_the_connections_window_too() -> None:
         client.start(bytes(9995))
     first = [payload for kind, _, _, payload in client.sent() if kind == DATA]
     assert sum(map(len, first)) == 65535
-    client.connection.feed(window(0, 100_000))
+    client.connection.receive(window(0, 100_000))
     assert sum(len(payload) for *_, payload in client.sent()) == 100_000 - 65535
 
 
@@ -258,7 +275,7 @@ def test_uploads_take_turns_within_the_connections_window() -> None:
     client.start(bytes(100_000))
     client.start(bytes(100_000))
     client.sent()
-    client.connection.feed(window(0, 16384 * 4))
+    client.connection.receive(window(0, 16384 * 4))
     assert [(stream, len(payload)) for _, _, stream, payload in client.sent()] == [(1, 16384), (3, 16384)] * 2
 
 
@@ -266,9 +283,9 @@ def test_a_smaller_initial_window_takes_back_what_streams_had() -> None:
     client = Client(settings(window=1000) + window(0, 10**6))
     client.start(bytes(5000))
     client.sent()
-    client.connection.feed(settings(window=100) + window(1, 900))
+    client.connection.receive(settings(window=100) + window(1, 900))
     assert client.sent() == [(SETTINGS, 1, 0, b"")]
-    client.connection.feed(window(1, 7))
+    client.connection.receive(window(1, 7))
     assert [(stream, len(payload)) for _, _, stream, payload in client.sent()] == [(1, 7)]
     client.start(bytes(500))
     assert [len(payload) for kind, _, _, payload in client.sent() if kind == DATA] == [100]
@@ -278,9 +295,9 @@ def test_an_upload_hands_out_no_more_than_the_socket_is_ready_for() -> None:
     client = Client(settings(window=2**31 - 1) + window(0, 2**31 - 1 - 65535))
     client.start(bytes(3_000_000))
     sizes = []
-    while client.connection.uploading:
+    while client.connection.writer.queue:
         sizes.append(sum(len(payload) for kind, _, _, payload in client.sent() if kind == DATA))
-        client.connection.fill()
+        client.connection.writer.fill()
     assert max(sizes) <= 262144 + 16384
     assert sum(sizes) + sum(len(payload) for *_, payload in client.sent()) == 3_000_005
 
@@ -289,9 +306,9 @@ def test_a_reply_ends_its_call_once() -> None:
     client = Client()
     client.start()
     assert client.answer(ok_reply(1, b"pong")) == Reply(0, "", b"pong")
-    client.connection.feed(frame(RST_STREAM, 0, 1, bytes(4)))
+    client.connection.receive(frame(RST_STREAM, 0, 1, bytes(4)))
     assert client.replies[1] == [Reply(0, "", b"pong")]
-    assert client.connection.stray == 0
+    assert client.connection.calls.stray == 0
     assert client.sent()[-1][0] == DATA
 
 
@@ -299,7 +316,7 @@ def test_replies_may_come_in_any_order() -> None:
     client = Client()
     for _ in range(3):
         client.start()
-    client.connection.feed(ok_reply(5, b"c") + ok_reply(1, b"a") + ok_reply(3, b"b"))
+    client.connection.receive(ok_reply(5, b"c") + ok_reply(1, b"a") + ok_reply(3, b"b"))
     assert {stream: replies[0].payload for stream, replies in client.replies.items()} == {1: b"a", 3: b"b", 5: b"c"}
 
 
@@ -333,7 +350,7 @@ def test_an_informational_head_and_unknown_frames_are_skipped() -> None:
 
 def test_a_ping_is_answered_and_an_answer_is_not() -> None:
     client = Client()
-    client.connection.feed(frame(PING, 0, 0, b"12345678") + frame(PING, 1, 0, b"87654321"))
+    client.connection.receive(frame(PING, 0, 0, b"12345678") + frame(PING, 1, 0, b"87654321"))
     assert client.sent() == [(PING, 1, 0, b"12345678")]
 
 
@@ -342,9 +359,9 @@ def test_the_connections_receive_window_is_topped_up() -> None:
     received, granted = 0, 2**31 - 1
     piece = frame(DATA, 0, 1, bytes(65536)) * 64
     client.start()
-    client.connection.feed(frame(HEADERS, 4, 1, fields((":status", "500"))))
+    client.connection.receive(frame(HEADERS, 4, 1, fields((":status", "500"))))
     while granted == 2**31 - 1:
-        client.connection.feed(piece)
+        client.connection.receive(piece)
         received += 65536 * 64
         granted += sum(struct.unpack(">I", payload)[0] for kind, *_, payload in client.sent() if kind == WINDOW_UPDATE)
     assert granted - received == 2**31 - 1
@@ -390,8 +407,8 @@ def test_resets(error: int, code: int) -> None:
     client = Client()
     client.start()
     assert client.answer(frame(RST_STREAM, 0, 1, struct.pack(">I", error))).code == code
-    assert client.connection.resets == 1
-    assert not client.connection.streams
+    assert client.connection.calls.resets == 1
+    assert not client.connection.calls.streams
 
 
 def test_a_cancel_after_our_deadline_is_the_deadline() -> None:
@@ -451,28 +468,28 @@ def test_goaway_leaves_out_the_calls_above_its_last_stream() -> None:
     client = Client()
     for _ in range(3):
         client.start()
-    client.connection.feed(frame(GOAWAY, 0, 0, struct.pack(">II", 2**31 - 1, 0)))
-    assert client.connection.draining
-    assert client.connection.limit == 0
+    client.connection.receive(frame(GOAWAY, 0, 0, struct.pack(">II", 2**31 - 1, 0)))
+    assert client.connection.calls.draining
+    assert client.connection.calls.limit == 0
     assert not any(client.replies.values()), "a first GOAWAY of a graceful end leaves nobody out"
-    client.connection.feed(frame(GOAWAY, 0, 0, struct.pack(">II", 3, 0) + b"enough"))
+    client.connection.receive(frame(GOAWAY, 0, 0, struct.pack(">II", 3, 0) + b"enough"))
     assert [len(replies) for replies in client.replies.values()] == [0, 0, 1]
     assert client.replies[5][0].code == 14
-    assert (client.connection.goaways, client.connection.refused) == (2, 1)
-    client.connection.feed(settings(streams=9) + ok_reply(1, b"a") + ok_reply(3, b"b"))
+    assert (client.connection.calls.goaways, client.connection.calls.refused) == (2, 1)
+    client.connection.receive(settings(streams=9) + ok_reply(1, b"a") + ok_reply(3, b"b"))
     assert [replies[0].code for replies in client.replies.values()] == [0, 0, 14]
-    assert client.connection.limit == 0
+    assert client.connection.calls.limit == 0
 
 
 def test_the_last_stream_id_ends_the_connections_use() -> None:
     client = Client()
-    client.connection.next_id = LAST_STREAM_ID - 2
+    client.connection.calls.next_id = LAST_STREAM_ID - 2
     client.start()
-    assert client.connection.limit > 0
+    assert client.connection.calls.limit > 0
     client.start()
-    assert client.connection.limit == 0
-    assert client.connection.draining
-    client.connection.feed(ok_reply(LAST_STREAM_ID, b"last"))
+    assert client.connection.calls.limit == 0
+    assert client.connection.calls.draining
+    client.connection.receive(ok_reply(LAST_STREAM_ID, b"last"))
     assert client.replies[LAST_STREAM_ID][0].payload == b"last"
 
 
@@ -482,7 +499,7 @@ def test_an_early_reply_takes_the_rest_of_the_upload_back() -> None:
     client.sent()
     assert client.answer(ended(1, fields((":status", "200"), ("grpc-status", "8")))).code == 8
     assert client.sent() == [(RST_STREAM, 0, 1, bytes(4))]
-    client.connection.feed(window(1, 1000) + window(0, 1000))
+    client.connection.receive(window(1, 1000) + window(0, 1000))
     assert client.sent() == []
 
 
@@ -490,20 +507,20 @@ def test_a_withdrawn_call_is_reset_and_its_late_reply_counted() -> None:
     client = Client()
     call = client.start()
     client.sent()
-    client.connection.withdraw(call)
-    client.connection.withdraw(call)
+    client.connection.calls.withdraw(call)
+    client.connection.calls.withdraw(call)
     assert client.sent() == [(RST_STREAM, 0, 1, struct.pack(">I", 8))]
-    client.connection.feed(ok_reply(1, b"late") + window(1, 5))
+    client.connection.receive(ok_reply(1, b"late") + window(1, 5))
     assert client.replies[1] == []
-    assert client.connection.stray == 3
+    assert client.connection.calls.stray == 3
 
 
 def test_an_abandoned_connection_ends_every_call_once() -> None:
     client = Client()
     for _ in range(3):
         client.start()
-    client.connection.abandon(Reply(14, "gone"))
-    client.connection.abandon(Reply(14, "gone"))
+    client.connection.calls.abandon(Reply(14, "gone"))
+    client.connection.calls.abandon(Reply(14, "gone"))
     assert list(client.replies.values()) == [[Reply(14, "gone")]] * 3
 
 
@@ -513,13 +530,13 @@ def test_an_exception_out_of_done_harms_no_other_call() -> None:
     def fail(reply: Reply) -> None:
         raise RuntimeError(reply.message)
 
-    client.connection.send(Call(fail, Prepared(b""), 1e9), BLOCK)
+    client.connection.send(Call(fail, PreparedRequest(b""), 1e9), BLOCK)
     client.start()
-    client.connection.feed(ok_reply(1, b"a") + ok_reply(3, b"b"))
+    client.connection.receive(ok_reply(1, b"a") + ok_reply(3, b"b"))
     assert client.replies[3] == [Reply(0, "", b"b")]
     assert client.failures == 1
-    client.connection.send(Call(fail, Prepared(b""), 1e9), BLOCK)
-    client.connection.abandon(Reply(14, ""))
+    client.connection.send(Call(fail, PreparedRequest(b""), 1e9), BLOCK)
+    client.connection.calls.abandon(Reply(14, ""))
     assert client.failures == 2
 
 
@@ -537,9 +554,9 @@ def test_a_malformed_reply_ends_its_own_call_only(data: bytes, code: int) -> Non
     client = Client()
     client.start()
     client.start()
-    client.connection.feed(data)
+    client.connection.receive(data)
     assert [reply.code for reply in client.replies[1]] == [code]
-    client.connection.feed(ok_reply(3, b"fine"))
+    client.connection.receive(ok_reply(3, b"fine"))
     assert client.replies[3] == [Reply(0, "", b"fine")]
 
 
@@ -592,7 +609,6 @@ WRONG = {
     "a header index that is empty": frame(HEADERS, 4, 1, b"\xff\xff\x01"),
     "a dynamic table again": frame(HEADERS, 4, 1, b"\x3f\xe1\x1f" + HEAD),
     "a header cut": frame(HEADERS, 4, 1, HEAD[:-1]),
-    "pings without end": frame(PING, 0, 0, bytes(8)) * 10001,
 }
 
 
@@ -602,21 +618,28 @@ def test_a_peer_that_breaks_http2_ends_the_connection(name: str) -> None:
     client.start()
     client.sent()
     with pytest.raises(ProtocolError) as caught:
-        client.connection.feed(WRONG[name])
+        client.connection.receive(WRONG[name])
     kind, _, stream, payload = client.sent()[-1]
     assert (kind, stream, payload) == (GOAWAY, 0, struct.pack(">II", 0, caught.value.code))
-    assert client.connection.limit == 0
-    client.connection.abandon(Reply(14, "broken"))
+    assert client.connection.calls.limit == 0
+    client.connection.calls.abandon(Reply(14, "broken"))
     assert client.replies[1] == [Reply(14, "broken")]
+
+
+def test_answers_that_nobody_reads_end_the_connection() -> None:
+    client = Client()
+    client.connection.writer.blocked = True
+    with pytest.raises(ProtocolError):
+        client.connection.receive(frame(PING, 0, 0, bytes(8)) * 10001)
 
 
 @pytest.mark.parametrize(
     "first", [b"HTTP/1.1 400 Bad Request\r\n\r\n", frame(PING, 0, 0, bytes(8)), frame(SETTINGS, 1, 0)]
 )
 def test_a_peer_that_does_not_begin_with_settings_is_refused(first: bytes) -> None:
-    connection = Connection({}, 100, lambda: None)
+    connection = ClientConnection(BlockCache(), 100, lambda: None)
     with pytest.raises(ProtocolError):
-        connection.feed(first)
+        connection.receive(first)
 
 
 def conversation() -> tuple[bytes, dict[int, Reply]]:
@@ -656,7 +679,7 @@ def test_it_does_not_matter_where_the_stream_of_bytes_is_cut(cuts: list[int]) ->
     client.sent()
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     for left, right in itertools.pairwise(edges):
-        client.connection.feed(data[left:right])
+        client.connection.receive(data[left:right])
     assert client.replies == {stream: [reply] for stream, reply in expected.items()}
     assert client.sent() == [(PING, 1, 0, b"12345678"), (SETTINGS, 1, 0, b"")]
 
@@ -667,8 +690,41 @@ def test_one_byte_at_a_time_is_the_same() -> None:
     for _ in range(5):
         client.start()
     for at in range(len(data)):
-        client.connection.feed(data[at : at + 1])
+        client.connection.receive(data[at : at + 1])
     assert client.replies == {stream: [reply] for stream, reply in expected.items()}
+
+
+def server_frames() -> st.SearchStrategy[bytes]:
+    """What a server may send: frames of replies, whole replies, any frame, and noise."""
+    stream = st.sampled_from([1, 3, 5])
+    block = st.sampled_from([HEAD, OK_TRAILERS, fields((":status", "404")), fields(("grpc-status", "5"))])
+    payload = st.one_of(st.binary(max_size=40), block, st.sampled_from([message(b"x"), bytes(4), bytes(8)]))
+    return st.one_of(
+        st.builds(ok_reply, stream, st.binary(max_size=30)),
+        st.builds(frame, st.just(HEADERS), st.sampled_from([4, 5]), stream, block),
+        st.builds(frame, st.just(DATA), st.sampled_from([0, 1]), stream, st.binary(max_size=8).map(message)),
+        st.builds(frame, st.just(RST_STREAM), st.just(0), stream, st.sampled_from([bytes(4), b"\0\0\0\x08"])),
+        st.builds(frame, st.integers(0, 11), st.integers(0, 255), st.integers(0, 8), payload),
+    )
+
+
+@given(st.lists(server_frames(), max_size=20), st.integers(0, 100_000))
+def test_the_fast_path_has_the_effect_of_the_shared_one(pieces: list[bytes], size: int) -> None:
+    results = []
+    for kind in (Client, SharedPathClient):
+        client = kind()
+        for number in range(3):
+            client.start(bytes(size if number == 1 else number))
+        error = None
+        try:
+            for piece in pieces:
+                client.connection.receive(piece)
+        except ProtocolError as failure:
+            error = str(failure), failure.code
+        calls = client.connection.calls
+        counters = (calls.resets, calls.stray, calls.goaways, calls.refused, calls.answered, calls.limit)
+        results.append((client.replies, client.connection.writer.take(), error, counters))
+    assert results[0] == results[1]
 
 
 @given(
@@ -692,11 +748,11 @@ def test_whatever_a_server_sends_no_call_ends_twice_and_none_is_lost(noise: list
         client.start(bytes(50_000))
     try:
         for data in noise:
-            client.connection.feed(data)
+            client.connection.receive(data)
     except ProtocolError:
         pass
     for stream, replies in client.replies.items():
-        assert len(replies) == (stream not in client.connection.streams)
-    client.connection.abandon(Reply(14, "gone"))
+        assert len(replies) == (stream not in client.connection.calls.streams)
+    client.connection.calls.abandon(Reply(14, "gone"))
     assert [len(replies) for replies in client.replies.values()] == [1, 1, 1]
     assert client.failures == 0

@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-PRELUDE = """
+CLIENT_PREFACE = """
 import json, sys
 from locust.argument_parser import get_empty_argument_parser, setup_parser_arguments
 from locust.env import Environment
@@ -41,7 +41,7 @@ def say(value):
 
 def child(tmp_path: Path, script: str) -> Any:
     done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(script)],
+        [sys.executable, "-c", CLIENT_PREFACE + textwrap.dedent(script)],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -18,6 +18,7 @@ from worker.server.connection import ServerConnection
 from worker.server.request_headers import Method, RequestHeadParser, parse_timeout
 from worker.server.stream import Stream
 from worker.wire.http2 import (
+    CLIENT_PREFACE,
     CONTINUATION,
     DATA,
     GOAWAY,
@@ -25,7 +26,6 @@ from worker.wire.http2 import (
     INITIAL_WINDOW_SIZE,
     LAST_STREAM_ID,
     PING,
-    PRELUDE,
     PRIORITY,
     PUSH_PROMISE,
     RST_STREAM,
@@ -40,7 +40,7 @@ from worker.wire.http2 import (
 from worker.wire.http2.headers import EMPTY_TABLE
 
 LIMITS = PeerLimits()
-GREETING = PRELUDE + settings_frame()
+GREETING = CLIENT_PREFACE + settings_frame()
 ECHO, HOLD, FEED = "/test.Test/Echo", "/test.Test/Hold", "/test.Test/Feed"
 
 
@@ -115,7 +115,10 @@ class Feeding:
 class Peer:
     """A connection with three methods: one echoes, one answers when the test says, one takes a stream of messages."""
 
-    def __init__(self, limits: PeerLimits = LIMITS, token: str = "", fast: bool = True) -> None:
+    fast = True
+    """Whether small requests take the fast path."""
+
+    def __init__(self, limits: PeerLimits = LIMITS, token: str = "") -> None:
         self.time = Time()
         self.pending: list[Stream] = []
         self.cancelled: list[int] = []
@@ -128,7 +131,7 @@ class Peer:
             limits.header_list_bytes,
         )
         self.buffered = BufferedBytes()
-        self.connection = ServerConnection(parser, limits, self.buffered, self.time, lambda: None, fast=fast)
+        self.connection = ServerConnection(parser, limits, self.buffered, self.time, lambda: None, fast=self.fast)
         self.connection.open()
         self._decoder = hpack.Decoder()
         self._rest = b""
@@ -187,9 +190,17 @@ def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         data = data[9 + size :]
 
 
-@pytest.fixture(params=[True, False], ids=["fast path", "shared path"])
-def peer(request: pytest.FixtureRequest) -> Peer:
-    peer = Peer(fast=request.param)
+@pytest.fixture(params=[True, False], ids=["fast path", "shared path"], scope="module", autouse=True)
+def path(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test of this module runs with the fast path and without it."""
+    Peer.fast = request.param
+    yield
+    Peer.fast = True
+
+
+@pytest.fixture
+def peer() -> Peer:
+    peer = Peer()
     assert [kind for kind, *_ in peer.feed(GREETING)] == [SETTINGS, WINDOW_UPDATE, SETTINGS]
     return peer
 
@@ -239,6 +250,33 @@ def some_frame() -> st.SearchStrategy[bytes]:
     )
 
 
+class SharedPathPeer(Peer):
+    """The same without the fast path."""
+
+    fast = False
+
+
+def some_request() -> st.SearchStrategy[bytes]:
+    heads = [block(), block(HOLD), block(FEED), block(grpc_timeout="1m"), block("/none"), block(content_length="6")]
+    return st.builds(unary, st.sampled_from([1, 3, 5, 7, 9]), st.binary(max_size=30), st.sampled_from(heads))
+
+
+@given(st.lists(some_request() | some_frame(), max_size=20))
+def test_the_fast_path_has_the_effect_of_the_shared_one(pieces: list[bytes]) -> None:
+    results = []
+    for kind in (Peer, SharedPathPeer):
+        peer = kind()
+        frames = peer.feed(GREETING + unary(1, head=EMPTY_TABLE + block()) + unary(3))
+        for piece in pieces:
+            frames += peer.feed(piece)
+        for stream in peer.pending:
+            stream.reply(b"late")
+        streams = peer.connection.streams
+        ids = (list(streams.streams), streams.last_id, streams.highest_id)
+        results.append((frames + peer.sent(), peer.requests, peer.cancelled, peer.buffered.total, ids))
+    assert results[0] == results[1]
+
+
 @given(st.booleans(), st.lists(some_frame() | st.binary(max_size=30), max_size=20))
 def test_whatever_comes_the_connection_goes_on_or_ends_with_goaway(greeted: bool, pieces: list[bytes]) -> None:
     peer = Peer()
@@ -258,8 +296,8 @@ def test_whatever_comes_the_connection_goes_on_or_ends_with_goaway(greeted: bool
     ("data", "code"),
     [
         (b"GET / HTTP/1.1\r\n", 1),
-        (PRELUDE + frame(PING, 0, 0, bytes(8)), 1),
-        (PRELUDE + frame(SETTINGS, 1, 0), 1),
+        (CLIENT_PREFACE + frame(PING, 0, 0, bytes(8)), 1),
+        (CLIENT_PREFACE + frame(SETTINGS, 1, 0), 1),
         (GREETING + frame(SETTINGS, 0, 0, b"abc"), 6),
         (GREETING + settings_frame((INITIAL_WINDOW_SIZE, 2**31)), 3),
         (GREETING + settings_frame((5, 100)), 1),

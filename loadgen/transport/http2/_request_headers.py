@@ -1,10 +1,10 @@
-"""What a gRPC client says first: its preface, and the header block of a request."""
+"""What a gRPC client sends before its messages: the preface of a connection, and the header block of a request."""
 
 import math
 
-from loadgen.transport.http2._response import MAX_HEADER_LIST
-from worker.wire.http2.frames import (
+from worker.wire.http2 import (
     ACCEPTED_ENCODINGS,
+    CLIENT_PREFACE,
     DEFAULT_WINDOW,
     ENABLE_PUSH,
     HEADER_TABLE_SIZE,
@@ -12,26 +12,30 @@ from worker.wire.http2.frames import (
     LARGEST_WINDOW,
     MAX_FRAME_SIZE,
     MAX_HEADER_LIST_SIZE,
-    OUR_FRAME,
-    PRELUDE,
     WINDOW_UPDATE,
+    PeerLimits,
     frame,
     literal_block,
     settings_frame,
     u32,
 )
 
-PREFACE = b"".join(
+LIMITS = PeerLimits(
+    stream_window=LARGEST_WINDOW, connection_window=LARGEST_WINDOW, header_list_bytes=65536, unread_answers=10000
+)
+"""What a server may cost a client: replies are limited by their size alone."""
+
+OPENING_BYTES = b"".join(
     (
-        PRELUDE,
+        CLIENT_PREFACE,
         settings_frame(
             (HEADER_TABLE_SIZE, 0),
             (ENABLE_PUSH, 0),
-            (INITIAL_WINDOW_SIZE, LARGEST_WINDOW),
-            (MAX_FRAME_SIZE, OUR_FRAME),
-            (MAX_HEADER_LIST_SIZE, MAX_HEADER_LIST),
+            (INITIAL_WINDOW_SIZE, LIMITS.stream_window),
+            (MAX_FRAME_SIZE, LIMITS.frame_bytes),
+            (MAX_HEADER_LIST_SIZE, LIMITS.header_list_bytes),
         ),
-        frame(WINDOW_UPDATE, 0, 0, u32.pack(LARGEST_WINDOW - DEFAULT_WINDOW)),
+        frame(WINDOW_UPDATE, 0, 0, u32.pack(LIMITS.connection_window - DEFAULT_WINDOW)),
     )
 )
 
@@ -39,10 +43,10 @@ PREFACE = b"".join(
 def request_block(
     *, method: str, scheme: str, authority: str, token: str | None = None, timeout_s: float | None = None
 ) -> bytes:
-    """The header block of a request, the same every time."""
+    """The header block of a request; equal arguments give equal bytes."""
     fields = [(":method", "POST"), (":scheme", scheme), (":path", method), (":authority", authority)]
     if timeout_s is not None:
-        fields.append(("grpc-timeout", timeout_value(timeout_s)))
+        fields.append(("grpc-timeout", format_timeout(timeout_s)))
     fields += [
         ("te", "trailers"),
         ("content-type", "application/grpc"),
@@ -54,8 +58,8 @@ def request_block(
     return literal_block(fields)
 
 
-def timeout_value(seconds: float) -> str:
-    """`grpc-timeout`: at most 8 digits and a unit, rounded up, the finest unit that holds it."""
+def format_timeout(seconds: float) -> str:
+    """The value of `grpc-timeout`: at most 8 digits and the finest unit that is large enough, rounded up."""
     if seconds > 99_999_998:
         return "99999999S"
     for unit, scale in (("n", 1e9), ("u", 1e6), ("m", 1e3), ("S", 1.0)):
