@@ -443,12 +443,57 @@ def test_what_is_not_grpc_gets_an_http_status(peer: Peer, change: dict[str, str]
         literal_block([*fields(), ("connection", "close")]),
         literal_block([*fields(), ("a", "line\r\nbreak")]),
         literal_block([(":unknown", "x"), *fields()]),
+        block(te="gzip"),
+        block(content_length="five"),
+        block(content_length="5"),
     ],
 )
 def test_a_malformed_request_is_reset(peer: Peer, head: bytes) -> None:
     frames = peer.feed(frame(HEADERS, 5, 1, head))
     assert frames == [(RST_STREAM, 0, 1, struct.pack(">I", 1))]
     echoed(peer, peer.feed(unary(3)), 3, b"hello")
+
+
+def test_a_stream_number_that_was_skipped_ends_the_connection(peer: Peer) -> None:
+    echoed(peer, peer.feed(unary(7)), 7, b"hello")
+    assert peer.code(peer.feed(unary(3))) == 1
+
+
+def test_late_trailers_of_a_stream_that_has_ended_are_ignored(peer: Peer) -> None:
+    trailers = literal_block([("trailing", "x")])
+    peer.feed(unary(1, head=block("/test.Test/None")))
+    assert peer.feed(frame(HEADERS, 5, 1, trailers)) == []
+    echoed(peer, peer.feed(unary(3)), 3, b"hello")
+
+
+def test_headers_after_the_end_of_a_request_reset_its_stream(peer: Peer) -> None:
+    peer.feed(unary(1, head=block(HOLD)))
+    assert peer.feed(frame(HEADERS, 5, 1, block(HOLD))) == [(RST_STREAM, 0, 1, struct.pack(">I", 5))]
+    assert peer.cancelled == [1]
+
+
+@pytest.mark.parametrize("trailers", [[(":path", ECHO)], [("Upper", "case")], [("connection", "close")]])
+def test_malformed_trailers_reset_the_stream(peer: Peer, trailers: list[tuple[str, str]]) -> None:
+    peer.feed(frame(HEADERS, 4, 1, block(FEED)))
+    frames = peer.feed(frame(HEADERS, 5, 1, literal_block(trailers)))
+    assert frames == [(RST_STREAM, 0, 1, struct.pack(">I", 1))]
+    assert peer.cancelled == [1]
+
+
+@pytest.mark.parametrize(("length", "well_formed"), [("10", True), ("9", False), ("11", False)])
+def test_a_content_length_is_that_of_the_data(peer: Peer, length: str, well_formed: bool) -> None:
+    frames = peer.feed(unary(1, b"hello", block(content_length=length)))
+    if well_formed:
+        echoed(peer, frames, 1, b"hello")
+    else:
+        assert frames == [(RST_STREAM, 0, 1, struct.pack(">I", 1))]
+        assert peer.requests == []
+
+
+def test_a_table_that_the_peer_has_given_up_may_not_come_again(peer: Peer) -> None:
+    echoed(peer, peer.feed(frame(SETTINGS, 1, 0) + unary(1, head=EMPTY_TABLE + block())), 1, b"hello")
+    peer.feed(frame(SETTINGS, 1, 0))
+    assert peer.code(peer.feed(unary(3, head=b"\x3f\xe1\x1f" + block()))) == 9
 
 
 def test_a_token_that_is_missing_is_refused_each_time() -> None:
