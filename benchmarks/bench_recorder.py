@@ -23,6 +23,7 @@ import zmq
 from _bench import SERVER_CORE, Promise, judge, pin_client
 from hdrh.histogram import HdrHistogram
 
+from capacity.measures import sum_tallies
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.rundir.interval_log import IntervalLogWriter, series_tag
@@ -30,7 +31,7 @@ from capacity.statistics.histogram import MEASURES, Histogram
 from capacity.statistics.payload import HIGHEST_US, LOWEST_US, SIGNIFICANT_DIGITS
 from loadgen._locust_sockets import ValidatingServer
 from loadgen.distributed._signing import TOKEN_VARIABLE, RunToken, sign
-from loadgen.distributed._snapshot import Snapshot, added, pack
+from loadgen.distributed._snapshot import Snapshot, pack
 from loadgen.distributed._validator import MessageValidator
 from loadgen.measure import tally_difference
 
@@ -90,9 +91,9 @@ def packed(totals: dict[Series, Tally], sequence: int) -> bytes:
         totals=totals,
         warmups={series: Tally() for series in SERIES},
         first_ns=dict.fromkeys(SERIES, 5_000_000),
-        dependence=dict.fromkeys(SERIES, 1.5),
+        autocorrelation_times=dict.fromkeys(SERIES, 1.5),
         in_flight=dict.fromkeys(SERIES, 4),
-        vitals=None,
+        health=None,
         run="run",
         sequence=sequence,
         final=False,
@@ -195,7 +196,7 @@ def mastering(seconds: int) -> list[float]:
                 gevent.sleep(max(0.0, began + second - time.monotonic()))
                 if quitted or listener.ready():
                     break
-                total = _added(last)
+                total = _sum_tallies(last)
                 for series, tally in total.items():
                     for measure, histogram in tally_difference(tally, written[series]).histograms.items():
                         if histogram.count:
@@ -209,14 +210,14 @@ def mastering(seconds: int) -> list[float]:
     finally:
         speaker.terminate()
         speaker.wait(30)
-    answered = sum(tally.answered for tally in _added(last).values())
+    answered = sum(tally.answered for tally in _sum_tallies(last).values())
     if answered != GENERATORS * COMBINATIONS * RATE * seconds:
         raise RuntimeError(f"the master counts {answered} requests of {GENERATORS * COMBINATIONS * RATE * seconds}")
     return shares
 
 
-def _added(last: dict[str, Snapshot]) -> dict[Series, Tally]:
-    return {series: added([one.totals[series] for one in last.values()]) for series in SERIES}
+def _sum_tallies(last: dict[str, Snapshot]) -> dict[Series, Tally]:
+    return {series: sum_tallies([one.totals[series] for one in last.values()]) for series in SERIES}
 
 
 def main() -> int:

@@ -1,6 +1,18 @@
-"""What is counted: series, tallies, and their encoding."""
+"""What is counted: hardware combinations, series, tallies, and their one encoding."""
 
 from capacity.measures.combination import HardwareCombination
+from capacity.measures.encoding import (
+    SparseHistogram,
+    SparseTally,
+    checked_count,
+    decode_counts,
+    decode_tally,
+    encode_counts,
+    encode_tally,
+    sum_tallies,
+    tally_from_json,
+    tally_to_json,
+)
 from capacity.measures.tally import (
     HISTOGRAMS,
     LATENCY_ERROR,
@@ -10,7 +22,6 @@ from capacity.measures.tally import (
     UNSENT,
     Series,
     Tally,
-    checked_count,
     is_measure,
     is_target_measure,
     pass_measure,
@@ -26,10 +37,19 @@ __all__ = [
     "UNSENT",
     "HardwareCombination",
     "Series",
+    "SparseHistogram",
+    "SparseTally",
     "Tally",
     "checked_count",
+    "decode_counts",
+    "decode_tally",
+    "encode_counts",
+    "encode_tally",
     "is_measure",
     "is_target_measure",
     "pass_measure",
     "pass_rows",
+    "sum_tallies",
+    "tally_from_json",
+    "tally_to_json",
 ]

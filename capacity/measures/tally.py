@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 from capacity.measures.combination import HardwareCombination
 from capacity.statistics import Histogram
@@ -106,63 +104,3 @@ class Tally:
         twin = Tally()
         twin.add(self)
         return twin
-
-    def to_wire(self) -> dict[str, Any]:
-        """Plain msgpack types; histograms that are empty stay at home."""
-        return {
-            "due": self.due,
-            "answered": self.answered,
-            "unsent": self.unsent,
-            "errors": dict(self.errors),
-            "bytes": [self.bytes_in, self.bytes_out],
-            "retries": self.retries,
-            "histograms": {
-                name: [histogram.encode(), *histogram.exact]
-                for name, histogram in self.histograms.items()
-                if histogram.count
-            },
-        }
-
-    @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
-        """The tally that `to_wire` sent; ValueError on anything else."""
-        try:
-            tally = cls(
-                due=checked_count(wire["due"]),
-                answered=checked_count(wire["answered"]),
-                unsent=checked_count(wire["unsent"]),
-                errors={_name(code): checked_count(count) for code, count in wire["errors"].items()},
-                bytes_in=checked_count(wire["bytes"][0]),
-                bytes_out=checked_count(wire["bytes"][1]),
-                retries=checked_count(wire.get("retries", 0)),
-            )
-            for name, parts in wire["histograms"].items():
-                if not is_measure(name):
-                    raise ValueError(f"no histogram is called {name!r}")
-                payload, count, sum_ns, min_ns, max_ns, above = parts
-                if not isinstance(payload, bytes):
-                    raise ValueError("a histogram's payload is bytes")
-                tally.histograms[name] = Histogram.decode(
-                    payload,
-                    count=checked_count(count),
-                    sum_ns=checked_count(sum_ns),
-                    min_ns=checked_count(min_ns),
-                    max_ns=checked_count(max_ns),
-                    above=checked_count(above),
-                )
-        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"a tally came malformed: {error}") from None
-        return tally
-
-
-def checked_count(value: object) -> int:
-    """A count that came from outside; ValueError for anything that is none."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is not a count")
-    return value
-
-
-def _name(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a code")
-    return value

@@ -40,9 +40,9 @@ def recover_run(directories: Sequence[Path], out: Path, catalogue: Catalogue | N
         raise ValueError(f"{out} holds a run already")
     loaded, unbegun = _loaded(directories)
     journals, copies = _once(loaded)
-    plan = journals[0].header.plan
+    plan = journals[0].header.description
     for journal in journals[1:]:
-        other = journal.header.plan
+        other = journal.header.description
         if other.run != plan.run:
             raise ValueError(f"{journals[0].directory} and {journal.directory} are of different runs")
         if other != plan:
@@ -111,13 +111,13 @@ def _once(journals: Sequence[GeneratorLog]) -> tuple[list[GeneratorLog], int]:
     """Each client's longest log, and how many were copies. ValueError where two of one client contradict each other."""
     kept: dict[tuple[str, str], GeneratorLog] = {}
     for journal in journals:
-        other = kept.setdefault(journal.name, journal)
+        other = kept.setdefault(journal.key, journal)
         if other is journal:
             continue
         longer, shorter = sorted((journal, other), key=_length, reverse=True)
         if longer.entries[: len(shorter.entries)] != shorter.entries or longer.header != shorter.header:
             raise ValueError(f"{other.directory} and {journal.directory} are two logs of one generator that differ")
-        kept[journal.name] = longer
+        kept[journal.key] = longer
     return list(kept.values()), len(journals) - len(kept)
 
 
@@ -127,7 +127,7 @@ def _length(journal: GeneratorLog) -> tuple[int, bool]:
 
 def _generator(journal: GeneratorLog, requests: int) -> dict[str, Any]:
     last: GeneratorLogEntry | None = journal.last
-    began = journal.header.began - journal.header.plan.started.timestamp()
+    began = journal.header.began - journal.header.description.started.timestamp()
     return {
         "client": journal.header.client,
         "host": journal.header.host,
@@ -137,7 +137,7 @@ def _generator(journal: GeneratorLog, requests: int) -> dict[str, Any]:
         "last_s": round(began + last.at_s, 3) if last else None,
         "offset_us": journal.end.offset_us if journal.end else None,
         "round_trip_us": journal.end.round_trip_us if journal.end else None,
-        "torn": journal.torn,
+        "truncated": journal.truncated,
     }
 
 
@@ -158,7 +158,7 @@ def _checks(
             detail=f"missing: {', '.join(missing)}" if missing else "",
         )
     ]
-    if torn := [journal.header.client for journal in journals if journal.torn]:
+    if torn := [journal.header.client for journal in journals if journal.truncated]:
         said = f"a last line was cut off and left out: {', '.join(torn)}"
         checks.append(Check(name="torn logs", value=len(torn), threshold="0", status="WARN", detail=said))
     if unbegun:
@@ -167,7 +167,7 @@ def _checks(
     if copies:
         said = "copies of logs of the same generator, counted once"
         checks.append(Check(name="copied logs", value=copies, threshold="0", status="WARN", detail=said))
-    if journals[0].header.plan.options.get("shape"):
+    if journals[0].header.description.options.get("shape"):
         said = "only its master knew which requests were of which probe: a row mixes all rates"
         checks.append(Check(name="search", value="without its master", threshold="whole", status="FAIL", detail=said))
     for journal in journals:
@@ -178,7 +178,7 @@ def _checks(
 
 def _write_log(journals: Sequence[GeneratorLog], out: Path) -> None:
     """All intervals in the order of time. Each host's clock says when its generator began."""
-    started = journals[0].header.plan.started.timestamp()
+    started = journals[0].header.description.started.timestamp()
     out.mkdir(parents=True, exist_ok=True)
     comments = [f"from the log of {journal.header.client}" for journal in journals]
     with IntervalLogWriter(out / HLOG_NAME, started, comments) as log:

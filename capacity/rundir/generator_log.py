@@ -1,7 +1,8 @@
-"""A generator's own log of its run: generator.hlog, and journal.jsonl beside it, which says how far that is whole.
+"""A generator's own log: generator.hlog, and progress.jsonl beside it, which says how many lines of it are complete.
 
-The journal's first line says of which run; then one line a second, written when the log's lines of that second are
-with the operating system: how many there are, and the counts so far. A last line says that the generator ended.
+The first line of progress.jsonl describes the run. Then comes one line a second, written when the log's lines of that
+second are with the operating system: how many there are, and the counts so far. The last line says that the generator
+ended as it should.
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from capacity.measures import Series, Tally
+from capacity.errors import InputError
+from capacity.measures import (
+    Series,
+    SparseTally,
+    Tally,
+    decode_counts,
+    decode_tally,
+    encode_counts,
+    encode_tally,
+    sum_tallies,
+    tally_from_json,
+    tally_to_json,
+)
 from capacity.rundir.interval_log import Interval, IntervalLogWriter, parse_series_tag, read_interval_log, series_tag
 from capacity.rundir.run_file import TargetInfo
 from capacity.statistics import Check
@@ -25,8 +38,8 @@ PROGRESS_NAME = "progress.jsonl"
 LOG_NAME = "generator.hlog"
 
 
-class EmptyLogError(ValueError):
-    """A log whose generator was killed before its first line was whole."""
+class EmptyLogError(InputError):
+    """A log whose generator was killed before its first line was complete."""
 
 
 class _Line(BaseModel):
@@ -53,29 +66,26 @@ class GeneratorLogHeader(_Line):
     client: str
     host: str
     began: float
-    plan: RunDescription
+    description: RunDescription
 
 
 class GeneratorLogEntry(_Line):
-    """One second, ended `at_s` after the log began: `lines` of the log so far, and by tag the counts so far. `warmup`
-    is there where it changed.
+    """One second, which ended `at_s` after the log began: `lines` of the log so far, and the counts so far by tag.
 
-    Counts are [due, answered, unsent, bytes_in, bytes_out]; a tally of the warm-up is as Tally.to_wire has it.
+    `totals` are as encode_counts has them; `warmup`, where it changed, as encode_tally and tally_to_json have it.
     """
 
     sequence: int = Field(ge=1)
     at_s: float = Field(ge=0)
     lines: int = Field(ge=0)
     measured_s: float = Field(ge=0)
-    counts: dict[str, tuple[int, int, int, int, int]]
-    errors: dict[str, dict[str, int]] = {}
-    retries: dict[str, int] = {}
+    totals: dict[str, dict[str, Any]]
     first_ns: dict[str, int] = {}
     warmup: dict[str, Any] | None = None
 
 
 class GeneratorLogEnd(_Line):
-    """The last line: the generator ended as it should; what it found of itself."""
+    """The last line: the generator ended as it should, with its checks and autocorrelation times in samples by tag."""
 
     final: Literal[True] = True
     checks: list[Check] = []
@@ -85,7 +95,7 @@ class GeneratorLogEnd(_Line):
 
 
 class GeneratorLogWriter:
-    """Writes both files, in a directory of their own."""
+    """Writes both files into a directory of their own, which must not exist yet."""
 
     def __init__(self, directory: Path, header: GeneratorLogHeader) -> None:
         directory.mkdir(parents=True, exist_ok=False)
@@ -93,50 +103,48 @@ class GeneratorLogWriter:
         self._file = (directory / PROGRESS_NAME).open("w", encoding="utf-8", newline="\n")
         self._lines = 0
         self._warmup: dict[str, Any] = {}
-        self._say(header)
+        self._write_line(header)
 
-    def tick(
+    def write(
         self,
         sequence: int,
         start_s: float,
         length_s: float,
-        gained: Mapping[Series, Tally],
+        interval: Mapping[Series, Tally],
         totals: Mapping[Series, Tally],
         warmups: Mapping[Series, Tally],
         first_ns: Mapping[Series, int],
         measured_s: float,
         pause: Callable[[], None] = lambda: None,
     ) -> None:
-        """One interval and the state after it; `pause` is called between lines, which take a third of a millisecond."""
-        for series, tally in gained.items():
+        """Appends one interval and the state after it.
+
+        `pause` is called after each line of the log, which takes a third of a millisecond to write.
+        """
+        for series, tally in interval.items():
             for measure, histogram in tally.histograms.items():
                 if histogram.count:
                     self._log.write(start_s, length_s, series_tag(series, measure), histogram)
                     self._lines += 1
                     pause()
         self._log.flush()
-        warmup = {_tag(series): _plain(tally) for series, tally in warmups.items()}
+        warmup = {_tag(series): tally_to_json(encode_tally(tally)) for series, tally in warmups.items()}
         changed, self._warmup = warmup != self._warmup, warmup
-        self._say(
+        self._write_line(
             GeneratorLogEntry(
                 sequence=sequence,
                 at_s=start_s + length_s,
                 lines=self._lines,
                 measured_s=measured_s,
-                counts={
-                    _tag(series): (one.due, one.answered, one.unsent, one.bytes_in, one.bytes_out)
-                    for series, one in totals.items()
-                },
-                errors={_tag(series): dict(one.errors) for series, one in totals.items() if one.errors},
-                retries={_tag(series): one.retries for series, one in totals.items() if one.retries},
+                totals={_tag(series): encode_counts(tally) for series, tally in totals.items()},
                 first_ns={_tag(series): ns for series, ns in first_ns.items()},
                 warmup=warmup if changed else None,
             )
         )
 
     def end(self, end: GeneratorLogEnd) -> None:
-        """The last line; closes both files."""
-        self._say(end)
+        """Appends the last line and closes both files."""
+        self._write_line(end)
         self.close()
 
     def close(self) -> None:
@@ -144,7 +152,7 @@ class GeneratorLogWriter:
         self._log.close()
         self._file.close()
 
-    def _say(self, line: _Line) -> None:
+    def _write_line(self, line: _Line) -> None:
         data = line.model_dump(mode="json", by_alias=True, exclude_none=True)
         self._file.write(json.dumps(data, separators=(",", ":"), allow_nan=False) + "\n")
         self._file.flush()
@@ -152,30 +160,30 @@ class GeneratorLogWriter:
 
 @dataclass(frozen=True)
 class GeneratorLog:
-    """What one generator's own log holds. `torn`: its last line was cut off, and does not count."""
+    """One generator's own log. `truncated`: its last line was cut off, and is left out."""
 
     directory: Path
     header: GeneratorLogHeader
     entries: tuple[GeneratorLogEntry, ...]
     warmups: dict[Series, Tally]
     end: GeneratorLogEnd | None
-    torn: bool
+    truncated: bool
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Reads a journal; ValueError in one sentence where it is not one, or is damaged before its last line."""
+        """Reads progress.jsonl; InputError in one sentence where it is none, or is damaged before its last line."""
         path = directory / PROGRESS_NAME
         try:
-            whole, _, rest = path.read_bytes().rpartition(b"\n")
+            complete, _, rest = path.read_bytes().rpartition(b"\n")
         except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-        if not whole:
-            raise EmptyLogError(f"{path} holds no whole line")
+            raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        if not complete:
+            raise EmptyLogError(f"{path} has no complete line")
         entries: list[GeneratorLogEntry] = []
         header: GeneratorLogHeader | None = None
         end: GeneratorLogEnd | None = None
         warmup: dict[str, Any] = {}
-        for number, text in enumerate(whole.split(b"\n"), 1):
+        for number, text in enumerate(complete.split(b"\n"), 1):
             try:
                 line = json.loads(text)
                 if header is None:
@@ -187,53 +195,53 @@ class GeneratorLog:
                 else:
                     entry = GeneratorLogEntry.model_validate(line)
                     if entry.sequence != len(entries) + 1:
-                        raise ValueError(f"sequence {entry.sequence} where {len(entries) + 1} belongs")
+                        raise ValueError(f"sequence {entry.sequence}, expected {len(entries) + 1}")
                     warmup = entry.warmup if entry.warmup is not None else warmup
                     entries.append(entry)
             except (ValueError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: not a line of a journal ({_short(error)})") from None
+                raise InputError(f"{path}, line {number}: not a line of {PROGRESS_NAME} ({_short(error)})") from None
         assert header is not None
-        warmups = {parse_series_tag(tag)[0]: Tally.from_wire(_bytes(wire)) for tag, wire in warmup.items()}
+        warmups = {
+            parse_series_tag(tag)[0]: sum_tallies([_decoded(path, data, warmup=True)]) for tag, data in warmup.items()
+        }
         return cls(directory, header, tuple(entries), warmups, end, bool(rest))
 
     @property
-    def name(self) -> tuple[str, str]:
-        """Run and client: two logs of the same are one, copied."""
-        return self.header.plan.run, self.header.client
+    def key(self) -> tuple[str, str]:
+        """Run and client: two logs with the same key are copies of one."""
+        return self.header.description.run, self.header.client
 
     @property
     def last(self) -> GeneratorLogEntry | None:
-        """The state after the last whole second; None where there was none."""
+        """The state after the last complete second; None where there was none."""
         return self.entries[-1] if self.entries else None
 
     def intervals(self) -> Iterator[Interval]:
-        """The log's lines as far as the journal vouches for them; ValueError where they are fewer."""
-        wanted = self.last.lines if self.last else 0
-        found = 0
-        for interval in islice(read_interval_log(self.directory / LOG_NAME), wanted):
-            found += 1
+        """The log's intervals as far as progress.jsonl counts them; InputError where there are fewer."""
+        expected = self.last.lines if self.last else 0
+        number = 0
+        for interval in islice(read_interval_log(self.directory / LOG_NAME), expected):
+            number += 1
             yield interval
-        if found < wanted:
-            raise ValueError(f"{self.directory / LOG_NAME} has {found} lines, and its journal says {wanted}")
+        if number < expected:
+            raise InputError(f"{self.directory / LOG_NAME} has {number} lines, and its {PROGRESS_NAME} says {expected}")
 
     def tallies(self) -> dict[Series, Tally]:
-        """Counts of the journal with the histograms of the log; ValueError where the two disagree."""
-        tallies: dict[Series, Tally] = {parse_series_tag(tag)[0]: Tally() for tag in self.header.plan.tags}
+        """Counts of progress.jsonl with the histograms of the log; InputError where the two disagree."""
+        tallies: dict[Series, Tally] = {parse_series_tag(tag)[0]: Tally() for tag in self.header.description.tags}
         for interval in self.intervals():
             series, measure = parse_series_tag(interval.tag)
             tallies.setdefault(series, Tally()).histograms[measure].add(interval.histogram)
-        for tag, counts in (self.last.counts if self.last else {}).items():
-            tally = tallies.setdefault(parse_series_tag(tag)[0], Tally())
-            tally.due, tally.answered, tally.unsent, tally.bytes_in, tally.bytes_out = counts
-        for tag, errors in (self.last.errors if self.last else {}).items():
-            tallies[parse_series_tag(tag)[0]].errors = dict(errors)
-        for tag, retries in (self.last.retries if self.last else {}).items():
-            tallies[parse_series_tag(tag)[0]].retries = retries
+        for tag, data in (self.last.totals if self.last else {}).items():
+            tally, counts = tallies.setdefault(parse_series_tag(tag)[0], Tally()), _decoded(self.directory, data)
+            tally.due, tally.answered, tally.unsent = counts.due, counts.answered, counts.unsent
+            tally.bytes_in, tally.bytes_out, tally.retries = counts.bytes_in, counts.bytes_out, counts.retries
+            tally.errors = dict(counts.errors)
         for series, tally in tallies.items():
-            held = tally.histograms["latency"].count
-            if held != tally.answered:
-                raise ValueError(
-                    f"{self.directory} is not whole: of {series.target}, {LOG_NAME} holds {held} answers "
+            samples = tally.histograms["latency"].count
+            if samples != tally.answered:
+                raise InputError(
+                    f"{self.directory} is not complete: of {series.target}, {LOG_NAME} holds {samples} answers "
                     f"and {PROGRESS_NAME} says {tally.answered}"
                 )
         return tallies
@@ -243,15 +251,11 @@ def _tag(series: Series) -> str:
     return series_tag(series, "latency")
 
 
-def _plain(tally: Tally) -> dict[str, Any]:
-    wire = tally.to_wire()
-    wire["histograms"] = {name: [one[0].decode("ascii"), *one[1:]] for name, one in wire["histograms"].items()}
-    return wire
-
-
-def _bytes(wire: Mapping[str, Any]) -> dict[str, Any]:
-    parts = {name: [one[0].encode("ascii"), *one[1:]] for name, one in wire["histograms"].items()}
-    return {**wire, "histograms": parts}
+def _decoded(place: Path, data: Mapping[str, Any], *, warmup: bool = False) -> SparseTally:
+    try:
+        return decode_tally(tally_from_json(data)) if warmup else decode_counts(data)
+    except (KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
+        raise InputError(f"{place}: not a tally of {PROGRESS_NAME}: {error}") from None
 
 
 def _short(error: Exception) -> str:

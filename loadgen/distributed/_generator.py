@@ -180,7 +180,7 @@ class Generator(Node):
             final=final,
             host=socket.gethostname(),
             measured_s=self.session.measured_s,
-            dependence=self._dependence,
+            autocorrelation_times=self._dependence,
             readings=[list(reading) for reading in self._sampler.sample()],
             offset_us=_us(self._clock.offset_ns),
             round_trip_us=_us(self._clock.round_trip_ns),

@@ -31,7 +31,7 @@ class LocalLog:
         self._last_s = 0.0
         self._writer: GeneratorLogWriter | None = None
         header = GeneratorLogHeader(
-            schema=2, client=client, host=socket.gethostname(), began=time.time(), plan=description
+            schema=2, client=client, host=socket.gethostname(), began=time.time(), description=description
         )
         try:
             self._writer = GeneratorLogWriter(folder / description.run / quote(client, safe=""), header)
@@ -44,7 +44,7 @@ class LocalLog:
             return
         now_s = time.monotonic() - self._origin_s
         try:
-            self._writer.tick(
+            self._writer.write(
                 sequence,
                 self._last_s,
                 now_s - self._last_s,

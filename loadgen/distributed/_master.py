@@ -11,12 +11,12 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from capacity.measures import Series, Tally
+from capacity.measures import Series, Tally, sum_tallies
 from capacity.rundir import series_tag
 from loadgen.distributed._clock_sync import answer_pings
 from loadgen.distributed._generator import DRAIN, EXHAUSTED, PROBE, SNAPSHOT, START
 from loadgen.distributed._links import MasterLink
-from loadgen.distributed._snapshot import Snapshot, added
+from loadgen.distributed._snapshot import Snapshot
 from loadgen.distributed._validator import SIZE_LIMIT, MessageValidator
 from loadgen.measure import GeneratorHealth, RunTotals, tally_difference
 from loadgen.run._coordinator import TICK_S, Keeper, finish
@@ -150,7 +150,7 @@ class Master(Keeper):
     def _dependence(self) -> dict[Series, float]:
         longest: dict[Series, float] = {}
         for heard in self._last.values():
-            for series, samples in heard.snapshot.dependence.items():
+            for series, samples in heard.snapshot.autocorrelation_times.items():
                 longest[series] = max(samples, longest.get(series, 1.0))
         return longest
 
@@ -222,7 +222,7 @@ class Master(Keeper):
         for heard in self._last.values():
             for series, tally in getattr(heard.snapshot, part).items():
                 by_series[series].append(tally)
-        return {series: added(tallies) for series, tallies in by_series.items()}
+        return {series: sum_tallies(tallies) for series, tallies in by_series.items()}
 
     def _take_snapshot(self, client: str, data: Any) -> None:
         try:

@@ -47,7 +47,7 @@ def write(
     """A generator's log: a request answered and one failed each second beside the values, and a warm-up of two."""
     directory = folder / client
     header = GeneratorLogHeader(
-        schema=2, client=client, host=f"host-{client}", began=NOON.timestamp() + 0.25, plan=of or plan()
+        schema=2, client=client, host=f"host-{client}", began=NOON.timestamp() + 0.25, description=of or plan()
     )
     writer = GeneratorLogWriter(directory, header)
     total, warmup = Tally(), Tally(2, 2)
@@ -58,7 +58,7 @@ def write(
         gained.histograms["latency"].record_ns(values)
         gained.histograms["latency-error"].record_ns([1_000_000_000])
         total.add(gained)
-        writer.tick(second + 1, float(second), 1.0, {ONE: gained}, {ONE: total}, {ONE: warmup}, {ONE: 9}, second + 1.0)
+        writer.write(second + 1, float(second), 1.0, {ONE: gained}, {ONE: total}, {ONE: warmup}, {ONE: 9}, second + 1.0)
     writer.end(GeneratorLogEnd()) if ended else writer.close()
     return directory
 
@@ -133,7 +133,7 @@ def test_a_second_that_is_not_whole_in_the_journal_does_not_count(logs: Path) ->
 
     assert file.rows[0].answered == 500
     assert file.generators[1]["last_sequence"] == 2
-    assert file.generators[1]["torn"]
+    assert file.generators[1]["truncated"]
 
 
 def test_a_log_whose_first_line_is_torn_says_nothing_and_its_generator_is_named(logs: Path) -> None:
@@ -193,9 +193,9 @@ def a_line_in_the_middle_is_noise(logs: Path) -> None:
         (another_run, "different runs"),
         (another_configuration, "one run in two configurations"),
         (another_of_the_same_name, "two logs of one generator that differ"),
-        (a_line_is_missing, "its journal says"),
-        (a_sequence_is_missing, "sequence 3 where 2 belongs"),
-        (a_line_in_the_middle_is_noise, "not a line of a journal"),
+        (a_line_is_missing, "its progress.jsonl says"),
+        (a_sequence_is_missing, "sequence 3, expected 2"),
+        (a_line_in_the_middle_is_noise, "not a line of progress.jsonl"),
     ],
 )
 def test_what_does_not_belong_together_is_refused_in_one_line(
@@ -222,6 +222,6 @@ def test_a_journal_read_back_is_what_was_written(logs: Path) -> None:
     journal = GeneratorLog.load(logs / "a")
 
     assert journal.last is not None
-    assert (journal.last.sequence, journal.end, journal.torn) == (SECONDS, GeneratorLogEnd(), False)
+    assert (journal.last.sequence, journal.end, journal.truncated) == (SECONDS, GeneratorLogEnd(), False)
     assert journal.warmups[ONE].requests == 2
     assert journal.tallies()[ONE].requests == 303

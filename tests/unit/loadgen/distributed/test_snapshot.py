@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capacity.measures import HardwareCombination, Series, Tally
+from capacity.measures import HardwareCombination, Series, Tally, sum_tallies
 from capacity.rundir import series_tag
-from loadgen.distributed._snapshot import Snapshot, added, pack
+from loadgen.distributed._snapshot import Snapshot, pack
 from loadgen.measure import GeneratorHealth
 
 #: A bucket of three significant digits is at most this wide, relative to what it holds; µs are rounded beside.
@@ -34,7 +34,7 @@ def packed(tally: Tally, **changed: Any) -> bytes:
         "totals": {ONE: tally},
         "warmups": {ONE: Tally()},
         "first_ns": {ONE: 7},
-        "dependence": {ONE: 1.5},
+        "autocorrelation_times": {ONE: 1.5},
         "in_flight": {ONE: 2},
         "health": GeneratorHealth(),
         "run": "r",
@@ -58,7 +58,7 @@ def snapshot(values_ns: Any, **changed: Any) -> Snapshot:
 @given(st.lists(st.integers(0, 2**45), max_size=60))
 def test_what_arrives_is_what_was_measured_bit_for_bit(values_ns: list[int]) -> None:
     sent = tally_of(values_ns)
-    arrived = added([Snapshot.unpack(packed(sent), KNOWN).totals[ONE]])
+    arrived = sum_tallies([Snapshot.unpack(packed(sent), KNOWN).totals[ONE]])
 
     assert arrived == sent
 
@@ -67,14 +67,14 @@ def test_eight_generators_together_have_the_percentiles_of_all_their_values() ->
     rng = np.random.default_rng(8)
     # From 1 ms to 128 ms, the slower the fewer, as closed loops against such targets would be.
     values = [(rng.lognormal(0, 0.3, 20_000 >> n) * 1e6 * 2**n).astype(np.int64) for n in range(8)]
-    merged = added([snapshot(one).totals[ONE] for one in values]).histograms["latency"]
+    merged = sum_tallies([snapshot(one).totals[ONE] for one in values]).histograms["latency"]
     everything = np.concatenate(values)
 
     for p in (50, 90, 95, 99, 99.9):
         exact_us = np.percentile(everything, p, method="inverted_cdf") / 1000
         ours_us = merged.percentile_us(p)
         average_us = np.mean(
-            [added([snapshot(one).totals[ONE]]).histograms["latency"].percentile_us(p) for one in values]
+            [sum_tallies([snapshot(one).totals[ONE]]).histograms["latency"].percentile_us(p) for one in values]
         )
         print(f"P{p:g}: {exact_us:.0f} µs of all values, {ours_us:.0f} merged, {average_us:.0f} as the mean of eight")
         assert ours_us == pytest.approx(exact_us, rel=RESOLUTION, abs=1)
