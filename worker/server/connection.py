@@ -279,7 +279,7 @@ class ServerConnection:
     # Graceful shutdown, in two steps (RFC 9113, 6.8): what the client sent before it saw the first one is answered.
 
     def drain(self) -> None:
-        """Tells the client to begin nothing more, and to say when it has seen that."""
+        """Tells the client to begin nothing more, and asks by PING for a sign that it has read that."""
         if not self.draining:
             self.draining = True
             self.writer.go_away(LAST_STREAM_ID, NO_ERROR)

@@ -15,8 +15,8 @@ from worker.server.servicer_context import servicer_method
 from worker.wire.http2 import BufferedBytes, PeerLimits
 
 BACKLOG = 1024
-# For a client to confirm that it has seen our first GOAWAY.
-GOAWAY_SEEN_S = 1.0
+# For a client to answer the PING after our first GOAWAY.
+GOAWAY_READ_S = 1.0
 # For servicers whose call was cancelled, to end.
 CANCELLED_S = 1.0
 
@@ -114,7 +114,7 @@ class GrpcServer:
             self._empty = loop.create_future()
             for connected in list(self._sockets):
                 connected.drain()
-            timer = loop.call_later(GOAWAY_SEEN_S, self._refuse)
+            timer = loop.call_later(GOAWAY_READ_S, self._refuse)
             try:
                 await self._empty
             finally:

@@ -179,7 +179,7 @@ class Stream:
         return self.outgoing is not None and self.outgoing.trailers is not None
 
     def cancel(self) -> None:
-        """Tells the method that answers that nobody waits for its reply."""
+        """Calls `on_cancel`, once: nobody waits for the reply any more."""
         callback, self.on_cancel = self.on_cancel, None
         if callback is not None:
             callback()

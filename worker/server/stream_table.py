@@ -68,7 +68,7 @@ class StreamTable:
         self.streams: dict[int, Stream] = {}
         self.opened: set[int] = set()
         """Streams opened since the socket was last read."""
-        self.highest_id = -1  # ever seen
+        self.highest_id = -1  # of all HEADERS
         self.last_id = 0  # highest that was begun
         self.accepting = True
         """False once our GOAWAY has said that no stream is begun any more."""

@@ -149,7 +149,7 @@ class ClientSocket:
         except ssl.SSLError as error:
             self.fail(f"TLS failed: {error.reason or error}")
         except BaseException:
-            # Ctrl-C in the middle of a reply: the rest of the bytes is not known to be read, so the connection ends.
+            # Ctrl-C within a reply: nobody knows which of the bytes were read, so the connection ends.
             self.fail("interrupted while reading")
             raise
         else:

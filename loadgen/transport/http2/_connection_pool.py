@@ -68,14 +68,15 @@ class _Slot:
         self.socket: ClientSocket | None = None
         self.pending: ClientSocket | None = None  # connecting, up to the server's SETTINGS
         self.connecting: Any = None  # the greenlet that does it
-        self.settled: Any = None  # its event
-        self.served = False
+        self.settled: Any = None  # set when `pending` is up or lost
+        self.served = False  # a connection of this slot has been up
         self.failures = 0
         self.retry_at = 0.0
 
 
 class ConnectionPool:
-    """`changed` is called after every change that may give a waiting call a stream, or leave it without hope."""
+    """A fixed number of connections. `changed` is called after every change that matters to a call without a stream:
+    one may be free, or none may come any more."""
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class ConnectionPool:
         self._draining: set[ClientSocket] = set()  # their calls finish, none starts
 
     def sockets(self) -> list[ClientSocket]:
+        """All connections: up, draining, and being made."""
         pending = [slot.pending for slot in self._slots if slot.pending is not None]
         return [*self.ready, *self._draining, *pending]
 

@@ -49,9 +49,9 @@ class Frame(NamedTuple):
 class FrameReader:
     """Cuts what the peer of one connection sends into frames. Every method raises ProtocolError.
 
-    Bytes come in pieces of any size. What is left after the last complete frame is kept until the rest has come, at
-    most one frame. `read` does everything. A caller with a fast path of its own does what `read` does: it takes the
-    bytes from `join`, gives the frames that it does not handle itself to `accept`, and gives what is left to `keep`.
+    Bytes come in pieces of any size. An incomplete frame is held in memory until the rest has come. `read` does
+    everything. A caller with a fast path of its own does what `read` does: it takes the bytes from `join`, gives the
+    frames that it does not handle itself to `accept`, and gives what is left to `keep`.
     """
 
     __slots__ = (
@@ -110,7 +110,7 @@ class FrameReader:
         self.keep(data, position)
 
     def join(self, data: bytes) -> bytes:
-        """What was kept, followed by these bytes; without the preface. Empty until a frame may be complete."""
+        """The bytes from `keep` followed by these, without the preface. Empty until a frame may be complete."""
         rest = self._rest
         if rest:
             rest += data
@@ -146,7 +146,7 @@ class FrameReader:
             )
 
     def accept(self, kind: int, flags: int, stream_id: int, payload: bytes) -> Frame | None:
-        """Checks the next frame and takes off what nobody needs; None while a header block is not complete."""
+        """Checks the next frame and removes its padding and priority; None while a header block is not complete."""
         stream_id &= LAST_STREAM_ID
         self._check_order(kind, flags, stream_id)
         size = len(payload)

@@ -49,7 +49,7 @@ class MessageReader:
         self._encoding = encoding
         self._limit = limit
         self.messages: list[bytes] = []
-        """Complete messages, decompressed, until they are taken."""
+        """Complete messages, decompressed; the caller removes them."""
 
     @property
     def incomplete(self) -> int:

@@ -23,7 +23,7 @@ _pairs = Struct(">HI").iter_unpack
 
 
 class ConnectionSettings:
-    """What the peer of one connection lets us send. Settings that nobody knows are ignored."""
+    """What the peer of one connection lets us send. Unknown settings are ignored."""
 
     __slots__ = ("_peer_is_server", "header_table", "initial_window", "max_frame", "max_streams")
 

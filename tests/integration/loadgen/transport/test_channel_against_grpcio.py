@@ -39,9 +39,9 @@ class Servicer(grpc.GenericRpcHandler):
         return request
 
     async def fail(self, request: bytes, context: Any) -> bytes:
-        code, _, words = request.decode().partition(":")
+        code, _, details = request.decode().partition(":")
         context.set_code(int(code))
-        context.set_details(words)
+        context.set_details(details)
         return b"not for the client"
 
     async def about(self, request: bytes, context: Any) -> bytes:
@@ -187,7 +187,7 @@ def channel(address: str, method: str, **options: Any) -> Iterator[Channel]:
         assert opened.in_flight == 0
 
 
-class Gathered:
+class Replies:
     """The replies of calls that `start` began, and when all have come."""
 
     def __init__(self, expected: int) -> None:
@@ -228,7 +228,7 @@ def test_messages_of_every_size_come_back_as_they_went(server: dict[str, str], s
 def test_twenty_megabytes_in_both_directions_while_small_calls_go_on(server: dict[str, str]) -> None:
     payload = bytes(range(256)) * 80_000
     with channel(server["plain"], "Echo") as echo:
-        large, small = Gathered(3), Gathered(200)
+        large, small = Replies(3), Replies(200)
         for _ in range(3):
             echo.start(payload, 25.0, large)
         for number in range(200):
@@ -260,7 +260,7 @@ def test_a_method_that_is_not_there_is_unimplemented(server: dict[str, str]) -> 
 
 def test_a_thousand_calls_at_once(server: dict[str, str]) -> None:
     with channel(server["plain"], "Meet") as meet:
-        met = Gathered(1000)
+        met = Replies(1000)
         for _ in range(1000):
             meet.start(b"1000", 25.0, met)
         assert meet.in_flight == 1000
@@ -279,7 +279,7 @@ def test_a_thousand_greenlets_share_one_connection(server: dict[str, str]) -> No
 
 def test_calls_above_the_servers_streams_wait_their_turn(server: dict[str, str]) -> None:
     with channel(server["few"], "Few") as few:
-        gathered = Gathered(60)
+        gathered = Replies(60)
         for _ in range(60):
             few.start(b"", 25.0, gathered)
         peaks = [int(reply.payload or b"0") for reply in gathered.wait()]
@@ -290,10 +290,10 @@ def test_calls_above_the_servers_streams_wait_their_turn(server: dict[str, str])
 
 def test_a_call_that_waits_for_a_stream_keeps_its_deadline(server: dict[str, str]) -> None:
     with channel(server["few"], "Hold") as hold:
-        handles = [hold.start(b"", None, Gathered(1)) for _ in range(5)]
+        handles = [hold.start(b"", None, Replies(1)) for _ in range(5)]
         assert hold.call(b"", 0.05).code == 4
         assert hold.in_flight == 5
-        late = Gathered(2)
+        late = Replies(2)
         waiting = hold.start(b"", None, late)
         hold.cancel(waiting)
         assert [reply.code for reply in late.replies] == [1]
@@ -307,9 +307,9 @@ def test_headers_say_what_grpc_servers_look_for(server: dict[str, str]) -> None:
     options: dict[str, Any] = {"token": "tok-en", "authority": "worker.example"}
     with channel(server["plain"], "About", **options) as about:
         for timeout_s in (20.0, 20.0, 15.0):
-            said = json.loads(about.call(b"", timeout_s).payload or b"")
-            assert said["authorization"] == "Bearer tok-en"
-            assert timeout_s - 10 < said["remaining"] <= timeout_s + 1
+            request = json.loads(about.call(b"", timeout_s).payload or b"")
+            assert request["authorization"] == "Bearer tok-en"
+            assert timeout_s - 10 < request["remaining"] <= timeout_s + 1
         assert json.loads(about.call(b"").payload or b"")["remaining"] is None
 
 
@@ -339,7 +339,7 @@ def test_a_request_above_the_servers_limit_is_the_servers_to_refuse(server: dict
 def test_deadlines_end_calls_on_both_sides(server: dict[str, str]) -> None:
     before = ask(server["plain"], "Counters")["cancelled"]
     with channel(server["plain"], "Hold") as hold:
-        gathered = Gathered(30)
+        gathered = Replies(30)
         for number in range(30):
             hold.start(b"", 0.3 - number * 0.005, gathered)
         assert {reply.code for reply in gathered.wait()} == {4}
@@ -354,7 +354,7 @@ def test_deadlines_end_calls_on_both_sides(server: dict[str, str]) -> None:
 def test_a_cancelled_call_ends_once_and_the_server_hears_of_it(server: dict[str, str]) -> None:
     counters = ask(server["plain"], "Counters")
     with channel(server["plain"], "Hold") as hold:
-        cancelled, others = Gathered(1), Gathered(2)
+        cancelled, others = Replies(1), Replies(2)
         handle = hold.start(b"", 25.0, cancelled)
         for _ in range(2):
             hold.start(b"", 25.0, others)
@@ -411,7 +411,7 @@ def test_several_connections_share_the_calls(server: dict[str, str]) -> None:
         peers = set()
         while about.statistics.connects < 3:
             about.call(b"", 10.0)
-        gathered = Gathered(30)
+        gathered = Replies(30)
         for _ in range(30):
             about.start(b"", 10.0, gathered)
         for reply in gathered.wait():
@@ -444,7 +444,7 @@ def test_tls(server: dict[str, str], folder: Path) -> None:
 def test_a_thousand_calls_over_tls(server: dict[str, str], folder: Path) -> None:
     security = Security((folder / "ca.pem").read_bytes(), server_name="worker.test")
     with channel(server["tls"], "Echo", security=security) as echo:
-        gathered = Gathered(1000)
+        gathered = Replies(1000)
         for number in range(1000):
             echo.start(b"%d" % number * 100, 25.0, gathered)
         assert {reply.payload for reply in gathered.wait()} == {b"%d" % number * 100 for number in range(1000)}
@@ -472,7 +472,7 @@ def test_it_is_the_same_where_gevent_has_patched_everything(server: dict[str, st
 
 def test_a_server_that_goes_away_finishes_what_it_has(folder: Path) -> None:
     with server_process(folder) as server, channel(server["short"], "Hold") as hold:
-        held = Gathered(10)
+        held = Replies(10)
         for _ in range(10):
             hold.start(b"", 25.0, held)
         wait_until(server["plain"], "held", 10)
@@ -486,7 +486,7 @@ def test_a_server_that_goes_away_finishes_what_it_has(folder: Path) -> None:
 
 
 def test_a_server_that_ages_its_connections_loses_no_call(server: dict[str, str]) -> None:
-    """C-core's graceful end: a GOAWAY for nobody, a PING, then one with the last stream it took."""
+    """C-core's graceful end: a GOAWAY that excludes no call, a PING, then one with the last stream it took."""
     with channel(server["aging"], "Echo") as echo:
         codes: list[int] = []
 
@@ -503,7 +503,7 @@ def test_a_server_that_ages_its_connections_loses_no_call(server: dict[str, str]
 
 def test_a_server_that_ends_leaves_no_call_in_flight(folder: Path) -> None:
     with server_process(folder) as server, channel(server["plain"], "Hold") as hold:
-        held = Gathered(10)
+        held = Replies(10)
         for _ in range(10):
             hold.start(b"", None, held)
         wait_until(server["plain"], "held", 10)

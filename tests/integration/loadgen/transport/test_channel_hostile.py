@@ -1,4 +1,4 @@
-"""The channel against servers made by hand, most of them wrong: counted errors, never a hang, never a wrong count.
+"""The channel against hand-written servers, most of them wrong: counted errors, never a hang, never a wrong count.
 
 Where a script ends in a status code, gRPC's own client is put through it too: both transports count the same error.
 """
@@ -206,7 +206,7 @@ ENCODED = {name: fields((":status", "200"), ("grpc-encoding", name)) for name in
 ANSWERS: dict[str, Callable[[int], bytes]] = {
     "well": lambda s: ok_reply(s, b"pong"),
     "trailers only": lambda s: end(s, fields((":status", "200"), ("grpc-status", "5"), ("grpc-message", "no"))),
-    "a status nobody knows": lambda s: end(s, fields((":status", "200"), ("grpc-status", "77"))),
+    "an undefined status": lambda s: end(s, fields((":status", "200"), ("grpc-status", "77"))),
     "ok without a message": lambda s: head(s) + end(s),
     "ok in trailers only": lambda s: end(s, fields((":status", "200"), ("grpc-status", "0"))),
     "no grpc-status": lambda s: head(s) + frame(DATA, 0, s, message(b"x")) + end(s, fields(("x", "y"))),
@@ -218,7 +218,7 @@ ANSWERS: dict[str, Callable[[int], bytes]] = {
     "compressed well": lambda s: head(s, ENCODED["gzip"]) + frame(DATA, 0, s, message(gzip.compress(b"x"), 1)) + end(s),
     "compressed badly": lambda s: head(s, ENCODED["gzip"]) + frame(DATA, 0, s, message(b"x", 1)) + end(s),
     "compressed by an unknown": lambda s: head(s, ENCODED["snappy"]) + frame(DATA, 0, s, message(b"x", 1)) + end(s),
-    "gone away without it": lambda s: frame(GOAWAY, 0, 0, struct.pack(">II", 0, 0)),
+    "goaway that excludes it": lambda s: frame(GOAWAY, 0, 0, struct.pack(">II", 0, 0)),
     **{f"http {value}": (lambda s, v=value: end(s, status(v))) for value in ("400", "401", "403", "404", "429", "431")},
     **{f"http {value}": (lambda s, v=value: end(s, status(v))) for value in ("200", "418", "500", "502", "503", "504")},
     **{f"reset {error}": (lambda s, e=error: frame(RST_STREAM, 0, s, struct.pack(">I", e))) for error in range(14)},
@@ -287,8 +287,8 @@ def test_a_broken_connection_fails_its_calls_and_the_next_one_serves(name: str, 
 
 
 @pytest.mark.parametrize("name", ["a wrong length", "an unopened stream", "a header block of nonsense", "http 1"])
-def test_a_server_that_breaks_http2_is_told_and_counted(name: str) -> None:
-    told: list[bytes] = []
+def test_a_server_that_violates_http2_gets_goaway_and_is_counted(name: str) -> None:
+    goaways: list[bytes] = []
 
     def script(peer: Peer) -> None:
         peer.greet()
@@ -296,17 +296,17 @@ def test_a_server_that_breaks_http2_is_told_and_counted(name: str) -> None:
             if kind == DATA and flags & 1:
                 peer.send(BROKEN[name])
             elif kind == GOAWAY:
-                told.append(payload)
+                goaways.append(payload)
 
     with Server(script) as server, channel(server.address) as opened:
         assert opened.call(b"ping", 10.0).code == 14
         assert opened.statistics.protocol_errors == 1
-    assert len(told) == 1
+    assert len(goaways) == 1
 
 
 def test_connection_refused_is_unavailable_at_once_and_backs_off() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
     with channel(address) as opened:
         assert {reply.code for reply in many(opened, 50, None)} == {14}
         assert {reply.code for reply in many(opened, 50, None)} == {14}
@@ -413,7 +413,7 @@ def test_a_server_that_reads_slowly_gets_everything() -> None:
 
 def test_goaway_moves_the_channel_to_a_new_connection() -> None:
     """Every third call is answered with a GOAWAY that leaves it out; none is lost, none counted twice."""
-    seen: list[int] = []
+    streams: list[int] = []
 
     def script(peer: Peer) -> None:
         peer.greet()
@@ -422,7 +422,7 @@ def test_goaway_moves_the_channel_to_a_new_connection() -> None:
                 peer.send(frame(GOAWAY, 0, 0, struct.pack(">II", stream - 2, 0) + b"enough"))
                 peer.until_closed()
                 return
-            seen.append(stream)
+            streams.append(stream)
             peer.send(ok_reply(stream, b"pong"))
 
     with Server(script) as server, channel(server.address) as opened:

@@ -1,7 +1,6 @@
 """Ten thousand hostile messages: none ends or blocks a worker, each gets a clean code, and what is answered is right.
 
-The worker adds two integer tensors, so that for every message that it does answer, right can be told from wrong, also
-where the message is a strange one.
+The worker adds two integer tensors: every answer can be checked, also where the message is an unusual one.
 """
 
 import contextlib
@@ -26,7 +25,7 @@ from worker.wire import DATA_TYPES
 from worker.wire import open_inference_pb2 as oip
 
 SERVICE = "/inference.GRPCInferenceService/"
-#: What a client may be told of its own message; INTERNAL and UNKNOWN would be the worker's fault.
+#: The statuses of a client's own error; INTERNAL and UNKNOWN would be the worker's fault.
 CLEAN = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "UNAVAILABLE"}
 #: No message may take longer, least of all the good one that follows.
 HANG_S = 20
@@ -203,12 +202,12 @@ def _fill(request: oip.ModelInferRequest, contents: oip.InferTensorContents) -> 
     request.ClearField("raw_input_contents")
 
 
-def _give(request: oip.ModelInferRequest, values: dict[str, oip.InferParameter]) -> None:
+def _set_parameters(request: oip.ModelInferRequest, values: dict[str, oip.InferParameter]) -> None:
     for key, value in values.items():
         _one(request).parameters[key].CopyFrom(value)
 
 
-def _say(request: oip.ModelInferRequest, values: dict[str, oip.InferParameter]) -> None:
+def _set_request_parameters(request: oip.ModelInferRequest, values: dict[str, oip.InferParameter]) -> None:
     for key, value in values.items():
         request.parameters[key].CopyFrom(value)
 
@@ -225,8 +224,8 @@ MUTATIONS: list[tuple[Callable[[oip.ModelInferRequest, Any], None], st.SearchStr
     (_retype, datatypes),
     (_rename, names),
     (_fill, typed),
-    (_give, parameters),
-    (_say, parameters),
+    (_set_parameters, parameters),
+    (_set_request_parameters, parameters),
     (_raw, st.lists(elements, max_size=4)),
     (lambda request, tensor: request.inputs.append(tensor), foreign_input),
     (lambda request, tensor: request.outputs.append(tensor), foreign_output),
@@ -312,19 +311,19 @@ def test_streams_of_wrong_and_broken_requests(client: Client) -> None:
 
 @contextlib.contextmanager
 def memories() -> Iterator[dict[str, SharedMemory]]:
-    found = {name: SharedMemory(create=True, size=4096) for name in ("one", "two")}
+    regions = {name: SharedMemory(create=True, size=4096) for name in ("one", "two")}
     try:
-        yield found
+        yield regions
     finally:
-        for memory in found.values():
+        for memory in regions.values():
             memory.close()
             memory.unlink()
 
 
 @pytest.mark.parametrize("client", ["alone"], indirect=True)
 def test_shared_memory_that_is_not_there_too_small_or_taken_away(client: Client) -> None:
-    with memories() as found:
-        keys = st.sampled_from([f"/{memory.name}" for memory in found.values()])
+    with memories() as regions:
+        keys = st.sampled_from([f"/{memory.name}" for memory in regions.values()])
         keys |= st.sampled_from(["", "/", "/../../etc/passwd", "/dev/null", "\0", "/" + "x" * 300])
         calls = st.one_of(
             st.builds(oip.SystemSharedMemoryRegisterRequest, name=names, key=keys, offset=unsigned, byte_size=unsigned),
@@ -334,7 +333,7 @@ def test_shared_memory_that_is_not_there_too_small_or_taken_away(client: Client)
             st.builds(oip.SystemSharedMemoryUnregisterRequest, name=names),
             st.builds(oip.SystemSharedMemoryStatusRequest, name=names),
             st.tuples(st.sampled_from(["inputs", "outputs"]), st.sampled_from(REGIONS), whole, whole),
-            st.tuples(st.sampled_from(sorted(found)), st.sampled_from([0, 1, 100, 4096])),
+            st.tuples(st.sampled_from(sorted(regions)), st.sampled_from([0, 1, 100, 4096])),
             st.tuples(st.sampled_from(["Register", "Status", "Unregister"]), st.binary(max_size=40)),
         )
 
@@ -353,7 +352,7 @@ def test_shared_memory_that_is_not_there_too_small_or_taken_away(client: Client)
                     client.infer(request.SerializeToString())
                     return
                 case (str(name), int(size)):
-                    os.truncate(f"/dev/shm/{found[name].name}", size)  # under the worker's hands
+                    os.truncate(f"/dev/shm/{regions[name].name}", size)  # under the worker's hands
                 case (str(name), bytes(data)):
                     code, _ = client.call(f"SystemSharedMemory{name}", data)
                     assert code in CLEAN, code

@@ -1,4 +1,4 @@
-"""The front as gRPC's own clients see it: every kind of call, metadata, sizes, security, and how calls end."""
+"""The server as gRPC's own clients see it: every kind of call, metadata, sizes, security, and how calls end."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Servicer:
 
     async def metadata(self, request: bytes, context: Any) -> bytes:
         """Its metadata back, as trailers."""
-        given = dict(context.invocation_metadata())
+        sent = dict(context.invocation_metadata())
         await context.send_initial_metadata((("early", "yes"),))
-        context.set_trailing_metadata((("text", given["text"]), ("raw-bin", given["raw-bin"])))
+        context.set_trailing_metadata((("text", sent["text"]), ("raw-bin", sent["raw-bin"])))
         assert context.peer().startswith("ipv4:127.0.0.1:")
         assert context.is_active()
         assert context.time_remaining() <= BOUND_S
@@ -215,9 +215,9 @@ def test_calls_and_connections_are_freed_without_the_collector(running: Running)
                 list(channel.unary_stream(f"/{SERVICE}/count")(b"3", timeout=BOUND_S))
                 list(channel.stream_stream(f"/{SERVICE}/echo")(iter([b"a", b"b"]), timeout=BOUND_S))
                 refused(lambda channel=channel: call(channel, "fail"))
-                taken_back = channel.unary_stream(f"/{SERVICE}/watch")(b"", timeout=BOUND_S)
-                assert next(taken_back) == b"well"
-                taken_back.cancel()
+                cancelled = channel.unary_stream(f"/{SERVICE}/watch")(b"", timeout=BOUND_S)
+                assert next(cancelled) == b"well"
+                cancelled.cancel()
         wait_for(lambda: left() == [])
     finally:
         gc.enable()
@@ -243,7 +243,7 @@ def test_metadata_travels_both_ways(running: Running, channel: grpc.Channel) -> 
     assert running.servicer.done == [(True, False)]
 
 
-def test_calls_end_with_the_status_that_the_servicer_gave(channel: grpc.Channel) -> None:
+def test_calls_end_with_the_status_of_the_servicer(channel: grpc.Channel) -> None:
     aborted = refused(lambda: call(channel, "abort"))
     assert (aborted.code(), aborted.details()) == (grpc.StatusCode.FAILED_PRECONDITION, "50 % größer\n")
     assert ("why", "because") in aborted.trailing_metadata()
@@ -359,7 +359,7 @@ def test_a_server_that_stops_cancels_what_runs(running: Running, channel: grpc.C
     assert running.servicer.cancelled.is_set()
 
 
-def test_a_port_that_is_taken_is_an_error(running: Running) -> None:
+def test_a_port_in_use_is_an_error(running: Running) -> None:
     other = GrpcServer()
     with pytest.raises(OSError, match="in use"):
         running.run(other.listen("127.0.0.1", running.port))
@@ -415,9 +415,9 @@ def test_a_peer_that_violates_http2_gets_goaway_before_the_end(running: Running)
 
 def test_a_peer_that_does_not_read_is_cut_off_and_disturbs_nobody(run: Callable[..., Running]) -> None:
     running = run(PeerLimits(unread_s=0.2))
-    with socket.create_connection(("127.0.0.1", running.port), BOUND_S) as deaf:
+    with socket.create_connection(("127.0.0.1", running.port), BOUND_S) as silent:
         request = b"\0" + u32.pack(3) + b"999"
-        deaf.sendall(SETTINGS_OF_ALL + frame(HEADERS, 4, 1, head(f"/{SERVICE}/large")) + frame(DATA, 1, 1, request))
+        silent.sendall(SETTINGS_OF_ALL + frame(HEADERS, 4, 1, head(f"/{SERVICE}/large")) + frame(DATA, 1, 1, request))
         with grpc.insecure_channel(running.address) as channel:
             assert call(channel, "double") == b"xx"
         assert running.servicer.cancelled.wait(BOUND_S)
@@ -426,9 +426,9 @@ def test_a_peer_that_does_not_read_is_cut_off_and_disturbs_nobody(run: Callable[
 
 
 def test_tls_is_spoken_with_large_messages_and_many_calls(run: Callable[..., Running], tmp_path: Path) -> None:
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    made += ["-keyout", "key.pem", "-out", "cert.pem", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run(made, cwd=tmp_path, check=True, capture_output=True)
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-keyout", "key.pem", "-out", "cert.pem", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     running = run(security=Security(tmp_path / "cert.pem", tmp_path / "key.pem"))
     credentials = grpc.ssl_channel_credentials((tmp_path / "cert.pem").read_bytes())
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]

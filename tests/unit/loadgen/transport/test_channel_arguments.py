@@ -35,7 +35,7 @@ def test_an_address_that_is_none_is_refused_in_one_sentence(address: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"method": "Infer"}, "not a method's full path"),
         ({"method": "/Infer"}, "not a method's full path"),
@@ -51,10 +51,10 @@ def test_an_address_that_is_none_is_refused_in_one_sentence(address: str) -> Non
         ({"security": Security(client_cert=b"x", client_key=b"y")}, "certificate and key do not fit"),
     ],
 )
-def test_wrong_arguments_are_value_errors(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words) as caught:
+def test_wrong_arguments_are_value_errors(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
         Channel("127.0.0.1:1", **{"method": METHOD, **options})
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_clients_key_is_neither_left_on_disk_nor_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,7 +279,7 @@ def test_uploads_take_turns_within_the_connections_window() -> None:
     assert [(stream, len(payload)) for _, _, stream, payload in client.sent()] == [(1, 16384), (3, 16384)] * 2
 
 
-def test_a_smaller_initial_window_takes_back_what_streams_had() -> None:
+def test_a_smaller_initial_window_shrinks_the_windows_of_streams() -> None:
     client = Client(settings(window=1000) + window(0, 10**6))
     client.start(bytes(5000))
     client.sent()
@@ -378,7 +378,7 @@ def test_each_status_code_passes_as_it_is(code: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["17", "-1", "4294967296", "9" * 40, "ok", ""])
-def test_a_status_that_nobody_knows_is_unknown(text: str) -> None:
+def test_an_undefined_status_is_unknown(text: str) -> None:
     assert one_call(ended(1, fields((":status", "200"), ("grpc-status", text)))).code == 2
 
 
@@ -464,14 +464,14 @@ def test_a_body_larger_than_the_limit_is_refused_whatever_it_announced() -> None
     assert client.answer(body).code == 8
 
 
-def test_goaway_leaves_out_the_calls_above_its_last_stream() -> None:
+def test_goaway_excludes_the_calls_above_its_last_stream() -> None:
     client = Client()
     for _ in range(3):
         client.start()
     client.connection.receive(frame(GOAWAY, 0, 0, struct.pack(">II", 2**31 - 1, 0)))
     assert client.connection.calls.draining
     assert client.connection.calls.limit == 0
-    assert not any(client.replies.values()), "a first GOAWAY of a graceful end leaves nobody out"
+    assert not any(client.replies.values()), "a first GOAWAY of a graceful end excludes no call"
     client.connection.receive(frame(GOAWAY, 0, 0, struct.pack(">II", 3, 0) + b"enough"))
     assert [len(replies) for replies in client.replies.values()] == [0, 0, 1]
     assert client.replies[5][0].code == 14
@@ -493,7 +493,7 @@ def test_the_last_stream_id_ends_the_connections_use() -> None:
     assert client.replies[LAST_STREAM_ID][0].payload == b"last"
 
 
-def test_an_early_reply_takes_the_rest_of_the_upload_back() -> None:
+def test_an_early_reply_resets_the_rest_of_the_request() -> None:
     client = Client()
     client.start(bytes(100_000))
     client.sent()
@@ -519,9 +519,9 @@ def test_an_abandoned_connection_ends_every_call_once() -> None:
     client = Client()
     for _ in range(3):
         client.start()
-    client.connection.calls.abandon(Reply(14, "gone"))
-    client.connection.calls.abandon(Reply(14, "gone"))
-    assert list(client.replies.values()) == [[Reply(14, "gone")]] * 3
+    client.connection.calls.abandon(Reply(14, "lost"))
+    client.connection.calls.abandon(Reply(14, "lost"))
+    assert list(client.replies.values()) == [[Reply(14, "lost")]] * 3
 
 
 def test_an_exception_out_of_done_harms_no_other_call() -> None:
@@ -567,7 +567,7 @@ def test_reply_headers_above_the_limit_are_a_resource_exhausted() -> None:
     assert one_call(data + frame(CONTINUATION, 4, 1)).code == 8
 
 
-WRONG = {
+VIOLATIONS = {
     "a frame too large": frame(DATA, 0, 1, bytes(65537))[:9],
     "a frame too large, whole": frame(DATA, 0, 1, bytes(65537)),
     "settings on a stream": frame(SETTINGS, 0, 1),
@@ -612,15 +612,15 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_a_peer_that_breaks_http2_ends_the_connection(name: str) -> None:
+@pytest.mark.parametrize("name", VIOLATIONS)
+def test_a_peer_that_violates_http2_ends_the_connection(name: str) -> None:
     client = Client()
     client.start()
     client.sent()
-    with pytest.raises(ProtocolError) as caught:
-        client.connection.receive(WRONG[name])
+    with pytest.raises(ProtocolError) as raised:
+        client.connection.receive(VIOLATIONS[name])
     kind, _, stream, payload = client.sent()[-1]
-    assert (kind, stream, payload) == (GOAWAY, 0, struct.pack(">II", 0, caught.value.code))
+    assert (kind, stream, payload) == (GOAWAY, 0, struct.pack(">II", 0, raised.value.code))
     assert client.connection.calls.limit == 0
     client.connection.calls.abandon(Reply(14, "broken"))
     assert client.replies[1] == [Reply(14, "broken")]
@@ -753,6 +753,6 @@ def test_whatever_a_server_sends_no_call_ends_twice_and_none_is_lost(noise: list
         pass
     for stream, replies in client.replies.items():
         assert len(replies) == (stream not in client.connection.calls.streams)
-    client.connection.calls.abandon(Reply(14, "gone"))
+    client.connection.calls.abandon(Reply(14, "lost"))
     assert [len(replies) for replies in client.replies.values()] == [1, 1, 1]
     assert client.failures == 0

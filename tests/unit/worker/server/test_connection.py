@@ -378,7 +378,7 @@ def test_calls_that_are_reset_later_do_not(peer: Peer) -> None:
 
 def test_a_header_block_is_read_by_the_dynamic_table_until_the_peer_gives_it_up(peer: Peer) -> None:
     encoder = hpack.Encoder()
-    for stream in (1, 3):  # the second refers to entries that the first made
+    for stream in (1, 3):  # the second refers to entries of the first
         echoed(peer, peer.feed(unary(stream, head=encoder.encode(fields()))), stream, b"hello")
     encoder.header_table_size = 0
     for stream in (5, 7, 9):
@@ -412,13 +412,13 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_call_that_cannot_be_made_is_refused_in_one_header_block(peer: Peer, name: str) -> None:
-    request_block, code, words = REFUSED[name]
+    request_block, code, text = REFUSED[name]
     for stream in (1, 3):
         frames = peer.feed(unary(stream, head=request_block))
         (reply,) = [entry for entry in frames if entry[0] == HEADERS]
         head = peer.headers(reply[3])
         assert (head[":status"], head["grpc-status"]) == ("200", code)
-        assert head["grpc-message"].startswith(words)
+        assert head["grpc-message"].startswith(text)
         assert ("grpc-accept-encoding" in head) == (code == "12")
     assert peer.requests == []
 
@@ -581,7 +581,7 @@ def test_a_client_that_sends_more_than_its_window_is_cut_off(peer: Peer) -> None
     peer.feed(frame(HEADERS, 4, 1, block(FEED)))
     frames = []
     sent = 0
-    while sent <= LIMITS.stream_window:  # nothing is taken, so nothing is given back
+    while sent <= LIMITS.stream_window:  # nothing is read, so no window is granted
         frames += peer.feed(frame(DATA, 0, 1, message(bytes(60000))))
         sent += 60005
     assert (RST_STREAM, 0, 1, struct.pack(">I", 3)) in frames
@@ -589,18 +589,18 @@ def test_a_client_that_sends_more_than_its_window_is_cut_off(peer: Peer) -> None
 
 
 def test_what_is_read_is_given_back(peer: Peer) -> None:
-    given = {0: LIMITS.connection_window, 1: LIMITS.stream_window}
+    windows = {0: LIMITS.connection_window, 1: LIMITS.stream_window}
     frames = peer.feed(frame(HEADERS, 4, 1, block()))
     framed = message(bytes(5 * LIMITS.connection_window))
     for at in range(0, len(framed), 60000):
         piece = framed[at : at + 60000]
-        for stream in given:
-            given[stream] -= len(piece)
-            assert given[stream] >= 0
+        for stream in windows:
+            windows[stream] -= len(piece)
+            assert windows[stream] >= 0
         frames = peer.feed(frame(DATA, int(at + 60000 >= len(framed)), 1, piece))
         for kind, _, stream, payload in frames:
             if kind == WINDOW_UPDATE:
-                given[stream] += struct.unpack(">I", payload)[0]
+                windows[stream] += struct.unpack(">I", payload)[0]
     assert peer.requests == [bytes(5 * LIMITS.connection_window)]
     assert peer.buffered.total == 0
 
