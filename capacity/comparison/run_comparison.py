@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
+from capacity.errors import InputError
 from capacity.measures import LATENCY_ERROR, UNSENT, Series
 from capacity.rundir import HLOG_NAME, Row, Run, interval_log_extent, parse_series_tag, read_interval_log
 from capacity.statistics import BUCKET_FLOORS_US, CONFIDENCE, Histogram, effective_samples, samples_needed
@@ -77,10 +78,10 @@ class ChangeLimit:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads `p99 > +5%` or `throughput < -3%`; ValueError in one sentence."""
+        """Reads `p99 > +5%` or `throughput < -3%`; InputError in one sentence."""
         match = re.fullmatch(r"\s*(\w+)\s*([<>])\s*([+-]?\d+(?:\.\d+)?)\s*%\s*", text)
         if not match or match[1] not in MEASURES:
-            raise ValueError(f"'{text}' is not a limit such as 'p99 > +5%'; measures are {', '.join(MEASURES)}")
+            raise InputError(f"'{text}' is not a limit such as 'p99 > +5%'; measures are {', '.join(MEASURES)}")
         return cls(match[1], match[2] == ">", float(match[3]) / 100)
 
     def __str__(self) -> str:
@@ -97,16 +98,16 @@ class ChangeLimit:
 def compare_runs(first: Run, second: Run, seed: int = 1) -> list[RowComparison]:
     """Pairs of rows of the same combination and model, or of one model where each run has just one row of it.
 
-    ValueError for an invalid run, one without a log, or where nothing can be paired.
+    InputError for an invalid run, one without a log, or where nothing can be paired.
     """
     for run in (first, second):
         if not run.file.valid:
-            raise ValueError(f"{run.directory} is not valid, so it cannot be compared")
+            raise InputError(f"{run.directory} is not valid, so it cannot be compared")
         if not (run.directory / HLOG_NAME).is_file():
-            raise ValueError(f"{run.directory} has no {HLOG_NAME}: without its intervals it cannot be compared")
+            raise InputError(f"{run.directory} has no {HLOG_NAME}: without its intervals it cannot be compared")
     pairs = _pairs(first.file.rows, second.file.rows)
     if not pairs:
-        raise ValueError(f"{first.directory} and {second.directory} have no combination and no model in common")
+        raise InputError(f"{first.directory} and {second.directory} have no combination and no model in common")
     generator = np.random.default_rng(seed)
     blocks = [_blocks(run, [pair[side] for pair in pairs]) for side, run in enumerate((first, second))]
     # Pairs are independent of one another, so their chances multiply (Šidák).

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
+from capacity.errors import InputError
+
 _TIMES = re.compile(r"(\d+)\s*[×x]\s+(.+)")
 _WORKERS = re.compile(r"(.+) \((\d+) workers\)")
 
@@ -14,7 +16,7 @@ _WORKERS = re.compile(r"(.+) \((\d+) workers\)")
 class HardwareCombination:
     """`count` accelerators (ordinals loaded as one pool) of one type over `hosts` hosts of one type.
 
-    `accelerator` is empty where the host itself is all there is. ValueError where a name could not be read back.
+    `accelerator` is empty where the host itself is all there is. InputError where a name could not be read back.
     """
 
     host: str
@@ -24,12 +26,12 @@ class HardwareCombination:
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.hosts < 1:
-            raise ValueError(f"a hardware combination has at least one host and one accelerator, not {self!r}")
+            raise InputError(f"a hardware combination has at least one host and one accelerator, not {self!r}")
         for part in (self.host, self.accelerator):
             if part != " ".join(part.split()) or " + " in part or _TIMES.fullmatch(part) or _WORKERS.fullmatch(part):
-                raise ValueError(f"'{part}' cannot be the name of a host or an accelerator")
+                raise InputError(f"'{part}' cannot be the name of a host or an accelerator")
         if not self.host:
-            raise ValueError("a hardware combination has a host")
+            raise InputError("a hardware combination has a host")
 
     @property
     def name(self) -> str:
@@ -41,10 +43,10 @@ class HardwareCombination:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Reads `name` back, `x` being taken for `×`; ValueError in one sentence."""
+        """Reads `name` back, `x` being taken for `×`; InputError in one sentence."""
         host, plus, accelerator = (part.strip() for part in name.partition(" + "))
         if not host or (plus and not accelerator):
-            raise ValueError(f"'{name}' is not a hardware combination such as 'c5.large + eia2.medium'")
+            raise InputError(f"'{name}' is not a hardware combination such as 'c5.large + eia2.medium'")
         workers = None if plus else _WORKERS.fullmatch(host)
         if workers:
             host = workers[1]

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from capacity.errors import InputError
 from capacity.measures import HardwareCombination, Series, Tally
 from capacity.pricing import Catalogue
 from capacity.rundir import (
@@ -38,7 +39,7 @@ _Pool = tuple[HardwareCombination, str, bool]
 def merge_runs(runs: Sequence[Run], directory: Path, catalogue: Catalogue | None = None) -> RunFile:
     """Writes the merged run into a new directory, priced as the runs were unless a catalogue is given.
 
-    ValueError for runs that do not belong together, that are not whole, or where the directory holds a run.
+    InputError for runs that do not belong together, that are not whole, or where the directory holds a run.
     """
     _refuse(runs, directory)
     pools = _pools(runs)
@@ -83,30 +84,30 @@ def merge_runs(runs: Sequence[Run], directory: Path, catalogue: Catalogue | None
 
 def _refuse(runs: Sequence[Run], directory: Path) -> None:
     if len(runs) < 2:
-        raise ValueError("it takes two runs to merge")
+        raise InputError("it takes two runs to merge")
     if (directory / JSON_NAME).exists() or (directory / HLOG_NAME).exists():
-        raise ValueError(f"{directory} holds a run already")
+        raise InputError(f"{directory} holds a run already")
     same_place = len({run.directory.resolve() for run in runs}) < len(runs)
     if same_place or len({(run.file.started, run.file.duration_s) for run in runs}) < len(runs):
-        raise ValueError("one run is given twice: its samples would count twice")
+        raise InputError("one run is given twice: its samples would count twice")
     for run in runs:
         if run.file.searches:
-            raise ValueError(
+            raise InputError(
                 f"{run.directory} is a search: its row is one probe, at a rate of its own, and does not merge"
             )
         if not (run.directory / HLOG_NAME).is_file():
-            raise ValueError(f"{run.directory} has no {HLOG_NAME}: its samples cannot be merged")
+            raise InputError(f"{run.directory} has no {HLOG_NAME}: its samples cannot be merged")
     for what, found in (
         ("SLOs", {run.file.slo or "none" for run in runs}),
         ("arrivals", {run.file.arrivals for run in runs}),
     ):
         if len(found) > 1:
-            raise ValueError(f"runs of different {what} do not merge: {' and '.join(sorted(found))}")
+            raise InputError(f"runs of different {what} do not merge: {' and '.join(sorted(found))}")
 
     shas: dict[str, str] = {}
     for info in (info for run in runs for info in run.file.targets if info.model_sha256):
         if shas.setdefault(info.model, info.model_sha256) != info.model_sha256:
-            raise ValueError(f"the runs served different files as the model {info.model}: they do not merge")
+            raise InputError(f"the runs served different files as the model {info.model}: they do not merge")
 
 
 def _pools(runs: Sequence[Run]) -> dict[_Pool, dict[int, Row]]:
@@ -115,7 +116,7 @@ def _pools(runs: Sequence[Run]) -> dict[_Pool, dict[int, Row]]:
     for index, run in enumerate(runs):
         found = Counter((row.host, row.accelerator, row.model, row.simulated) for row in run.file.rows)
         if any(count > 1 for count in found.values()):
-            raise ValueError(f"{run.directory} has two pools of the same hosts and accelerators: it does not merge")
+            raise InputError(f"{run.directory} has two pools of the same hosts and accelerators: it does not merge")
         for row in run.file.rows:
             hardware = HardwareCombination(row.host, row.accelerator, row.count, row.hosts)
             pools[hardware, row.model, row.simulated][index] = row
@@ -132,11 +133,11 @@ def _together(pool: _Pool, rows: Sequence[tuple[Run, Row]]) -> HardwareCombinati
     together = set[str]().union(*workers)
     infos = [info for run, _row in rows for info in run.file.targets if info.label in together]
     if len({(info.label, info.instance_id) for info in infos}) > len({info.label for info in infos}):
-        raise ValueError(f"runs of {hardware} overlap in time, and one address in them was of two processes")
+        raise InputError(f"runs of {hardware} overlap in time, and one address in them was of two processes")
     if all(found == workers[0] for found in workers):
         return hardware
     if sum(map(len, workers)) > len(together):
-        raise ValueError(f"runs of {hardware} overlap in time and share some of their workers, but not all")
+        raise InputError(f"runs of {hardware} overlap in time and share some of their workers, but not all")
     hosts = {info.host_name for info in infos if info.host_name}
     return replace(hardware, count=hardware.count * len(rows), hosts=len(hosts) or hardware.hosts * len(rows))
 
@@ -149,7 +150,7 @@ def _is_of(row: Row, pool: _Pool) -> bool:
 
 
 def _counted(members: Sequence[Run], pool: _Pool, hardware: HardwareCombination) -> dict[str, Any]:
-    """The tallies of one pool: counts from run.json, samples from run.hlog. ValueError where the two disagree."""
+    """The tallies of one pool: counts from run.json, samples from run.hlog. InputError where the two disagree."""
     tallies: dict[Series, Tally] = defaultdict(Tally)
     warmups: dict[Series, Tally] = defaultdict(Tally)
     first_ns: dict[Series, int] = {}
@@ -172,7 +173,7 @@ def _tally(run: Run, ordinal: Row, series: Series) -> Tally:
             tally.histograms.setdefault(name, Histogram()).add(histogram)
     held = tally.histograms["latency"].count
     if held != ordinal.answered:
-        raise ValueError(
+        raise InputError(
             f"{run.directory} is not whole: of {series.target}, {HLOG_NAME} holds {held} answers "
             f"and {JSON_NAME} says {ordinal.answered}"
         )
@@ -235,13 +236,13 @@ def _targets(runs: Sequence[Run]) -> list[TargetInfo]:
 
 
 def _prices_of(runs: Sequence[Run]) -> Catalogue:
-    """The catalogue here, with what the runs' own rows cost in place. ValueError if one combination has two prices."""
+    """The catalogue here, with what the runs' own rows cost in place. InputError if one combination has two prices."""
     combinations: dict[str, dict[str, Any]] = {}
     for row in (row for run in runs for row in run.file.rows):
         if row.price_per_hour is not None:
             price = {"price": row.price_per_hour, "currency": row.currency, "note": row.price_note}
             known = combinations.setdefault(row.hardware, price)
             if (known["price"], known["currency"]) != (row.price_per_hour, row.currency):
-                raise ValueError(f"the runs price {row.hardware} differently: say which prices count with --catalogue")
+                raise InputError(f"the runs price {row.hardware} differently: say which prices count with --catalogue")
     own = {"region": runs[0].file.region, "date": runs[0].file.prices_as_of, "combinations": combinations}
     return Catalogue.load().overlaid(Catalogue.model_validate(own))

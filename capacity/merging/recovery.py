@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from capacity.errors import InputError
 from capacity.measures import Series, Tally
 from capacity.pricing import Catalogue
 from capacity.rundir import (
@@ -33,20 +34,20 @@ def find_generator_logs(directory: Path) -> list[Path]:
 def recover_run(directories: Sequence[Path], out: Path, catalogue: Catalogue | None = None) -> RunFile:
     """Writes the run that these logs are of into a new directory, with the histograms that its master would have had.
 
-    What only the master knew is not there: the workers' own clocks, and telemetry. ValueError for logs of different
+    What only the master knew is not there: the workers' own clocks, and telemetry. InputError for logs of different
     runs or configurations, for logs that are damaged, and where `out` holds a run.
     """
     if (out / JSON_NAME).exists() or (out / HLOG_NAME).exists():
-        raise ValueError(f"{out} holds a run already")
+        raise InputError(f"{out} holds a run already")
     loaded, unbegun = _loaded(directories)
     journals, copies = _once(loaded)
     plan = journals[0].header.description
     for journal in journals[1:]:
         other = journal.header.description
         if other.run != plan.run:
-            raise ValueError(f"{journals[0].directory} and {journal.directory} are of different runs")
+            raise InputError(f"{journals[0].directory} and {journal.directory} are of different runs")
         if other != plan:
-            raise ValueError(f"{journals[0].directory} and {journal.directory} are of one run in two configurations")
+            raise InputError(f"{journals[0].directory} and {journal.directory} are of one run in two configurations")
     tallies: dict[Series, Tally] = {parse_series_tag(tag)[0]: Tally() for tag in plan.tags}
     warmups: dict[Series, Tally] = {series: Tally() for series in tallies}
     first_ns: dict[Series, int] = {}
@@ -103,12 +104,12 @@ def _loaded(directories: Sequence[Path]) -> tuple[list[GeneratorLog], list[Path]
         except EmptyLogError:
             unbegun.append(directory)
     if not journals:
-        raise ValueError(f"no generator's log has begun in {', '.join(str(directory) for directory in directories)}")
+        raise InputError(f"no generator's log has begun in {', '.join(str(directory) for directory in directories)}")
     return journals, unbegun
 
 
 def _once(journals: Sequence[GeneratorLog]) -> tuple[list[GeneratorLog], int]:
-    """Each client's longest log, and how many were copies. ValueError where two of one client contradict each other."""
+    """Each client's longest log, and how many were copies. InputError where two of one client contradict each other."""
     kept: dict[tuple[str, str], GeneratorLog] = {}
     for journal in journals:
         other = kept.setdefault(journal.key, journal)
@@ -116,7 +117,7 @@ def _once(journals: Sequence[GeneratorLog]) -> tuple[list[GeneratorLog], int]:
             continue
         longer, shorter = sorted((journal, other), key=_length, reverse=True)
         if longer.entries[: len(shorter.entries)] != shorter.entries or longer.header != shorter.header:
-            raise ValueError(f"{other.directory} and {journal.directory} are two logs of one generator that differ")
+            raise InputError(f"{other.directory} and {journal.directory} are two logs of one generator that differ")
         kept[journal.key] = longer
     return list(kept.values()), len(journals) - len(kept)
 

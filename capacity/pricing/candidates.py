@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from capacity.errors import InputError
 from capacity.pricing.catalogue import Catalogue
 from capacity.pricing.choice import Candidate, Choice, choose
 from capacity.rundir import Row, Run, SloRate, joules_per_inference, judge_row
@@ -47,15 +48,15 @@ def labeled_rows(
 ) -> list[LabeledRow]:
     """The rows (`by` combination), by model with the cheapest first, or the targets (`by` target) of the runs.
 
-    Another SLO or catalogue than a run's own judges and prices it anew. ValueError where that needs a run.hlog and
+    Another SLO or catalogue than a run's own judges and prices it anew. InputError where that needs a run.hlog and
     there is none, and for two runs of one name.
     """
     names = Counter(run.name for run in runs)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
-        raise ValueError(f"two runs are called '{twice[0]}': give each folder a name of its own, or merge them")
+        raise InputError(f"two runs are called '{twice[0]}': give each folder a name of its own, or merge them")
     if by not in ("combination", "target"):
-        raise ValueError(f"rows are shown by combination or by target, not by '{by}'")
+        raise InputError(f"rows are shown by combination or by target, not by '{by}'")
     rows = [
         (run, _anew(run, row, slo, catalogue))
         for run in runs
@@ -91,7 +92,7 @@ def _anew(run: Run, row: Row, slo: Slo | None, catalogue: Catalogue | None) -> R
     if slo is not None and str(slo) != run.file.slo:
         latency = run.histogram(row, "latency")
         if latency is None and row.answered:
-            raise ValueError(f"{run.directory} was not judged by {slo}, and without its run.hlog it cannot be")
+            raise InputError(f"{run.directory} was not judged by {slo}, and without its run.hlog it cannot be")
         if latency is not None:
             row = _unsearched(judge_row(row, slo, latency), run.file.slo)
     if catalogue is not None and row.target is None:
@@ -112,13 +113,13 @@ def _unsearched(row: Row, searched: str | None) -> Row:
 
 
 def shared_slo(runs: Sequence[Run], slo: Slo | None) -> Slo | None:
-    """The SLO that rows are judged by: the one given, else the one that all runs share. ValueError if they differ."""
+    """The SLO that rows are judged by: the one given, else the one that all runs share. InputError if they differ."""
     if slo is not None:
         return slo
     texts = {run.file.slo for run in runs}
     if len(texts) > 1:
         said = " and ".join(sorted(text or "none" for text in texts))
-        raise ValueError(f"the runs have different SLOs, {said}: say which one counts with --slo")
+        raise InputError(f"the runs have different SLOs, {said}: say which one counts with --slo")
     text = texts.pop() if texts else None
     return Slo.parse(text) if text else None
 

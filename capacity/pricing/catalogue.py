@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from capacity.errors import InputError
 from capacity.measures import HardwareCombination
 from capacity.pricing.row_pricing import Price, UnknownPrice, price_row
 from capacity.rundir import Row
@@ -91,7 +92,7 @@ class Catalogue(BaseModel):
     def load(cls, path: Path | None = None) -> Catalogue:
         """The packaged examples overlaid, entry by entry, by `path`, or by ./hardware.toml where there is one.
 
-        ValueError naming the file, the line where it can be found, and the field.
+        InputError naming the file, the line where it can be found, and the field.
         """
         packaged = _packaged()
         own = path or Path("hardware.toml")
@@ -100,21 +101,21 @@ class Catalogue(BaseModel):
         try:
             text = own.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"the catalogue {own} cannot be read: {getattr(error, 'strerror', None) or error}"
             ) from None
         return packaged.overlaid(cls.parse(text, str(own)))
 
     @classmethod
     def parse(cls, text: str, name: str) -> Catalogue:
-        """A catalogue from TOML; `name` is the file's, for messages. ValueError as `load`."""
+        """A catalogue from TOML; `name` is the file's, for messages. InputError as `load`."""
         try:
             data = tomllib.loads(text)
             catalogue = cls.model_validate(data)
         except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{name}: {error}") from None
+            raise InputError(f"{name}: {error}") from None
         except ValidationError as error:
-            raise ValueError(_first(error, text, name)) from None
+            raise InputError(_first(error, text, name)) from None
         return catalogue._stamped()
 
     def _stamped(self) -> Catalogue:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote, unquote
 
+from capacity.errors import InputError
 from capacity.measures import HardwareCombination, Series, is_measure
 from capacity.statistics import Histogram
 
@@ -31,10 +32,10 @@ def series_tag(series: Series, measure: str) -> str:
 
 
 def parse_series_tag(tag: str) -> tuple[Series, str]:
-    """What `series_tag` was given; ValueError on any other tag."""
+    """What `series_tag` was given; InputError on any other tag."""
     parts = [unquote(part) for part in tag.split("/")]
     if len(parts) != 5 or parts[3] not in _ORIGIN.values() or not is_measure(parts[4]):
-        raise ValueError(f"'{tag}' is not a tag of this log")
+        raise InputError(f"'{tag}' is not a tag of this log")
     hardware, model, worker, origin, measure = parts
     return Series(HardwareCombination.parse(hardware), model, worker, origin == _ORIGIN[True]), measure
 
@@ -61,7 +62,7 @@ class IntervalLogWriter:
         self._file.write(f"#[StartTime: {started_unix_s:.3f} (seconds since epoch), {started}]\n{_LEGEND}\n")
 
     def write(self, start_s: float, length_s: float, tag: str, histogram: Histogram) -> None:
-        """One interval, in seconds since the start; ValueError on a negative time or a tag that breaks the line."""
+        """One interval, in seconds since the start; InputError on a negative time or a tag that breaks the line."""
         if start_s < 0 or length_s < 0:
             raise ValueError(f"an interval cannot begin at {start_s} s or last {length_s} s")
         if not tag or re.search(r"[,\s]", tag):
@@ -90,7 +91,7 @@ class IntervalLogWriter:
 
 
 def read_interval_log(path: Path) -> Iterator[Interval]:
-    """The intervals of a log in its order; ValueError naming file and line where it is not one.
+    """The intervals of a log in its order; InputError naming file and line where it is not one.
 
     A last line without its newline was cut off when the writer died, and ends the log.
     """
@@ -98,7 +99,7 @@ def read_interval_log(path: Path) -> Iterator[Interval]:
         try:
             histogram = _decode(line[4].encode("ascii"), exact)
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+            raise InputError(f"{path}, line {number}: {error}") from None
         yield Interval(line[1] or "", float(line[2]), float(line[3]), histogram)
 
 
@@ -123,11 +124,11 @@ def _lines(path: Path) -> Iterator[tuple[int, re.Match[str], tuple[int, ...] | N
                 elif line and not line.startswith('"'):
                     match = _LINE.fullmatch(line)
                     if not match:
-                        raise ValueError(f"{path}, line {number}: not a line of a histogram log")
+                        raise InputError(f"{path}, line {number}: not a line of a histogram log")
                     yield number, match, exact
                     exact = None
         except UnicodeDecodeError:
-            raise ValueError(f"{path}: not a text file, so not a histogram log") from None
+            raise InputError(f"{path}: not a text file, so not a histogram log") from None
 
 
 def _decode(payload: bytes, exact: tuple[int, ...] | None) -> Histogram:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from capacity.errors import InputError
 from capacity.rundir.row import Row
 from capacity.rundir.run_file import RunFile
 
@@ -64,7 +65,7 @@ class TelemetryWriter:
 
 
 def read_telemetry(directory: Path) -> list[TelemetrySample]:
-    """The samples of a run directory, in order; none without the file. ValueError naming the line that is not one."""
+    """The samples of a run directory, in order; none without the file. InputError naming the line that is not one."""
     path = directory / TELEMETRY_NAME
     if not path.is_file():
         return []
@@ -72,7 +73,7 @@ def read_telemetry(directory: Path) -> list[TelemetrySample]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file)
         if tuple(next(rows, ())) != _HEADER:
-            raise ValueError(f"{path}: not a {TELEMETRY_NAME}")
+            raise InputError(f"{path}: not a {TELEMETRY_NAME}")
         for row in rows:
             try:
                 seconds, host, device, identity, measure, value = row
@@ -80,7 +81,7 @@ def read_telemetry(directory: Path) -> list[TelemetrySample]:
                     float(seconds), host, TelemetryReading(device, identity, measure, float(value))
                 )
             except ValueError:
-                raise ValueError(f"{path}, line {rows.line_num}: not a line of telemetry") from None
+                raise InputError(f"{path}, line {rows.line_num}: not a line of telemetry") from None
             samples.append(sample)
     return samples
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Self
 
-from worker.wire import format_duration, parse_duration_ns
+from capacity.errors import InputError
+from worker.wire import FormatError, format_duration, parse_duration_ns
 
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
@@ -26,7 +27,7 @@ class Slo:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`p90=15ms` or `p99=50ms,p90=20ms,errors=0.1%`; ValueError in one sentence."""
+        """`p90=15ms` or `p99=50ms,p90=20ms,errors=0.1%`; InputError in one sentence."""
         bounds: dict[float, int] = {}
         max_error_rate: float | None = None
         for part in text.split(","):
@@ -34,17 +35,17 @@ class Slo:
             match = _PERCENTILE.fullmatch(name)
             if equals and match and float(match[1]) > 0:
                 if float(match[1]) in bounds:
-                    raise ValueError(f"the SLO '{text}' bounds {name} twice")
-                bounds[float(match[1])] = parse_duration_ns(value)
+                    raise InputError(f"the SLO '{text}' bounds {name} twice")
+                bounds[float(match[1])] = _parse_bound_ns(value)
             elif equals and name == "errors":
                 rate = _RATE.fullmatch(value)
                 max_error_rate = float(Decimal(rate[1]) / (100 if rate[2] else 1)) if rate else math.inf
                 if max_error_rate > 1:
-                    raise ValueError(f"'{value}' in the SLO '{text}' is not a share of errors such as 0.1% or 0.001")
+                    raise InputError(f"'{value}' in the SLO '{text}' is not a share of errors such as 0.1% or 0.001")
             else:
-                raise ValueError(f"'{part.strip()}' in the SLO '{text}' is not like p90=15ms, p99.9=1s or errors=0.1%")
+                raise InputError(f"'{part.strip()}' in the SLO '{text}' is not like p90=15ms, p99.9=1s or errors=0.1%")
         if not bounds and max_error_rate is None:
-            raise ValueError("an SLO needs a bound such as p90=15ms")
+            raise InputError("an SLO needs a bound such as p90=15ms")
         return cls(tuple(bounds.items()), max_error_rate)
 
     def __str__(self) -> str:
@@ -52,3 +53,10 @@ class Slo:
         if self.max_error_rate is not None:
             parts.append(f"errors={(Decimal(str(self.max_error_rate)) * 100).normalize():f}%")
         return ",".join(parts)
+
+
+def _parse_bound_ns(text: str) -> int:
+    try:
+        return parse_duration_ns(text)
+    except FormatError as error:
+        raise InputError(str(error)) from None
