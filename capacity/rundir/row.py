@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from capacity.errors import InputError
-
-VerdictStatus = Literal["met", "missed", "inconclusive"]
+from capacity.statistics import VerdictStatus
 
 
 def _to_ns(value: float) -> float:

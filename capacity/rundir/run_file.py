@@ -9,9 +9,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, computed_field
 
 from capacity.rundir.json_file import json_text, read_json_file, write_json_file
-from capacity.rundir.row import FROZEN, Count, Measure, Row, Saturation, SloRate, Us, VerdictStatus
+from capacity.rundir.row import FROZEN, Count, Measure, Row, Saturation, SloRate, Us
 from capacity.rundir.upgrade import upgrade_schema_1
-from capacity.statistics import Check
+from capacity.statistics import Check, VerdictStatus
 
 SCHEMA = 2
 JSON_NAME = "run.json"

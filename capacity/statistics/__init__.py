@@ -1,10 +1,10 @@
 """HDR histograms and their encoding, intervals, SLO verdicts, tests of arrivals."""
 
+from capacity.statistics.check import Check, CheckStatus
 from capacity.statistics.histogram import Histogram, percentile_rank
 from capacity.statistics.intervals import (
     CONFIDENCE,
     SAMPLES_PER_DEGREE,
-    Check,
     effective_samples,
     mean_interval_us,
     percentile_interval_us,
@@ -28,7 +28,7 @@ from capacity.statistics.validity import (
     check_unsent,
     check_warm_up,
 )
-from capacity.statistics.verdict import Verdict, judge_slo
+from capacity.statistics.verdict import Verdict, VerdictStatus, judge_slo
 
 __all__ = [
     "BUCKET_COUNT",
@@ -37,9 +37,11 @@ __all__ = [
     "HIGHEST_US",
     "SAMPLES_PER_DEGREE",
     "Check",
+    "CheckStatus",
     "Histogram",
     "Slo",
     "Verdict",
+    "VerdictStatus",
     "check_backlog",
     "check_enough_samples",
     "check_generator_processor",

@@ -1,6 +1,6 @@
-"""One HdrHistogram configuration for every measure here, recorded in bulk, with what buckets round off kept exact.
+"""Histograms of one HdrHistogram configuration, recorded in bulk, with exact count, sum, minimum and maximum.
 
-The configuration never varies, so adding is exact and a percentile of a sum is the percentile of the pooled samples.
+The configuration never varies, so adding is exact, and a percentile of a sum is the percentile of the pooled samples.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _TOP = int(_index(np.array([HIGHEST_US]))[0])
 
 
 class Histogram:
-    """Values in µs between 1 µs and 1 h at three digits; values above are counted, and held in the highest bucket.
+    """Values in µs between 1 µs and 1 h at three digits; larger values are counted in the highest bucket.
 
-    `counts` has shape (23552,), one entry a bucket. `count`, `sum_ns`, `min_ns` and `max_ns` are exact (the extremes
-    are None while empty); `above` is how many values were over the highest trackable one.
+    `counts` has shape (23552,), one entry per bucket. `count`, `sum_ns`, `min_ns` and `max_ns` are exact (min and
+    max are None while empty); `above` is the number of values over the highest trackable one.
     """
 
     __slots__ = ("above", "count", "counts", "max_ns", "min_ns", "sum_ns")
@@ -62,21 +62,21 @@ class Histogram:
             return NotImplemented
         return self.exact == other.exact and bool(np.array_equal(self.counts, other.counts))
 
-    __hash__ = None  # type: ignore[assignment]  # it changes with every value
+    __hash__ = None  # type: ignore[assignment]  # mutable
 
     def __repr__(self) -> str:
         return f"Histogram(count={self.count}, min_us={self.min_us}, mean_us={self.mean_us}, max_us={self.max_us})"
 
     @property
     def exact(self) -> tuple[int, int, int | None, int | None, int]:
-        """What stands beside the buckets: count, sum_ns, min_ns, max_ns, above."""
+        """The exact values beside the buckets: count, sum_ns, min_ns, max_ns, above."""
         return self.count, self.sum_ns, self.min_ns, self.max_ns, self.above
 
     def record_ns(self, values: NDArray[np.integer[Any]] | Sequence[int]) -> None:
-        """Records durations in ns, shape (n,), each rounded to the nearest µs for its bucket. ValueError if below 0."""
+        """Records durations in ns, shape (n,), each rounded to the nearest µs. ValueError for a negative one."""
         ns = np.asarray(values, dtype=np.int64)
         if ns.ndim != 1:
-            raise ValueError("a histogram records a flat array of durations")
+            raise ValueError(f"expected an array of one dimension, not of {ns.ndim}")
         size = int(ns.size)
         if size == 0:
             return
@@ -92,13 +92,13 @@ class Histogram:
         added = np.bincount(index - first)
         self.counts[first : first + added.size] += added
         self.count += size
-        # int64 holds the sum unless one value times their number could pass it; then Python's integers do.
+        # Where the sum could overflow int64, Python's integers add it up.
         self.sum_ns += int(ns.sum()) if high < 2**63 // size else sum(ns.tolist())
         self.min_ns = low if self.min_ns is None else min(low, self.min_ns)
         self.max_ns = high if self.max_ns is None else max(high, self.max_ns)
 
     def add(self, other: Histogram) -> None:
-        """Adds another's samples to these; nothing is lost."""
+        """Adds the samples of another histogram, exactly."""
         self.counts += other.counts
         self.count += other.count
         self.sum_ns += other.sum_ns
@@ -109,9 +109,9 @@ class Histogram:
             self.max_ns = other.max_ns if self.max_ns is None else max(self.max_ns, other.max_ns)
 
     def subtract(self, earlier: Histogram) -> Histogram:
-        """What came after `earlier`, an earlier state of this cumulative histogram; ValueError if it was not one.
+        """The samples since `earlier`, an earlier state of this cumulative histogram; ValueError if it is not one.
 
-        Counts and sum are exact. The extremes are exact where they moved, else the edges of the outermost buckets.
+        Counts and sum are exact. Min and max are exact where they changed, else the edges of the outermost buckets.
         """
         counts = self.counts - earlier.counts
         if (counts < 0).any() or self.sum_ns < earlier.sum_ns or self.above < earlier.above:
@@ -135,16 +135,16 @@ class Histogram:
 
     def copy(self) -> Histogram:
         """An independent histogram of the same samples."""
-        twin = Histogram()
-        twin.add(self)
-        return twin
+        histogram = Histogram()
+        histogram.add(self)
+        return histogram
 
     def percentile_us(self, p: float, beyond: int = 0) -> float | None:
         """The p-th percentile in µs: the smallest bucket that holds at least p % of all samples, by its upper edge.
 
         `beyond` samples lie above everything recorded (errors, requests never sent). None where there is no sample,
-        or where the rank falls among those. Never outside the exact extremes. Rank is ceil(p/100 × n), as Java's
-        HdrHistogram has it and numpy's "inverted_cdf".
+        or where the rank falls among those. Never outside min and max. The rank is ceil(p/100 × n), as in Java's
+        HdrHistogram and numpy's "inverted_cdf".
         """
         return self.value_at_rank_us(percentile_rank(p, self.count + beyond))
 
@@ -154,19 +154,19 @@ class Histogram:
         return edges[1] if edges else None
 
     def edges_at_rank_us(self, rank: int) -> tuple[float, float] | None:
-        """Between which values in µs the sample of this rank lies; None where there are fewer."""
+        """The lower and upper edge in µs of the bucket of the sample of this rank; None if there are fewer."""
         if not 1 <= rank <= self.count:
             return None
         least, most = (self.min_ns or 0) / 1000, (self.max_ns or 0) / 1000
         if rank > self.count - self.above:
             return max(float(HIGHEST_US), least), most
         bucket = int(np.searchsorted(np.cumsum(self.counts), rank))
-        # A bucket holds values rounded to the nearest µs, so an exact extreme may lie just outside its edges.
+        # Values are rounded to the nearest µs for their bucket, so exact min and max may lie just outside its edges.
         low, high = float(BUCKET_FLOORS_US[bucket]), float(BUCKET_FLOORS_US[bucket + 1] - 1)
         return min(max(low, least), most), min(max(high, least), most)
 
     def count_above_us(self, bound_us: float) -> int:
-        """How many samples are in buckets that begin above the bound: those surely over it, to three digits."""
+        """The number of samples in buckets that begin above the bound."""
         return int(self.counts[int(np.searchsorted(BUCKET_FLOORS_US[:-1], bound_us, side="right")) :].sum())
 
     @property
@@ -190,9 +190,9 @@ class Histogram:
         if not deviation:
             return 0.0
         used = np.flatnonzero(self.counts)
-        middles, held = (BUCKET_FLOORS_US[used] + BUCKET_FLOORS_US[used + 1] - 1) / 2, self.counts[used]
-        centre = float(held @ middles) / self.count
-        return float(held @ ((middles - centre) / deviation) ** 3 / self.count)
+        middles, counts = (BUCKET_FLOORS_US[used] + BUCKET_FLOORS_US[used + 1] - 1) / 2, self.counts[used]
+        centre = float(counts @ middles) / self.count
+        return float(counts @ ((middles - centre) / deviation) ** 3 / self.count)
 
     @property
     def min_us(self) -> float | None:
@@ -210,7 +210,7 @@ class Histogram:
         return BUCKET_FLOORS_US[used], self.counts[used]
 
     def encode(self) -> bytes:
-        """HdrHistogram's V2 compressed payload in base64, as a line of an interval log carries it."""
+        """HdrHistogram's V2 compressed payload in base64, as a line of an interval log has it."""
         return encode_counts(self.counts)
 
     @classmethod
@@ -224,9 +224,9 @@ class Histogram:
         max_ns: int | None = None,
         above: int = 0,
     ) -> Self:
-        """The histogram of a payload (base64) from outside; ValueError on anything but one of ours.
+        """The histogram of a payload (base64) from outside; ValueError on anything but one of this configuration.
 
-        Exact values that are not given are estimated: the sum from the buckets' middles, the extremes from edges.
+        Exact values that are missing are estimated: the sum from the buckets' middles, min and max from their edges.
         """
         counts = decode_counts(encoded)
         total = int(counts.sum())
@@ -234,9 +234,9 @@ class Histogram:
         histogram.counts = counts
         histogram.count = total
         if count is not None and count != total:
-            raise ValueError(f"a histogram says {count} samples and holds {total}")
+            raise ValueError(f"a histogram declares {count} samples and holds {total}")
         if not 0 <= above <= int(counts[_TOP]):
-            raise ValueError(f"a histogram says {above} samples out of range, more than its highest bucket holds")
+            raise ValueError(f"a histogram declares {above} samples out of range, more than its highest bucket holds")
         histogram.above = above
         if total:
             low, high = _edges_ns(counts)

@@ -1,44 +1,28 @@
-"""Is it enough: intervals of percentiles from order statistics, and samples that a claim needs."""
+"""Confidence intervals of percentiles and means, and how many samples a statement needs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
 from scipy.special import bdtr, bdtrc, betainc, ndtri, stdtrit
 
 from capacity.statistics.histogram import Histogram
 
 CONFIDENCE = 0.95
-# Of fewer independent samples' worth, an autocorrelation time is not known well enough for any interval.
+# With fewer effective samples than this, the estimate of the autocorrelation time is too noisy for any interval.
 MIN_EFFECTIVE_SAMPLES = 20
-# Sokal's window sums over ten autocorrelation times (see stationarity.py), so one of n samples is known as well as a
-# variance of n / 10 samples is (Wolff, Monte Carlo errors with less errors, 2004, equation 42).
+# Sokal's window sums over ten autocorrelation times (see stationarity.py), so an autocorrelation time of n samples has
+# the relative error of a variance of n / 10 samples (Wolff, Monte Carlo errors with less errors, 2004, equation 42).
 SAMPLES_PER_DEGREE = 10
-# A generator keeps so many latencies of a series in order: an autocorrelation time is of no more.
-_KEPT = 20_000
-
-Status = Literal["PASS", "WARN", "FAIL"]
-
-
-class Check(BaseModel):
-    """One thing that was checked about a run: what was found, what was asked for, and how that ended."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    value: int | float | str
-    threshold: str
-    status: Status
-    detail: str = ""
+# A generator records at most this many latencies of a series in order, so an autocorrelation time is of no more.
+_MAX_ORDERED_SAMPLES = 20_000
 
 
 def samples_needed(p: float, confidence: float = CONFIDENCE) -> int:
-    """The fewest samples with which an interval between two of them can hold the p-th percentile (0 < p < 100).
+    """The fewest samples n that allow an interval between two of them for the p-th percentile (0 < p < 100).
 
-    The widest such interval, from the smallest to the largest, misses with probability q**n + (1 - q)**n:
+    The widest interval, from the smallest to the largest sample, misses it with probability q**n + (1 - q)**n:
     29 for P90, 59 for P95, 299 for P99, 2,995 for P99.9.
     """
     q = p / 100
@@ -49,10 +33,11 @@ def samples_needed(p: float, confidence: float = CONFIDENCE) -> int:
 
 
 def early_stopping_samples(over: int, p: float, confidence: float = 0.99) -> int:
-    """How many samples it takes to claim the p-th percentile within a bound when `over` of them were above it.
+    """How many samples are needed to state that the p-th percentile is within a bound, if `over` samples exceed it.
 
-    The smallest n with I_q(n - over, over + 1) <= 1 - confidence, as MLPerf's load generator stops early; for
-    independent samples, so multiply by the autocorrelation time.
+    The smallest n with I_q(n - over, over + 1) <= 1 - confidence, as in the early stopping of MLPerf's load generator
+    (mlcommons/inference, loadgen/early_stopping.cc). It is for independent samples: multiply by the autocorrelation
+    time.
     """
     if not 0 < p < 100 or over < 0:
         raise ValueError(f"early stopping is for a percentile between 0 and 100, not {p}, and {over} samples over")
@@ -70,7 +55,7 @@ def early_stopping_samples(over: int, p: float, confidence: float = 0.99) -> int
 
 
 def interval_ranks(p: float, n: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:
-    """Ranks (1 the smallest) between whose samples the p-th percentile lies with this confidence; None if n is too few.
+    """Ranks (1 the smallest) of two samples between which the p-th percentile lies; None if n samples are too few.
 
     Exact for any distribution (Wilks 1948; David and Nagaraja, Order Statistics, 7.1): how many of n independent
     samples are at or under the percentile is binomial. Tails are equal where n allows it.
@@ -91,49 +76,49 @@ def interval_ranks(p: float, n: float, confidence: float = CONFIDENCE) -> tuple[
 
 
 def is_autocorrelated(count: float, autocorrelation_time: float) -> bool:
-    """Whether `count` samples have a longer autocorrelation time than independent ones, whose own is noisy, have."""
+    """Whether an autocorrelation time of `count` samples exceeds the noise of its estimate for independent samples."""
     return autocorrelation_time > 1 + 2 * math.sqrt(2 * (SAMPLES_PER_DEGREE + 1) / max(count, 1.0))
 
 
 def effective_samples(count: float, autocorrelation_time: float, confidence: float = CONFIDENCE) -> float:
-    """How many independent samples `count` of this autocorrelation time say as much as; 0 where that is not known.
+    """The effective sample size of `count` samples with this autocorrelation time; 0 where too few to estimate it.
 
-    Fewer than count / autocorrelation_time where samples are correlated: then that time is itself an estimate, and
-    intervals are wider by as much as Student's t is wider than the normal.
+    Less than count / autocorrelation_time where samples are correlated: that time is itself an estimate, so intervals
+    widen by the ratio of Student's t to the normal distribution.
     """
-    worth = count / autocorrelation_time
+    size = count / autocorrelation_time
     if not is_autocorrelated(count, autocorrelation_time):
-        return worth
-    if worth < MIN_EFFECTIVE_SAMPLES:
+        return size
+    if size < MIN_EFFECTIVE_SAMPLES:
         return 0.0
-    tail, degrees = (1 + confidence) / 2, min(count, _KEPT) / autocorrelation_time / SAMPLES_PER_DEGREE
-    return worth * (float(ndtri(tail)) / float(stdtrit(degrees, tail))) ** 2
+    tail, degrees = (1 + confidence) / 2, min(count, _MAX_ORDERED_SAMPLES) / autocorrelation_time / SAMPLES_PER_DEGREE
+    return size * (float(ndtri(tail)) / float(stdtrit(degrees, tail))) ** 2
 
 
 def interval_positions(p: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-    """As `interval_ranks`, with a fraction of the way to the next rank, so that the confidence is met and not passed.
+    """As `interval_ranks`, with a fraction towards the next rank, so that the coverage is the confidence and no more.
 
-    Between two order statistics as Nyblom has it (Statistics and Probability Letters 14, 1992): nearly exact for any
+    Interpolates order statistics (Nyblom, Statistics and Probability Letters 14, 1992): nearly exact for any
     continuous distribution, where whole ranks cover up to 98 % of a small sample's.
     """
     size, q, miss = math.floor(n), p / 100, 1 - confidence
     if interval_ranks(p, n, confidence) is None:
         return None
     above, below = max(miss / 2, q**size), max(miss / 2, (1 - q) ** size)
-    # Where one tail cannot be as small, the other takes what is left.
+    # Where one tail cannot be as small, the other one gets the rest of the miss probability.
     above, below = (above, miss - above) if above > miss / 2 else (miss - below, below)
-    return _place(size, q, 1 - below), _place(size, q, above)
+    return _position(size, q, 1 - below), _position(size, q, above)
 
 
-def _place(size: int, q: float, chance: float) -> float:
-    """The place among ordered samples which the percentile lies above with this chance."""
-    rank = _first(size, lambda count: bool(bdtrc(count, size, q) < chance))
+def _position(size: int, q: float, probability: float) -> float:
+    """The position among ordered samples that the percentile exceeds with this probability."""
+    rank = _first(size, lambda count: bool(bdtrc(count, size, q) < probability))
     if rank in (0, size):
         return max(float(rank), 1.0)
     here, next_one = float(bdtrc(rank - 1, size, q)), float(bdtrc(rank, size, q))
-    if here <= chance:
+    if here <= probability:
         return float(rank)
-    odds = rank * (1 - q) * (chance - next_one) / ((size - rank) * q * (here - chance))
+    odds = rank * (1 - q) * (probability - next_one) / ((size - rank) * q * (here - probability))
     return rank + 1 / (1 + odds)
 
 
@@ -147,56 +132,56 @@ def _highest(size: int, q: float, tail: float) -> int:
     return _first(size, lambda count: bool(bdtrc(count, size, q) <= tail)) + 1
 
 
-def _first(end: int, true_of: Callable[[int], bool]) -> int:
-    """The first number from 0 on of which this is true, as it is of all after it; `end` if of none before."""
+def _first(end: int, condition: Callable[[int], bool]) -> int:
+    """The first number from 0 on that meets a condition which all later ones meet too; `end` if no earlier one does."""
     low, high = -1, end
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if true_of(middle) else (middle, high)
+        low, high = (low, middle) if condition(middle) else (middle, high)
     return high
 
 
 def percentile_interval_us(
     histogram: Histogram, p: float, beyond: int = 0, autocorrelation_time: float = 1.0, confidence: float = CONFIDENCE
 ) -> tuple[float, float | None] | None:
-    """The interval in µs that holds the p-th percentile, from the outer edges of buckets.
+    """The confidence interval of the p-th percentile in µs, from the outer edges of buckets.
 
-    `beyond` samples lie above all recorded; an upper end among them is None: no bound. `autocorrelation_time` is the
-    autocorrelation time in samples: so many say as much as one independent one. None where the samples are too few.
+    `beyond` samples lie above all recorded ones; an upper end among them is None. `autocorrelation_time` is in samples.
+    None where there are too few samples.
     """
     total = histogram.count + beyond
-    worth = effective_samples(total, autocorrelation_time, confidence)
-    places = interval_positions(p, worth, confidence)
-    if places is None:
+    effective = effective_samples(total, autocorrelation_time, confidence)
+    positions = interval_positions(p, effective, confidence)
+    if positions is None:
         return None
-    scale = total / math.floor(worth)
-    low, high = (_edge(histogram, place * scale, side) for side, place in enumerate(places))
+    scale = total / math.floor(effective)
+    low, high = (_edge(histogram, position * scale, side) for side, position in enumerate(positions))
     return None if low is None else (low, high)
 
 
-def _edge(histogram: Histogram, place: float, side: int) -> float | None:
-    """The lower (side 0) or upper (1) edge in µs at a place between two ranks; None beyond all recorded."""
-    rank = max(math.floor(place), 1)
-    here, after = histogram.edges_at_rank_us(rank), histogram.edges_at_rank_us(math.ceil(place))
+def _edge(histogram: Histogram, position: float, side: int) -> float | None:
+    """The lower (side 0) or upper (1) edge in µs at a position between two ranks; None beyond all recorded samples."""
+    rank = max(math.floor(position), 1)
+    here, after = histogram.edges_at_rank_us(rank), histogram.edges_at_rank_us(math.ceil(position))
     if here is None or after is None:
         return None
-    return here[side] + (after[side] - here[side]) * max(place - rank, 0.0)
+    return here[side] + (after[side] - here[side]) * max(position - rank, 0.0)
 
 
 def mean_interval_us(
     histogram: Histogram, autocorrelation_time: float = 1.0, confidence: float = CONFIDENCE
 ) -> tuple[float, float] | None:
-    """The interval in µs that holds the mean; None for fewer than ten independent samples' worth.
+    """The confidence interval of the mean in µs; None below ten effective samples.
 
-    Student's t with Hall's transformation (Journal of the Royal Statistical Society B 54, 1992), which takes the skew
-    of latencies into account: their mean errs further to the high side. Ten is the convention for calling it normal.
+    Student's t with Hall's transformation (Journal of the Royal Statistical Society B 54, 1992), which corrects for the
+    skewness of latencies. Ten samples are the usual convention for treating a mean as normal.
     """
     mean, deviation = histogram.mean_us, histogram.deviation_us
-    worth = effective_samples(histogram.count, autocorrelation_time, confidence)
-    if mean is None or deviation is None or worth < 10:
+    effective = effective_samples(histogram.count, autocorrelation_time, confidence)
+    if mean is None or deviation is None or effective < 10:
         return None
-    reach, tilt = float(stdtrit(worth - 1, (1 + confidence) / 2)), histogram.skewness / math.sqrt(worth)
-    error = deviation / math.sqrt(worth)
+    reach, tilt = float(stdtrit(effective - 1, (1 + confidence) / 2)), histogram.skewness / math.sqrt(effective)
+    error = deviation / math.sqrt(effective)
     low, high = (mean - error * _untransformed(end, tilt) for end in (reach, -reach))
     return max(low, 0.0), high
 

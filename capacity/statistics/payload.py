@@ -1,4 +1,4 @@
-"""HdrHistogram's V2 compressed payload in base64: buckets to bytes, and bytes from outside to buckets, checked."""
+"""Buckets to HdrHistogram's V2 compressed payload in base64, and payloads from outside to buckets, with checks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _OUTER = struct.Struct(">II")
 _INNER = struct.Struct(">IIIIQQd")
 _COOKIE_OUTER = 0x1C849304
 _COOKIE_INNER = 0x1C849303
-# Every counter at 9 bytes, not compressible, in base64, with headers, is 283 KiB. More is not one of ours.
+# Every count at 9 bytes, not compressible, in base64, with headers, is 283 KiB; a larger payload is not of this layout.
 _MAX_PAYLOAD = 300_000
 _MAX_BODY = _INNER.size + 9 * BUCKET_COUNT
-# A counter that took more than 8 bytes would be above 2**55: no run here counts that far.
+# A count of more than 8 bytes would be above 2**55, which no run reaches.
 _MAX_WORD = 8
 _MAX_COUNT = 2**48
 
@@ -44,18 +44,21 @@ BUCKET_FLOORS_US = _floors()
 
 
 def encode_counts(counts: NDArray[np.int64]) -> bytes:
-    """The payload of these buckets, shape (LENGTH,), as a line of an interval log carries it."""
-    peer = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
-    np.frombuffer(peer.counts, dtype=np.int64)[:] = counts
+    """The payload of these buckets, shape (BUCKET_COUNT,), as a line of an interval log has it."""
+    library = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
+    np.frombuffer(library.counts, dtype=np.int64)[:] = counts
     used = np.flatnonzero(counts)
     if used.size:
-        peer.total_count = int(counts.sum())
-        peer.min_value, peer.max_value = int(BUCKET_FLOORS_US[used[0]]), int(BUCKET_FLOORS_US[used[-1]])
-    return bytes(peer.encode())
+        library.total_count = int(counts.sum())
+        library.min_value, library.max_value = int(BUCKET_FLOORS_US[used[0]]), int(BUCKET_FLOORS_US[used[-1]])
+    return bytes(library.encode())
 
 
 def decode_counts(payload: bytes) -> NDArray[np.int64]:
-    """The buckets of a payload; ValueError on anything but one of this configuration, however large it claims to be."""
+    """The buckets of a payload, shape (BUCKET_COUNT,).
+
+    Raises ValueError on anything but a payload of this configuration. Memory is bounded, whatever size it declares.
+    """
     if len(payload) > _MAX_PAYLOAD:
         raise ValueError(f"a histogram of {len(payload)} bytes is larger than one can be")
     try:
@@ -92,12 +95,12 @@ def _unpack(data: NDArray[np.uint8]) -> NDArray[np.int64]:
     place = np.arange(data.size) - np.repeat(starts, lengths)
     words = np.add.reduceat((data & 0x7F).astype(np.int64) << (7 * place), starts)
     values = (words >> 1) ^ -(words & 1)
-    # Summed as floats, because runs of empty buckets that a stranger wrote could wrap around as integers.
+    # Summed as floats: runs of empty buckets in a forged payload could overflow as integers.
     steps = np.where(values < 0, -values, 1)
     if steps.sum(dtype=np.float64) > BUCKET_COUNT:
         raise ValueError("it has more buckets than one can have")
     if values.max() >= _MAX_COUNT:
         raise ValueError("a count is out of range")
-    counted = values > 0
-    counts[(np.cumsum(steps) - steps)[counted]] = values[counted]
+    occupied = values > 0
+    counts[(np.cumsum(steps) - steps)[occupied]] = values[occupied]
     return counts

@@ -1,4 +1,4 @@
-"""Sequences in time: how long samples remember each other, where a warm-up ends, whether something grows."""
+"""Sequences in time: autocorrelation time, the end of a warm-up, growth."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Values = NDArray[np.floating[Any]] | NDArray[np.integer[Any]] | NDArray[np.bool_
 
 
 def estimate_autocorrelation_time(values: Values) -> float:
-    """How many samples in a row say as much as one independent one: 1 + 2 × the sum of correlations; at least 1.
+    """The integrated autocorrelation time in samples: 1 + 2 × the sum of correlations, at least 1.
 
-    `values` has shape (n,), in time's order; for a percentile pass which of them are above its bound. The sum ends
-    by Sokal's window (Monte Carlo Methods in Statistical Mechanics, 1997, section 3). 1 for a constant sequence.
+    So many samples carry as much information as one independent sample. `values` has shape (n,), in order of time; for
+    a percentile, pass whether each value is above it. The sum ends by Sokal's automatic window (Monte Carlo Methods in
+    Statistical Mechanics, 1997, section 3). 1 for a constant sequence.
     """
     series = np.asarray(values, dtype=np.float64)
     size = series.size
@@ -26,23 +27,24 @@ def estimate_autocorrelation_time(values: Values) -> float:
     variance = float(np.dot(centred, centred))
     if size < 2 or variance <= 1e-12 * float(np.dot(series, series)):
         return 1.0
-    # Padded to twice the length, so that the end does not correlate with the beginning.
+    # Zero padding to twice the length: otherwise the end would correlate with the beginning.
     length = 1 << (2 * size - 1).bit_length()
     spectrum = np.fft.rfft(centred, length)
     correlation = np.fft.irfft(spectrum * np.conj(spectrum), length)[:size] / variance
     times = 2 * np.cumsum(correlation) - 1
     wide_enough = np.flatnonzero(np.arange(size) >= _WINDOW * times)
     window = int(wide_enough[0]) if wide_enough.size else size - 1
-    # Correlations about the sample's own mean come out too low (Wolff, Monte Carlo errors with less errors, 2004,
+    # Correlations about the sample mean are biased low (Wolff, Monte Carlo errors with less errors, 2004,
     # equation 49).
     return max(float(times[window]) * (1 + (2 * window + 1) / size), 1.0)
 
 
 def warm_up_cut(values: Values) -> int:
-    """How many samples at the beginning to leave out, so that the mean of the rest is known best; shape (n,) in order.
+    """The number of samples at the beginning to leave out as warm-up, by MSER-5; `values` has shape (n,), in order.
 
-    MSER-5 (White, 1997): over batches of five, the cut with the lowest variance of the rest over its length squared,
-    at most half. A cut near half means that there is no steady state in sight.
+    White, An effective truncation heuristic for bias reduction in simulation output, 1997: over batches of five, the
+    cut with the lowest sum of squares of the rest over its length squared, at most half of the samples. A cut near half
+    means that the sequence has no steady state.
     """
     series = np.asarray(values, dtype=np.float64)
     batches = series.size // _MSER_BATCH

@@ -1,4 +1,4 @@
-"""The verdict on an SLO: met, missed, or not told yet, and by how many more samples it would be."""
+"""The verdict on an SLO: met, missed or inconclusive, and how many more samples would decide it."""
 
 from __future__ import annotations
 
@@ -20,141 +20,126 @@ from capacity.statistics.intervals import (
 from capacity.statistics.slo import Slo
 from worker.wire import format_duration
 
-# No advice asks for more: an SLO this close to the truth is not told apart from it by waiting.
-_MOST_SAMPLES = 10**9
+# More samples are never advised: an SLO this close to the true percentile cannot be decided by waiting.
+_MAX_SAMPLES = 10**9
+
+VerdictStatus = Literal["met", "missed", "inconclusive"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """On an SLO. Inconclusive: the sample cannot tell; about `more_samples` more would (None: no number would).
+    """On an SLO. `reasons` has one sentence for each bound that was not met.
 
-    `reasons` has one sentence for each bound that was not passed.
+    Inconclusive: about `more_samples` more samples would decide it; None where no number would.
     """
 
-    status: Literal["met", "missed", "inconclusive"]
+    status: VerdictStatus
     reasons: tuple[str, ...] = ()
     more_samples: int | None = None
 
 
 def judge_slo(slo: Slo, latency: Histogram, lost: int, autocorrelation_time: float = 1.0) -> Verdict:
-    """The verdict on answered requests' latencies and `lost` ones (errors and unsent), which are beyond every bound.
+    """The verdict of an SLO on the latencies of answered requests.
 
-    Met where the whole interval of each percentile is within its bound, missed where one is wholly outside.
+    `lost` requests (errors and unsent) count as beyond every bound; `autocorrelation_time` is in samples. Met where the
+    whole confidence interval of each percentile is within its bound, missed where one interval is wholly outside.
     """
-    total = latency.count + lost
     verdicts = [
-        _judge_share(
-            f"P{percentile:g}",
-            f"{format_duration(bound)}",
-            percentile,
-            latency,
-            latency.count,
-            total,
-            bound,
-            autocorrelation_time,
-        )
-        for percentile, bound in slo.bounds
+        _judge_percentile(percentile, bound_ns, latency, lost, autocorrelation_time)
+        for percentile, bound_ns in slo.bounds
     ]
     if slo.max_error_rate is not None:
-        verdicts.append(_judge_errors(slo.max_error_rate, lost, total))
+        verdicts.append(_judge_error_rate(slo.max_error_rate, lost, latency.count + lost))
     for status in ("missed", "inconclusive"):
-        found = [verdict for verdict in verdicts if verdict.status == status]
-        if found:
-            more = [verdict.more_samples for verdict in found]
-            most = None if None in more else max(number or 0 for number in more)
-            reasons = tuple(reason for verdict in found for reason in verdict.reasons)
-            return Verdict(status, reasons, most if status == "inconclusive" else None)
+        decisive = [verdict for verdict in verdicts if verdict.status == status]
+        if decisive:
+            reasons = tuple(reason for verdict in decisive for reason in verdict.reasons)
+            numbers = [verdict.more_samples for verdict in decisive]
+            more = None if None in numbers else max(number or 0 for number in numbers)
+            return Verdict(status, reasons, more if status == "inconclusive" else None)
     return Verdict("met")
 
 
-def _judge_share(
-    name: str,
-    bound_text: str,
-    p: float,
-    latency: Histogram,
-    answered: int,
-    total: int,
-    bound_ns: int,
-    autocorrelation_time: float,
+def _judge_percentile(
+    percentile: float, bound_ns: int, latency: Histogram, lost: int, autocorrelation_time: float
 ) -> Verdict:
-    within = answered - latency.count_above_us(bound_ns / 1000)
-    needed = math.ceil(
-        max(samples_needed(p), MIN_EFFECTIVE_SAMPLES if is_autocorrelated(total, autocorrelation_time) else 0)
-        * autocorrelation_time
-    )
-    status = _share_status(within, total, p, autocorrelation_time) if total else "inconclusive"
+    name, bound = f"P{percentile:g}", format_duration(bound_ns)
+    total = latency.count + lost
+    within = latency.count - latency.count_above_us(bound_ns / 1000)
+    effective = MIN_EFFECTIVE_SAMPLES if is_autocorrelated(total, autocorrelation_time) else 0
+    needed = math.ceil(max(samples_needed(percentile), effective) * autocorrelation_time)
+    status = _judge_share(within, total, percentile, autocorrelation_time) if total else "inconclusive"
     if total < needed:
         if status == "missed":
-            return Verdict("missed", (f"{name} > {bound_text}: {within} of {total} requests within it",))
+            return Verdict("missed", (f"{name} > {bound}: {within} of {total} requests within it",))
         return Verdict("inconclusive", (f"{name}: not enough samples ({total} < {needed})",), needed - total)
-    seen = latency.percentile_us(p, total - answered)
-    measured = "beyond all answered requests" if seen is None else f"{seen / 1000:.4g} ms"
+    value_us = latency.percentile_us(percentile, lost)
+    value = "beyond all answered requests" if value_us is None else f"{value_us / 1000:.4g} ms"
     if status == "met":
         return Verdict("met")
     if status == "missed":
-        return Verdict("missed", (f"{name} {measured} > {bound_text}",))
-    ends = percentile_interval_us(latency, p, total - answered, autocorrelation_time)
+        return Verdict("missed", (f"{name} {value} > {bound}",))
+    interval = percentile_interval_us(latency, percentile, lost, autocorrelation_time)
     return Verdict(
         "inconclusive",
-        (f"{name} {measured}: its 95 % interval {_reach(ends, bound_ns / 1000, seen)} {bound_text}",),
-        _more(within, total, p, autocorrelation_time),
+        (f"{name} {value}: its 95 % interval {_describe_overlap(interval, bound_ns / 1000, value_us)} {bound}",),
+        _samples_to_decide(within, total, percentile, autocorrelation_time),
     )
 
 
-def _reach(ends: tuple[float, float | None] | None, bound_us: float, seen_us: float | None) -> str:
-    """How an interval lies over its bound: where it ends on the other side of it than the percentile itself."""
-    low, high = ends or (0.0, None)
-    if seen_us is None or seen_us > bound_us:
+def _describe_overlap(interval: tuple[float, float | None] | None, bound_us: float, value_us: float | None) -> str:
+    """On which side of the bound an interval ends that begins on the other side."""
+    low, high = interval or (0.0, None)
+    if value_us is None or value_us > bound_us:
         return f"begins at {low / 1000:.4g} ms, within"
     if high is None:
         return "has no upper end, so it reaches past"
     return f"reaches {high / 1000:.4g} ms, {'past' if high > bound_us else 'the very edge of'}"
 
 
-def _judge_errors(rate: float, lost: int, total: int) -> Verdict:
-    said = f"errors {lost} of {total}"
-    if rate in (0.0, 1.0) and total:
-        kept = lost == 0 or rate == 1.0
-        return Verdict("met") if kept else Verdict("missed", (f"{said} > {rate:.4g}",))
-    p = 100 * (1 - rate)
-    status = _share_status(total - lost, total, p, 1.0) if total else "inconclusive"
+def _judge_error_rate(max_rate: float, lost: int, total: int) -> Verdict:
+    errors = f"errors {lost} of {total}"
+    if max_rate in (0.0, 1.0) and total:
+        within = lost == 0 or max_rate == 1.0
+        return Verdict("met") if within else Verdict("missed", (f"{errors} > {max_rate:.4g}",))
+    percent = 100 * (1 - max_rate)
+    status = _judge_share(total - lost, total, percent, 1.0) if total else "inconclusive"
     if status == "met":
         return Verdict("met")
     if status == "missed":
-        return Verdict("missed", (f"{said} > {100 * rate:.4g} %",))
-    more = _more(total - lost, total, p, 1.0) if total else samples_needed(p)
-    return Verdict("inconclusive", (f"{said}: too few requests to tell it from {100 * rate:.4g} %",), more)
+        return Verdict("missed", (f"{errors} > {100 * max_rate:.4g} %",))
+    more = _samples_to_decide(total - lost, total, percent, 1.0) if total else samples_needed(percent)
+    return Verdict("inconclusive", (f"{errors}: too few requests to tell it from {100 * max_rate:.4g} %",), more)
 
 
-def _share_status(
-    within: float, total: float, p: float, autocorrelation_time: float
-) -> Literal["met", "missed", "inconclusive"]:
-    """Is the share of samples within a bound surely at least p %? The same ranks as `interval_ranks`, as counts.
+def _judge_share(within: float, total: float, percent: float, autocorrelation_time: float) -> VerdictStatus:
+    """Whether at least this percentage of requests is within a bound, by the ranks of `interval_ranks`, as counts.
 
-    Samples too few for an interval, which has two ends, may still have the lower one: seven slow requests miss a P90.
+    Samples too few for an interval, which has two ends, may have the lower end: seven slow requests miss a P90.
     """
-    worth = effective_samples(total, autocorrelation_time)
-    size = math.floor(worth)
-    seen = within * size / total
-    ranks = interval_ranks(p, worth)
+    effective = effective_samples(total, autocorrelation_time)
+    size = math.floor(effective)
+    effective_within = within * size / total
+    ranks = interval_ranks(percent, effective)
     if ranks is None:
-        return "missed" if seen < lower_rank(size, p / 100, (1 - CONFIDENCE) / 2) else "inconclusive"
-    if seen >= ranks[1]:
+        low = lower_rank(size, percent / 100, (1 - CONFIDENCE) / 2)
+        return "missed" if effective_within < low else "inconclusive"
+    if effective_within >= ranks[1]:
         return "met"
-    return "missed" if seen < ranks[0] else "inconclusive"
+    return "missed" if effective_within < ranks[0] else "inconclusive"
 
 
-def _more(within: int, total: int, p: float, autocorrelation_time: float) -> int | None:
-    """How many more samples would resolve it if the share within the bound stays what it is; None if none would."""
+def _samples_to_decide(within: int, total: int, percent: float, autocorrelation_time: float) -> int | None:
+    """How many more samples would decide it if the share within the bound stays the same; None if none would."""
     share, high = within / total, 2 * total
-    while _share_status(share * high, high, p, autocorrelation_time) == "inconclusive":
+    while _judge_share(share * high, high, percent, autocorrelation_time) == "inconclusive":
         high *= 2
-        if high > _MOST_SAMPLES:
+        if high > _MAX_SAMPLES:
             return None
     low = high // 2
     while high - low > max(low // 100, 1):
         middle = (low + high) // 2
-        if _share_status(share * middle, middle, p, autocorrelation_time) == "inconclusive":
+        if _judge_share(share * middle, middle, percent, autocorrelation_time) == "inconclusive":
             low = middle
         else:
             high = middle

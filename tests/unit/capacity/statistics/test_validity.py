@@ -96,7 +96,7 @@ def test_growth_compares_the_first_and_the_last_quarter() -> None:
     assert check_backlog(np.arange(100)).status == "WARN"
     assert check_backlog(random(3).poisson(8, 200)).status == "PASS"
     assert check_backlog(np.array([0, 0, 1, 1])).status == "PASS"
-    assert check_backlog(np.array([1, 2])).value == "too short to tell"
+    assert check_backlog(np.array([1, 2])).value == "too short to measure"
 
 
 def test_the_anderson_darling_statistic_is_scipys_for_its_own_scale() -> None:
@@ -123,7 +123,7 @@ def test_planned_arrivals_of_another_process_or_rate_fail() -> None:
     assert check_planned_arrivals(generator.gamma(2, 0.005, 20_000), 100).status == "FAIL"
     assert check_planned_arrivals(np.full(1000, 0.01), 100).status == "FAIL"
     assert check_planned_arrivals(np.zeros(1000), 100).status == "FAIL"
-    with pytest.raises(ValueError, match="above zero"):
+    with pytest.raises(ValueError, match="rate above 0"):
         anderson_darling_test(np.array([]), 1.0)
 
 
@@ -211,7 +211,7 @@ def test_dependence_says_how_many_samples_are_worth_counting() -> None:
 def test_enough_samples_is_mlperfs_bound_times_the_autocorrelation_time() -> None:
     assert check_enough_samples(SLO, of([1_000_000] * 44), 0).status == "PASS"
     short = check_enough_samples(SLO, of([1_000_000] * 43), 0)
-    assert (short.status, short.detail) == ("WARN", "1 more, if as many are over the bound")
+    assert (short.status, short.detail) == ("WARN", "1 more needed, if the same number exceeds the bound")
     assert check_enough_samples(SLO, of([1_000_000] * 63), 1).status == "PASS"
     assert check_enough_samples(SLO, of([1_000_000] * 62), 1).status == "WARN"
     assert check_enough_samples(SLO, of([1_000_000] * 196 + [99_000_000] * 10), 0).status == "PASS"
