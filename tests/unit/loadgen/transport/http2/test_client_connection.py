@@ -1,4 +1,4 @@
-"""The HTTP/2 connection of the channel, fed with frames made by hand: no socket, no clock."""
+"""The client's HTTP/2 connection, fed with frames made by hand: no socket, no clock."""
 
 from __future__ import annotations
 
