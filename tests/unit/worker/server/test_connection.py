@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.server.connection import ServerConnection
-from worker.server.request_headers import Method, RequestHeadParser, parse_timeout
+from worker.server.request_headers import Method, RequestHeadParser
 from worker.server.stream import Stream
 from worker.wire.http2 import (
     CLIENT_PREFACE,
@@ -688,16 +688,3 @@ def test_a_stream_of_messages_goes_to_its_receiver(peer: Peer) -> None:
     frames += peer.sent()
     assert [payload for kind, _, _, payload in frames if kind == DATA] == [message(b"a"), message(b"b")]
     assert peer.headers(frames[-1][3]) == {"grpc-status": "0", "more-bin": "AAE", "so": "on"}
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("1H", 3600), ("2M", 120), ("3S", 3), ("4m", 0.004), ("5u", 5e-6), ("6n", 6e-9), ("99999999S", 99999999)],
-)
-def test_timeouts_are_read(text: str, seconds: float) -> None:
-    assert parse_timeout(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["", "S", "1", "1x", "-1S", "1.5S", "123456789S", "¹S", " 1S"])
-def test_what_is_no_timeout_is_none(text: str) -> None:
-    assert parse_timeout(text) is None
