@@ -1,28 +1,35 @@
-"""The two ways in which the worker says no: to the person who started it, and to a client."""
+"""The exception tree of the worker: wrong input of whoever starts it, and errors that a client gets as a gRPC status."""
 
-import grpc
-
-
-class UsageError(Exception):
-    """What was asked for cannot be had; its text is the one line on stderr, and the exit code is 2."""
-
+from worker.wire import StatusCode
 
 # A message quotes what the client sent, and travels in a header: a header of megabytes would end the connection.
-_LONGEST = 500
+_MESSAGE_LENGTH = 500
 
 
-class Refused(Exception):
-    """A request that is answered with a gRPC status instead of a result."""
+class WorkerError(Exception):
+    """Base of all exceptions that the worker raises on purpose."""
 
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+
+class InputError(WorkerError):
+    """Wrong input on the command line or in a file that it names: one line on stderr, and this exit code."""
+
+    exit_code: int = 2
+
+
+class ServiceError(WorkerError):
+    """A request that is answered with a gRPC status code and a message instead of a result."""
+
+    def __init__(self, code: StatusCode, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.message = message if len(message) <= _LONGEST else message[:_LONGEST] + "…"
+        self.message = message if len(message) <= _MESSAGE_LENGTH else message[:_MESSAGE_LENGTH] + "…"
 
 
-def invalid(message: str) -> Refused:
-    return Refused(grpc.StatusCode.INVALID_ARGUMENT, message)
+def invalid_argument(message: str) -> ServiceError:
+    """Returns the error for a request that is wrong in itself: sending it again cannot help."""
+    return ServiceError(StatusCode.INVALID_ARGUMENT, message)
 
 
-def unavailable(message: str) -> Refused:
-    return Refused(grpc.StatusCode.UNAVAILABLE, message)
+def unavailable(message: str) -> ServiceError:
+    """Returns the error for a request that another worker, or this one later, may answer."""
+    return ServiceError(StatusCode.UNAVAILABLE, message)

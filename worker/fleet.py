@@ -1,9 +1,10 @@
-"""A fleet: one worker process per ordinal, started together, kept alive, ended together whatever happens.
+"""Fleet: one worker process per ordinal, started together, restarted when one ends, ended together whatever happens.
 
-One thread, one selector: the workers' output, and the signals through a wake-up descriptor.
+One thread with one selector reads the workers' output, and signals through a wake-up descriptor.
 """
 
 import contextlib
+import ctypes
 import os
 import selectors
 import signal
@@ -15,18 +16,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worker.accelerators import host
-from worker.errors import UsageError
+from worker.errors import InputError
 from worker.wire import TargetEntry, write_targets_file
 
-# How long a worker may take to end beyond its own drain, before it is killed.
-GRACE_S = 5.0
-BACKOFF_S = 0.5
-BACKOFF_MOST_S = 30.0
+# Time that a worker has to end after its drain before it is killed.
+_END_GRACE_S = 5.0
+# Wait before the first restart of a worker; it doubles with each, up to a limit.
+_RESTART_DELAY_S = 0.5
+_MAX_RESTART_DELAY_S = 30.0
+# prctl(2): the signal that a process gets when its parent ends.
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
 class _Worker:
+    """One worker process and what it has printed."""
+
     accelerator: str
     command: list[str]
     process: subprocess.Popen[bytes] | None = None
@@ -34,15 +39,18 @@ class _Worker:
     model: str = ""
     ready: bool = False
     restarts: int = 0
-    # By time.monotonic; 0: nothing is planned.
+    # By time.monotonic; 0: no restart is planned.
     restart_at: float = 0.0
-    # Held back until the worker is ready, so that a failure to start is told once.
-    said: list[str] = field(default_factory=list)
+    # Lines from before the worker was ready: printed then, or in the message that it did not start.
+    early_lines: list[str] = field(default_factory=list)
     partial: dict[str, bytes] = field(default_factory=dict)
 
 
 class Fleet:
-    """Starts `serve` once per accelerator. `run` returns the exit code."""
+    """Runs `python -m worker serve` once per accelerator.
+
+    `arguments` are those of `serve`. `command` runs once all workers are ready, and the fleet ends with it.
+    """
 
     def __init__(
         self,
@@ -70,12 +78,13 @@ class Fleet:
         self._parent = os.getpid()
 
     def run(self) -> int:
+        """Runs the fleet to its end, and returns the exit code. Raises InputError, StartError among them."""
         reader, writer = socket.socketpair()
         for end in (reader, writer):
             end.setblocking(False)
         self._selector.register(reader, selectors.EVENT_READ)
         previous = {
-            number: signal.signal(number, self._noted) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+            number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
         }
         wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         written = False
@@ -99,7 +108,7 @@ class Fleet:
             reader.close()
             writer.close()
 
-    def _noted(self, number: int, frame: object) -> None:
+    def _on_signal(self, number: int, frame: object) -> None:
         if number != signal.SIGCHLD:
             self._signals.append(number)
 
@@ -107,7 +116,7 @@ class Fleet:
         return subprocess.Popen(  # type: ignore[call-overload]
             command,
             # Safe here: this process has one thread.
-            preexec_fn=lambda: host.die_with_parent(self._parent),
+            preexec_fn=lambda: _die_with_parent(self._parent),
             **options,
         )
 
@@ -121,15 +130,15 @@ class Fleet:
             start_new_session=True,
         )
         worker.restart_at = 0.0
-        worker.said.clear()
+        worker.early_lines.clear()
         for name, pipe in (("stdout", worker.process.stdout), ("stderr", worker.process.stderr)):
             assert pipe is not None
             os.set_blocking(pipe.fileno(), False)
             worker.partial[name] = b""
             self._selector.register(pipe, selectors.EVENT_READ, (worker, name))
 
-    def _turn(self, timeout: float | None) -> None:
-        """Waits for one thing to happen, and takes in all that has."""
+    def _poll(self, timeout: float | None) -> None:
+        """Waits for output or a signal, at most so many seconds, and reads all that has come."""
         for key, _ in self._selector.select(timeout):
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
@@ -159,40 +168,44 @@ class Fleet:
             # Restarted, it answers where it answered before.
             if worker.restarts == 0:
                 worker.command += ["--port", worker.address.rpartition(":")[2]]
-            for held in worker.said:
-                _say(held)
-            worker.said.clear()
+            for early_line in worker.early_lines:
+                _print_error(early_line)
+            worker.early_lines.clear()
             if worker.restarts:
-                _say(f"worker {worker.accelerator} at {worker.address} is ready again")
+                _print_error(f"worker {worker.accelerator} at {worker.address} is ready again")
         elif worker.ready:
-            _say(line)
+            _print_error(line)
         else:
-            worker.said.append(line)
+            worker.early_lines.append(line)
 
     def _wait_until_ready(self) -> bool:
-        """False where a signal came first. Raises UsageError with the words of a worker that failed."""
+        """Returns False where a signal came first. Raises StartError with the output of a worker that ended."""
         names = ", ".join(worker.accelerator for worker in self._workers)
         live = sys.stderr.isatty()
-        _say(f"starting {len(self._workers)} worker{'s' * (len(self._workers) > 1)}: {names}", end="" if live else "\n")
+        _print_error(
+            f"starting {len(self._workers)} worker{'s' * (len(self._workers) > 1)}: {names}", end="" if live else "\n"
+        )
         while not all(worker.ready for worker in self._workers):
             if self._signals:
                 return False
-            self._turn(None)
+            self._poll(None)
             if live:
-                _say(f"\r\x1b[Kstarting: {sum(w.ready for w in self._workers)} of {len(self._workers)} ready", end="")
+                _print_error(
+                    f"\r\x1b[Kstarting: {sum(w.ready for w in self._workers)} of {len(self._workers)} ready", end=""
+                )
             for worker in self._workers:
                 if not worker.ready and worker.process is not None and (code := worker.process.poll()) is not None:
                     self._drain_output(worker)
-                    said = (
-                        "\n".join(worker.said) or f"{worker.accelerator} ended with {_ending(code)} before it was ready"
-                    )
-                    raise WorkerFailed(said.removeprefix("error: "), code)
+                    lines = worker.early_lines or [
+                        f"{worker.accelerator} ended with {_ending(code)} before it was ready"
+                    ]
+                    raise StartError("\n".join(lines).removeprefix("error: "), code)
         if live:
-            _say("\r\x1b[K", end="")
+            _print_error("\r\x1b[K", end="")
         for worker in self._workers:
             line = f"ready {worker.address} {worker.accelerator} {worker.model}"
             if self._command:
-                _say(line)
+                _print_error(line)
             else:
                 print(line, flush=True)
         return True
@@ -209,7 +222,7 @@ class Fleet:
         try:
             write_targets_file(path, entries)
         except OSError as error:
-            raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+            raise InputError(f"{path} cannot be written: {error.strerror}") from None
 
     def _serve(self) -> int:
         if self._command:
@@ -217,8 +230,8 @@ class Fleet:
             try:
                 self._child = self._spawn(self._command, env={**os.environ, "INFERLOAD_TARGETS": addresses})
             except (OSError, subprocess.SubprocessError) as error:
-                raise UsageError(
-                    f"{self._command[0]} cannot be run: {getattr(error, 'strerror', None) or error}"
+                raise InputError(
+                    f"the command {self._command[0]} cannot be run: {getattr(error, 'strerror', None) or error}"
                 ) from None
         while True:
             if self._child is not None and (code := self._child.poll()) is not None:
@@ -227,11 +240,11 @@ class Fleet:
                 if self._child is None:
                     return 0
                 self._forward(self._signals.pop(0))
-            if not self._keep_alive() and self._child is None:
-                _say("error: no worker is left")
+            if not self._restart_workers() and self._child is None:
+                _print_error("error: no worker is left")
                 return 1
             due = [worker.restart_at for worker in self._workers if worker.restart_at]
-            self._turn(max(0.0, min(due) - time.monotonic()) if due else None)
+            self._poll(max(0.0, min(due) - time.monotonic()) if due else None)
 
     def _forward(self, number: int) -> None:
         assert self._child is not None
@@ -241,29 +254,29 @@ class Fleet:
                 return
         self._child.send_signal(number)
 
-    def _keep_alive(self) -> bool:
-        """Notes workers that died, starts those whose time has come. False where none is left."""
+    def _restart_workers(self) -> bool:
+        """Plans the restart of workers that ended, and starts those that are due. Returns False where none is left."""
         for worker in self._workers:
             process = worker.process
             if process is not None and (code := process.poll()) is not None:
                 self._drain_output(worker)
-                for held in worker.said:
-                    _say(held)
+                for early_line in worker.early_lines:
+                    _print_error(early_line)
                 worker.process, worker.ready = None, False
-                what = f"worker {worker.accelerator} at {worker.address} ended with {_ending(code)}"
+                event = f"worker {worker.accelerator} at {worker.address} ended with {_ending(code)}"
                 if worker.restarts >= self._restarts:
-                    _say(f"{what}; it was restarted {worker.restarts} times and is given up")
+                    _print_error(f"{event}; it was restarted {worker.restarts} times and is not started again")
                 else:
-                    wait = min(BACKOFF_S * 2**worker.restarts, BACKOFF_MOST_S)
+                    wait = min(_RESTART_DELAY_S * 2**worker.restarts, _MAX_RESTART_DELAY_S)
                     worker.restarts += 1
                     worker.restart_at = time.monotonic() + wait
-                    _say(f"{what}; restart {worker.restarts} of {self._restarts} in {wait:g} s")
+                    _print_error(f"{event}; restart {worker.restarts} of {self._restarts} in {wait:g} s")
             elif process is None and worker.restart_at and time.monotonic() >= worker.restart_at:
                 self._start(worker)
         return any(worker.process is not None or worker.restart_at for worker in self._workers)
 
     def _end(self) -> None:
-        """SIGTERM to all, SIGKILL to those that stay, or at once when a second signal comes."""
+        """Sends SIGTERM to all, and SIGKILL to those that stay, at once when a second signal comes."""
         alive = [worker.process for worker in self._workers if worker.process is not None]
         if self._child is not None:
             alive.append(self._child)
@@ -271,12 +284,12 @@ class Fleet:
         for process in alive:
             if process.poll() is None:
                 process.terminate()
-        deadline = time.monotonic() + self._drain_s + GRACE_S
+        deadline = time.monotonic() + self._drain_s + _END_GRACE_S
         while any(process.poll() is None for process in alive):
-            left = deadline - time.monotonic()
-            if left <= 0 or self._signals:
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0 or self._signals:
                 break
-            self._turn(left)
+            self._poll(remaining_s)
         for process in alive:
             if process.poll() is None:
                 process.kill()
@@ -287,17 +300,28 @@ class Fleet:
                 key.fileobj.close()  # type: ignore[union-attr]
 
 
-class WorkerFailed(UsageError):
-    """A worker ended before it was ready; its own words, and its exit code."""
+class StartError(InputError):
+    """A worker ended before it was ready: its output, and its exit code."""
 
-    def __init__(self, said: str, code: int) -> None:
-        super().__init__(said)
-        self.code = code if code > 0 else 1
+    def __init__(self, output: str, code: int) -> None:
+        super().__init__(output)
+        self.exit_code = code if code > 0 else 1
+
+
+def _die_with_parent(parent: int) -> None:
+    """Asks the kernel for SIGTERM when the parent ends, however it ends; called in the child before exec.
+
+    `parent` is the parent's process id: where it has ended already, the child ends at once.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _ending(code: int) -> str:
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
-def _say(text: str, end: str = "\n") -> None:
+def _print_error(text: str, end: str = "\n") -> None:
     print(text, end=end, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What a worker has served so far, by its own count: requests by code, forward passes, and its histograms.
+"""Counters: what this worker has served so far: requests by status code, forward passes, and histograms.
 
 Everything here belongs to the event loop's thread.
 """
@@ -8,11 +8,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from worker.operations.histograms import Histogram
-from worker.runtime.context import Ran
+from worker.runtime import ForwardPass
 
-BULK = 256
-# Batch sizes that have a histogram of their own: who sends rows of any number does not fill the memory.
-MOST_SIZES = 64
+# Requests that are added up at a time.
+_BULK = 256
+# Batch sizes with a histogram of their own: a client that sends every number of rows does not fill the memory.
+MAX_BATCH_SIZES = 64
 
 
 @dataclass
@@ -23,13 +24,14 @@ class Duration:
     ns: int = 0
 
     def add(self, nanoseconds: int, count: int = 1) -> None:
+        """Adds `count` events that took so many nanoseconds together."""
         self.count += count
         self.ns += nanoseconds
 
 
 @dataclass
 class BatchSize:
-    """Forward passes of one batch size."""
+    """Durations of the three parts of forward passes over one number of rows."""
 
     input: Duration = field(default_factory=Duration)
     infer: Duration = field(default_factory=Duration)
@@ -38,6 +40,8 @@ class BatchSize:
 
 @dataclass
 class Counters:
+    """All counts of a worker since it was ready."""
+
     requests: int = 0
     answered: int = 0
     # By gRPC code name.
@@ -58,54 +62,55 @@ class Counters:
     batches: dict[int, BatchSize] = field(default_factory=dict)
     queue_histogram: Histogram = field(default_factory=Histogram)
     compute_histogram: Histogram = field(default_factory=Histogram)
-    # How long forward passes held the executor, by rows.
+    # How long forward passes occupied the executor, by rows.
     pass_histograms: dict[int, Histogram] = field(default_factory=dict)
-    # Passes and requests not yet added up: doing that in bulk takes it out of the path of each request.
-    _passes: list[tuple[int, Ran, int]] = field(default_factory=list)
-    _requests: list[tuple[Ran, int, int]] = field(default_factory=list)
+    # Passes and requests that are not added up yet: in bulk that costs each request less.
+    _passes: list[tuple[int, ForwardPass, int]] = field(default_factory=list)
+    _requests: list[tuple[ForwardPass, int, int]] = field(default_factory=list)
 
-    def executed(self, rows: int, ran: Ran, held_ns: int) -> None:
-        """One forward pass over `rows` rows, for which the executor could do nothing else for `held_ns`."""
-        self._passes.append((rows, ran, held_ns))
+    def add_pass(self, rows: int, forward_pass: ForwardPass, occupied_ns: int) -> None:
+        """Counts a forward pass over `rows` rows, which kept the executor from the next one for `occupied_ns`."""
+        self._passes.append((rows, forward_pass, occupied_ns))
 
-    def succeeded(self, ran: Ran, queue_ns: int, took_ns: int) -> None:
-        """One request answered, as part of a forward pass."""
+    def add_response(self, forward_pass: ForwardPass, queue_ns: int, total_ns: int) -> None:
+        """Counts an answered request, which waited `queue_ns` for its forward pass and took `total_ns` in all."""
         self.answered += 1
         self.last_inference_ms = time.time_ns() // 1_000_000
-        self._requests.append((ran, queue_ns, took_ns))
-        if len(self._requests) >= BULK:
+        self._requests.append((forward_pass, queue_ns, total_ns))
+        if len(self._requests) >= _BULK:
             self.settle()
 
-    def failed(self, code: str, took_ns: int) -> None:
+    def add_error(self, code: str, total_ns: int) -> None:
+        """Counts a request that ended after `total_ns` with a status code (by name)."""
         self.errors[code] += 1
-        self.fail.add(took_ns)
+        self.fail.add(total_ns)
 
     def settle(self) -> None:
-        """Adds up what has come in. To be called before anything but requests, answered, errors and fail is read."""
+        """Adds up passes and requests. Call it before reading anything but requests, answered, errors and fail."""
         passes, self._passes = self._passes, []
         requests, self._requests = self._requests, []
-        held: dict[int, list[int]] = {}
-        for rows, ran, held_ns in passes:
+        occupied: dict[int, list[int]] = {}
+        for rows, forward_pass, occupied_ns in passes:
             self.executions += 1
             self.inferences += rows
             size = self.batches.setdefault(rows, BatchSize())
-            size.input.add(ran.input_ns)
-            size.infer.add(ran.infer_ns)
-            size.output.add(ran.output_ns)
-            held.setdefault(rows, []).append(held_ns)
-        for rows, values in held.items():
+            size.input.add(forward_pass.input_ns)
+            size.infer.add(forward_pass.infer_ns)
+            size.output.add(forward_pass.output_ns)
+            occupied.setdefault(rows, []).append(occupied_ns)
+        for rows, values in occupied.items():
             histogram = self.pass_histograms.get(rows)
-            if histogram is None and len(self.pass_histograms) < MOST_SIZES:
+            if histogram is None and len(self.pass_histograms) < MAX_BATCH_SIZES:
                 histogram = self.pass_histograms[rows] = Histogram()
             if histogram is not None:
                 histogram.record(values)
         if not requests:
             return
-        for ran, queue_ns, took_ns in requests:
-            self.success.add(took_ns)
+        for forward_pass, queue_ns, total_ns in requests:
+            self.success.add(total_ns)
             self.queue.add(queue_ns)
-            self.input.add(ran.input_ns)
-            self.infer.add(ran.infer_ns)
-            self.output.add(ran.output_ns)
+            self.input.add(forward_pass.input_ns)
+            self.infer.add(forward_pass.infer_ns)
+            self.output.add(forward_pass.output_ns)
         self.queue_histogram.record([queue_ns for _, queue_ns, _ in requests])
-        self.compute_histogram.record([ran.input_ns + ran.infer_ns + ran.output_ns for ran, _, _ in requests])
+        self.compute_histogram.record([one.input_ns + one.infer_ns + one.output_ns for one, _, _ in requests])

@@ -1,4 +1,4 @@
-"""The worker's own HDR histograms of how long requests waited and were computed, in one fixed configuration."""
+"""Histogram: the worker's own HDR histograms of durations, in one fixed configuration (1 µs to 1 h, 3 digits)."""
 
 import sys
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ _MASK = (1 << (_HALF_BITS + 1)) - 1
 
 
 @dataclass(frozen=True)
-class Summary:
-    """One histogram as it travels: payload in microseconds; count, sum, min and max exact, in nanoseconds."""
+class HistogramSummary:
+    """One histogram as Snapshot sends it: payload in microseconds; count, sum, min and max exact, in nanoseconds."""
 
     payload: bytes
     count: int
@@ -42,7 +42,7 @@ class Histogram:
         self.above = 0
 
     def record(self, nanoseconds: Sequence[int]) -> None:
-        """Adds durations in bulk, which costs a tenth of adding each."""
+        """Adds durations in nanoseconds in bulk, which costs a tenth of adding each."""
         if not nanoseconds:
             return
         values = np.array(nanoseconds, np.int64)
@@ -56,21 +56,22 @@ class Histogram:
         self.sum_ns += int(values.sum())
         self.count += len(nanoseconds)
 
-    def summary(self) -> Summary:
+    def summary(self) -> HistogramSummary:
+        """Returns the counts so far."""
         self._hdr.total_count = self.count
         self._hdr.min_value = (self.min_ns + 500) // 1000 if self.count else sys.maxsize
         self._hdr.max_value = min((self.max_ns + 500) // 1000, HIGHEST_US)
         payload = bytes(self._hdr.encode())
-        return Summary(payload, self.count, self.sum_ns, self.min_ns, self.max_ns, self.above)
+        return HistogramSummary(payload, self.count, self.sum_ns, self.min_ns, self.max_ns, self.above)
 
     def cumulative(self, bounds_us: npt.NDArray[np.int64]) -> list[int]:
-        """How many values are at or below each bound, to the resolution of the buckets."""
+        """Returns the number of values at or below each bound, to the resolution of the buckets."""
         running = np.cumsum(self._counts)
         return [int(running[index]) for index in bucket_index(np.minimum(bounds_us, HIGHEST_US))]
 
 
 def bucket_index(micro: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """HdrHistogram's own index: which doubling, then which of its equal parts."""
+    """Returns HdrHistogram's own index of each value: which doubling, then which of its equal parts."""
     doubling = np.frexp((micro | _MASK).astype(np.float64))[1].astype(np.int64) - (_HALF_BITS + 1)
     part = micro >> doubling
     result: npt.NDArray[np.int64] = (doubling << _HALF_BITS) + part

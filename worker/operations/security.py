@@ -1,4 +1,4 @@
-"""Who may call: TLS, mutual TLS, and a bearer token."""
+"""TLS, mutual TLS, and the bearer token of calls."""
 
 import hmac
 import ssl
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.errors import UsageError
+from worker.errors import InputError
 from worker.server import Metadata
 
-# Called without a token: an orchestrator's probe has none, and learns nothing but whether the worker is well.
-_OPEN_PREFIX = "/grpc.health."
+# Health checks need no token: an orchestrator's probe has none, and learns only whether the worker is well.
+_PUBLIC_PREFIX = "/grpc.health."
 
 
 @dataclass(frozen=True)
@@ -23,42 +23,47 @@ class Security:
     token_file: Path | None = None
 
     def tls(self) -> ssl.SSLContext | None:
-        """TLS for a server of HTTP/2, or None without it. UsageError where a file is missing or no PEM."""
+        """Returns the TLS context of an HTTP/2 server, or None without TLS. Raises InputError for unusable files."""
         if self.certificate is None and self.key is None:
             if self.client_ca is not None:
-                raise UsageError("--tls-client-ca needs --tls-cert and --tls-key")
+                raise InputError("--tls-client-ca needs --tls-cert and --tls-key")
             return None
         if self.certificate is None or self.key is None:
-            raise UsageError("--tls-cert and --tls-key go together")
+            raise InputError("--tls-cert needs --tls-key, and the other way round: give both")
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.set_alpn_protocols(["h2"])
-            context.load_cert_chain(self.certificate, self.key, password=lambda: b"")  # an encrypted key: no question
+            context.load_cert_chain(
+                self.certificate, self.key, password=lambda: b""
+            )  # an encrypted key: fails instead of asking
             if self.client_ca is not None:
                 context.load_verify_locations(self.client_ca)
                 context.verify_mode = ssl.CERT_REQUIRED
         except (OSError, ValueError) as error:
-            raise UsageError(f"the TLS files cannot be used: {error}") from None
+            raise InputError(f"the TLS files cannot be used: {error}") from None
         return context
 
     def authorized(self) -> Callable[[str, Metadata], bool]:
-        """Whether a call may be made: all, or those that carry the token, and health checks. UsageError where the
-        token's file cannot be read."""
+        """Returns the predicate of a method's path and the call's metadata that is True where the call may be made.
+
+        Without a token all calls may; else health checks, and calls with the token. Raises InputError where the token's
+        file cannot be read.
+        """
         if self.token_file is None:
             return lambda path, metadata: True
         try:
             token = self.token_file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--token-file {self.token_file} cannot be read: {error}") from None
+            raise InputError(f"--token-file {self.token_file} cannot be read: {error}") from None
         if not token:
-            raise UsageError(f"--token-file {self.token_file} is empty")
+            raise InputError(f"--token-file {self.token_file} is empty")
         expected = f"Bearer {token}".encode()
 
-        def carries(path: str, metadata: Metadata) -> bool:
-            if path.startswith(_OPEN_PREFIX):
+        def has_token(path: str, metadata: Metadata) -> bool:
+            if path.startswith(_PUBLIC_PREFIX):
                 return True
-            given = [value for name, value in metadata if name == "authorization" and isinstance(value, str)]
-            return any(hmac.compare_digest(value.encode("utf-8", "replace"), expected) for value in given)
+            values = [value for name, value in metadata if name == "authorization" and isinstance(value, str)]
+            return any(hmac.compare_digest(value.encode("utf-8", "replace"), expected) for value in values)
 
-        return carries
+        return has_token

@@ -1,4 +1,4 @@
-"""What this worker's process, host and accelerator do now: psutil everywhere, NVML where the kind is cuda."""
+"""Telemetry: utilisation, memory, power and temperature now, by psutil, and by NVML where the kind is cuda."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from typing import Any
 
 import psutil
 
-from worker.accelerators.kinds import Accelerator
-from worker.wire import accelerator_pb2 as ours
+from worker.accelerators import Accelerator
+from worker.wire import accelerator_pb2
 
 
 class Telemetry:
-    """Readings of this process, of its host and of its accelerator; processor shares are since the call before.
+    """Readings of this process, its host and its accelerator; processor shares are since the previous call.
 
-    `nvml` stands in for pynvml in tests. Without the extra `gpu` or a driver a GPU tells nothing, which is no error.
+    `nvml` stands in for pynvml in tests. Without the extra `gpu` or a driver a GPU has no readings, which is no error.
     """
 
     def __init__(self, accelerator: Accelerator, nvml: Any | None = None) -> None:
@@ -25,23 +25,29 @@ class Telemetry:
         psutil.cpu_percent()
         self._process.cpu_percent()
 
-    async def readings(self) -> list[ours.Reading]:
-        """The readings now. A GPU is asked in a thread: a driver takes its time, in which requests must go on."""
+    async def readings(self) -> list[accelerator_pb2.Reading]:
+        """Returns the readings now. A GPU is read in a thread: a driver is slow, and requests must go on meanwhile."""
         name = f"{self._accelerator.kind}:{self._accelerator.ordinal}"
-        found = [
-            ours.Reading(device="worker", id=name, measure="utilisation_percent", value=self._process.cpu_percent()),
-            ours.Reading(device="worker", id=name, measure="memory_bytes", value=self._process.memory_info().rss),
-            ours.Reading(device="cpu", measure="utilisation_percent", value=psutil.cpu_percent()),
-            ours.Reading(device="cpu", measure="memory_bytes", value=psutil.virtual_memory().used),
+        readings = [
+            accelerator_pb2.Reading(
+                device="worker", id=name, measure="utilisation_percent", value=self._process.cpu_percent()
+            ),
+            accelerator_pb2.Reading(
+                device="worker", id=name, measure="memory_bytes", value=self._process.memory_info().rss
+            ),
+            accelerator_pb2.Reading(device="cpu", measure="utilisation_percent", value=psutil.cpu_percent()),
+            accelerator_pb2.Reading(device="cpu", measure="memory_bytes", value=psutil.virtual_memory().used),
         ]
         if self._gpu is not None:
             for measure, value in (await asyncio.to_thread(self._gpu.sample)).items():
-                found.append(ours.Reading(device=name, id=self._accelerator.id, measure=measure, value=value))
-        return found
+                readings.append(
+                    accelerator_pb2.Reading(device=name, id=self._accelerator.id, measure=measure, value=value)
+                )
+        return readings
 
 
 class _Gpu:
-    """One GPU by its UUID. What it cannot tell, as many cannot tell their power, is left out."""
+    """One GPU by its UUID. Measures that it does not support, such as power on many, are left out."""
 
     def __init__(self, nvml: Any, handle: Any) -> None:
         self._nvml = nvml
@@ -49,7 +55,7 @@ class _Gpu:
 
     @classmethod
     def find(cls, accelerator: Accelerator, nvml: Any | None) -> "_Gpu | None":
-        """None where the extra `gpu` is not installed, there is no NVIDIA driver, or it does not know this UUID."""
+        """Returns None where the extra `gpu` is not installed, there is no NVIDIA driver, or it does not know this UUID."""
         try:
             nvml = nvml or import_module("pynvml")
         except ImportError:
@@ -62,7 +68,8 @@ class _Gpu:
             return None
 
     def sample(self) -> dict[str, float]:
-        nvml, found = self._nvml, {}
+        """Returns the value of each measure by its name."""
+        nvml, values = self._nvml, {}
         # Power comes in milliwatts.
         measures: tuple[tuple[str, Callable[[Any], float]], ...] = (
             ("utilisation_percent", lambda handle: nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
@@ -71,9 +78,9 @@ class _Gpu:
             ("temperature_c", lambda handle: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
             ("clock_mhz", lambda handle: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)),
         )
-        for measure, ask in measures:
+        for measure, read in measures:
             try:
-                found[measure] = float(ask(self._handle))
+                values[measure] = float(read(self._handle))
             except nvml.NVMLError:
                 continue
-        return found
+        return values

@@ -1,7 +1,7 @@
-"""What simulated ordinals of one fleet cost each other: a table that they share says which of them are busy.
+"""Coupling of simulated ordinals: how much the service time of one grows while others of its fleet are busy.
 
-Real neighbours share memory bandwidth, power and cores in ways that nobody knows beforehand. Here the cost is said, so
-that what a measurement finds can be held against it.
+Real neighbours share memory bandwidth, power and cores in ways that nobody knows beforehand. Here the cost is an input,
+so that a measurement can be compared with it.
 """
 
 import contextlib
@@ -16,19 +16,19 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.errors import UsageError
+from worker.errors import InputError
 
-#: Where the table of this fleet is; set by the fleet, read by its workers.
+#: Environment variable with the path of the fleet's table; set by the fleet, read by its workers.
 TABLE_VARIABLE = "INFERLOAD_SIM_TABLE"
-#: Ordinals that a table has room for.
+#: Number of ordinals in a table.
 SLOTS = 1024
-#: One that ended its pass so recently is only handing over to the next.
-HANDING_OVER_NS = 1_000_000
+#: An ordinal whose pass ended so recently still counts as busy: its next pass is about to begin.
+PAUSE_NS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Coupling:
-    """Service time of one ordinal grows by `own`, and by a share for each sibling that is busy when a pass begins.
+    """Growth of one ordinal's service time: by `own`, and by a share for each sibling that is busy when a pass begins.
 
     Shares are of the service time alone: 0.1 is a tenth. `others` has the shares that differ from `share`.
     """
@@ -37,29 +37,30 @@ class Coupling:
     own: float = 0.0
     others: Mapping[int, float] | None = None
 
-    def of(self, ordinal: int) -> float:
-        """The share of a sibling."""
+    def share_of(self, ordinal: int) -> float:
+        """Returns the share of a sibling."""
         return (self.others or {}).get(ordinal, self.share)
 
 
-def parse(text: str, ordinal: int) -> Coupling:
-    """`0.1`: each busy sibling costs a tenth. Else a JSON file, `{"sim:0": {"sim:1": 0.2, "sim:0": 0.1}}`: what sim:1
-    costs sim:0, and by how much sim:0 is slower by itself. UsageError in one sentence."""
-    try:
+def parse_coupling(text: str, ordinal: int) -> Coupling:
+    """Returns the coupling of an ordinal. Raises InputError.
+
+    `text` is a share such as `0.1` (each busy sibling costs a tenth), or the path of a JSON file such as
+    `{"sim:0": {"sim:1": 0.2, "sim:0": 0.1}}`: the cost of sim:1 for sim:0, and how much slower sim:0 is by itself.
+    """
+    with contextlib.suppress(ValueError):
         return Coupling(share=_share(float(text)))
-    except ValueError:
-        pass
     try:
         document = json.loads(Path(text).read_text(encoding="utf-8"))
         rows = {
-            _ordinal(name): {_ordinal(other): _share(float(s)) for other, s in row.items()}
+            _ordinal(name): {_ordinal(other): _share(float(share)) for other, share in row.items()}
             for name, row in document.items()
         }
     except OSError as error:
-        raise UsageError(f"--sim-coupling {text}: neither a share such as 0.1 nor a file ({error.strerror})") from None
+        raise InputError(f"--sim-coupling {text}: neither a share such as 0.1 nor a file ({error.strerror})") from None
     except (ValueError, TypeError, AttributeError):
-        raise UsageError(
-            f'--sim-coupling {text} is not like {{"sim:0": {{"sim:1": 0.2}}}} with shares of at least 0'
+        raise InputError(
+            f'--sim-coupling {text}: write shares of at least 0 by ordinals, such as {{"sim:0": {{"sim:1": 0.2}}}}'
         ) from None
     row = rows.get(ordinal, {})
     return Coupling(own=row.get(ordinal, 0.0), others={other: s for other, s in row.items() if other != ordinal})
@@ -79,9 +80,9 @@ def _ordinal(name: str) -> int:
 
 
 @contextlib.contextmanager
-def table(wanted: bool) -> Iterator[None]:
-    """A table for the workers that this process starts meanwhile; nothing where none is wanted."""
-    if not wanted:
+def coupling_table(enabled: bool) -> Iterator[None]:
+    """Creates the table for the workers that this process starts inside the block; does nothing unless `enabled`."""
+    if not enabled:
         yield
         return
     with tempfile.NamedTemporaryFile(prefix="inferload-sim-") as file:
@@ -93,28 +94,28 @@ def table(wanted: bool) -> Iterator[None]:
             del os.environ[TABLE_VARIABLE]
 
 
-class Siblings:
-    """One ordinal's view of the table: until when (ns, monotonic clock of this host) each ordinal is busy.
+class CoupledOrdinal:
+    """One ordinal at the table: until when (ns, monotonic clock of this host) each ordinal is busy.
 
-    The clock goes on where a worker was killed, so nobody stays busy for ever.
+    The clock goes on where a worker was killed, so that no ordinal stays busy for ever.
     """
 
     def __init__(self, coupling: Coupling, ordinal: int) -> None:
         path = os.environ.get(TABLE_VARIABLE)
         if path is None:
-            raise UsageError("--sim-coupling is between the workers of a fleet: python -m worker fleet")
+            raise InputError("--sim-coupling needs the workers of a fleet: start them with python -m worker fleet")
         if ordinal >= SLOTS:
-            raise UsageError(f"--sim-coupling has room for ordinals below {SLOTS}")
-        self._until = np.memmap(path, np.int64, "r+", shape=(SLOTS,))
+            raise InputError(f"--sim-coupling takes ordinals below {SLOTS}, not {ordinal}")
+        self._busy_until_ns = np.memmap(path, np.int64, "r+", shape=(SLOTS,))
         self._ordinal = ordinal
-        self._shares = np.array([coupling.of(other) for other in range(SLOTS)])
+        self._shares = np.array([coupling.share_of(other) for other in range(SLOTS)])
         self._shares[ordinal] = 0.0
         self._own = coupling.own
 
-    def grown(self, takes_ns: int) -> int:
-        """The service time with what the siblings that are busy now cost; marks this ordinal as busy so long."""
-        now = time.monotonic_ns()
-        busy = self._until > now - HANDING_OVER_NS
-        takes = round(takes_ns * (1 + self._own + float(self._shares[busy].sum())))
-        self._until[self._ordinal] = now + takes
-        return takes
+    def extend(self, service_ns: int) -> int:
+        """Returns the service time with the cost of the siblings that are busy now; marks this ordinal as busy so long."""
+        now_ns = time.monotonic_ns()
+        busy = self._busy_until_ns > now_ns - PAUSE_NS
+        extended_ns = round(service_ns * (1 + self._own + float(self._shares[busy].sum())))
+        self._busy_until_ns[self._ordinal] = now_ns + extended_ns
+        return extended_ns

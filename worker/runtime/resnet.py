@@ -11,22 +11,22 @@ def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
 
 
 class _Block(nn.Module):
-    """Two 3×3 convolutions around which the input is carried; 1×1 where it changes its size."""
+    """Two 3×3 convolutions and a shortcut of the input around them: 1×1 where the size changes, else the identity."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.first = _conv(inputs, outputs, 3, stride)
         self.second = _conv(outputs, outputs, 3, 1)
         changes = stride != 1 or inputs != outputs
-        self.carry: nn.Module = _conv(inputs, outputs, 1, stride) if changes else nn.Identity()
+        self.shortcut: nn.Module = _conv(inputs, outputs, 1, stride) if changes else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.second(torch.relu(self.first(x)))
-        return torch.relu(y + self.carry(x))
+        return torch.relu(y + self.shortcut(x))
 
 
 def resnet18() -> nn.Sequential:
-    """(N, 3, 224, 224) -> (N, 1000), 11.7 million parameters, random weights."""
+    """Returns the module (N, 3, 224, 224) -> (N, 1000) with 11.7 million random weights."""
     stem = nn.Sequential(_conv(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1))
     widths = ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2))
     stages = [

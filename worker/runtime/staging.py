@@ -1,4 +1,4 @@
-"""Bytes on their way into a forward pass and out of it: buffers that are kept, page-locked where a device copies."""
+"""Copies of tensors into a forward pass and out of it, through reused buffers, page-locked where a device copies."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,22 +10,23 @@ if TYPE_CHECKING:
 
 
 class Staging:
-    """Where one input's bytes are put before forward: one buffer, grown to the largest batch seen, and views of it.
+    """The buffer for the bytes of one input, as large as the largest batch so far, and views of it as tensors.
 
     Torch aligns the buffer, so that a result has the same bits wherever the request's bytes lay; on CUDA it is
-    page-locked, so that the copy to the device can run beside other work. It is written again for the next forward
-    only, after this one has been waited for.
+    page-locked, so that the copy to the device can overlap other work. The next forward pass overwrites it, so that
+    this one must have ended.
     """
 
-    VIEWS = 64
+    _MAX_VIEWS = 64
 
     def __init__(self, torch: Any, dtype: "torch.dtype", pinned: bool) -> None:
         self._torch = torch
         self._dtype = dtype
-        self.pinned = pinned
+        self._pinned = pinned
         self._grow(0)
 
-    def one(self, part: Tensor) -> "torch.Tensor":
+    def fill(self, part: Tensor) -> "torch.Tensor":
+        """Copies one tensor into the buffer, and returns it as a torch tensor."""
         view = self._views.get(part.shape)
         size = len(part.data)
         if view is None:
@@ -33,8 +34,8 @@ class Staging:
         self._bytes[:size] = part.data
         return view
 
-    def joined(self, parts: Sequence[Tensor]) -> "torch.Tensor":
-        """The parts, one after the other along the first dimension."""
+    def join(self, parts: Sequence[Tensor]) -> "torch.Tensor":
+        """Copies tensors into the buffer, one after the other along the first dimension, and returns them as one."""
         shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
         view = self._views.get(shape)
         if view is None:
@@ -49,29 +50,31 @@ class Staging:
     def _view(self, shape: tuple[int, ...], size: int) -> "torch.Tensor":
         if size > len(self._bytes):
             self._grow(size)
-        if len(self._views) >= self.VIEWS:
+        if len(self._views) >= self._MAX_VIEWS:
             self._views.clear()
         view: torch.Tensor = self._buffer[:size].view(self._dtype).view(shape)
         self._views[shape] = view
         return view
 
     def _grow(self, size: int) -> None:
-        self._buffer = self._torch.empty(size, dtype=self._torch.uint8, pin_memory=self.pinned)
+        self._buffer = self._torch.empty(size, dtype=self._torch.uint8, pin_memory=self._pinned)
         self._bytes = memoryview(self._buffer.numpy())
         self._views: dict[tuple[int, ...], torch.Tensor] = {}
 
 
 def host_bytes(tensor: "torch.Tensor") -> bytes:
+    """Returns the elements of a tensor in host memory, row-major."""
     data: bytes = tensor.numpy().tobytes()
     return data
 
 
 def device_bytes(tensor: "torch.Tensor") -> bytes:
+    """Returns the elements of a tensor in the memory of any device, row-major."""
     return host_bytes(tensor.cpu())
 
 
 class PinnedCopy:
-    """Copies out through page-locked memory, grown to the largest tensor seen, and waits for the copy."""
+    """Copies out through page-locked memory, as large as the largest tensor so far, and waits for the copy."""
 
     def __init__(self, torch: Any) -> None:
         self._torch = torch

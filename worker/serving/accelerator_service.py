@@ -1,23 +1,26 @@
-"""Our own service: which hardware answers here, and what this worker counted and measured of itself."""
+"""AcceleratorService: Describe (hardware, model, versions) and Snapshot (the worker's own counts and measures)."""
 
 import os
-import resource
 import socket
-import sys
 import time
 import uuid
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
 
 import grpc
 
-from worker.accelerators import host
-from worker.accelerators.kinds import Accelerator
-from worker.operations.counters import Counters
-from worker.operations.histograms import DIGITS, HIGHEST_US, LOWEST_US, Histogram
-from worker.operations.telemetry import Telemetry
-from worker.runtime.context import Context, WarmUp
+from worker.accelerators import Accelerator, usable_memory_bytes
+from worker.operations import (
+    DIGITS,
+    HIGHEST_US,
+    LOWEST_US,
+    Counters,
+    Histogram,
+    Telemetry,
+    process_peak_bytes,
+    runtime_versions,
+)
+from worker.runtime import ExecutionContext, WarmUp
 from worker.serving.model_metadata import VERSION, ServedModel
 from worker.wire import accelerator_pb2 as ours
 
@@ -26,8 +29,8 @@ ServicerContext: TypeAlias = Any
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What Describe says that does not change: the hardware, the model file, and where both came from."""
+class WorkerIdentity:
+    """What Describe answers and never changes: the host, the accelerator, and the model file."""
 
     host_type: str
     accelerator: Accelerator
@@ -36,29 +39,31 @@ class Identity:
     simulation: str = ""
     sha256: str = ""
     file_bytes: int = 0
-    host_memory_bytes: int = field(default_factory=host.memory_bytes)
+    host_memory_bytes: int = field(default_factory=usable_memory_bytes)
     instance_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class AcceleratorService:
-    """Describe and Snapshot. Until `ready`, Describe is refused: the model is not known yet."""
+    """Describe and Snapshot. Refuses Describe until `open`: the model is not loaded yet."""
 
-    def __init__(self, identity: Identity, context: Context, counters: Counters) -> None:
+    def __init__(self, identity: WorkerIdentity, context: ExecutionContext, counters: Counters) -> None:
         self._identity = identity
         self._context = context
         self._counters = counters
         self._model: ServedModel | None = None
-        self._warm = WarmUp(0, [])
+        self._warm_up = WarmUp(0, [])
         self._ready_ns = time.monotonic_ns()
         self._sequence = 0
         self._telemetry = Telemetry(identity.accelerator)
 
-    def ready(self, model: ServedModel, warm: WarmUp) -> None:
+    def open(self, model: ServedModel, warm_up: WarmUp) -> None:
+        """Answers Describe with this model from here on."""
         self._model = model
-        self._warm = warm
+        self._warm_up = warm_up
         self._ready_ns = time.monotonic_ns()
 
     def handlers(self) -> grpc.GenericRpcHandler:
+        """Returns the handler of each method by its name."""
         service = ours.DESCRIPTOR.services_by_name["AcceleratorService"]
         return grpc.method_handlers_generic_handler(
             service.full_name,
@@ -77,12 +82,12 @@ class AcceleratorService:
         )
 
     async def describe(self, request: ours.DescribeRequest, context: ServicerContext) -> ours.DescribeResponse:
-        identity, accelerator, executed = self._identity, self._identity.accelerator, self._context
+        identity, accelerator, execution = self._identity, self._identity.accelerator, self._context
         model = self._model
         if model is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the model is not ready")
             raise AssertionError("abort always raises")
-        warm = self._warm
+        warm_up = self._warm_up
         return ours.DescribeResponse(
             host_type=identity.host_type,
             host_name=socket.gethostname(),
@@ -95,23 +100,23 @@ class AcceleratorService:
             status=accelerator.status,
             simulated=identity.simulated,
             simulation=identity.simulation,
-            versions={**versions(), **executed.versions()},
-            threads=executed.threads,
+            versions={**runtime_versions(), **execution.versions()},
+            threads=execution.threads,
             cores=identity.cores,
             model=ours.DescribeResponse.Model(
                 name=model.name,
                 version=VERSION,
                 mode=model.specification.mode,
-                precision=executed.precision,
+                precision=execution.precision,
                 sha256=identity.sha256,
                 file_bytes=identity.file_bytes,
-                parameter_bytes=executed.parameter_bytes,
+                parameter_bytes=execution.parameter_bytes,
                 max_batch_size=model.policy.max_batch_size,
             ),
-            first_inference_ns=warm.first_ns,
-            warmup_ns=warm.later_ns,
+            first_inference_ns=warm_up.first_ns,
+            warmup_ns=warm_up.later_ns,
             process_peak_bytes=process_peak_bytes(),
-            accelerator_peak_bytes=executed.peak_bytes(),
+            accelerator_peak_bytes=execution.peak_bytes(),
             instance_id=identity.instance_id,
             pid=os.getpid(),
         )
@@ -152,20 +157,3 @@ def _histogram(histogram: Histogram) -> ours.Histogram:
         highest_us=HIGHEST_US,
         digits=DIGITS,
     )
-
-
-def process_peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere
-
-
-def own_version() -> str:
-    try:
-        return version("inferload")
-    except PackageNotFoundError:
-        return "0+unknown"
-
-
-def versions() -> dict[str, str]:
-    python = ".".join(map(str, sys.version_info[:3]))
-    return {"inferload": own_version(), "python": python, "grpcio": grpc.__version__}

@@ -1,165 +1,171 @@
-"""ModelInfer, from a message's bytes to its answer's: read, queued, counted. No task in it, and no wire."""
+"""ModelInfer, from the bytes of a request to those of its response: read, queued, counted. Without tasks or sockets."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import grpc
-
-from worker.errors import Refused, invalid, unavailable
-from worker.operations import log
-from worker.operations.counters import Counters
-from worker.runtime.tensors import Tensor
-from worker.serving.batch_queue import Batcher
-from worker.serving.job import Done, Job
+from worker.errors import ServiceError, invalid_argument, unavailable
+from worker.operations import Counters, log_warning
+from worker.runtime import Tensor
+from worker.serving.batch_queue import Job, JobResult
+from worker.serving.executor import BatchExecutor
 from worker.serving.model_metadata import VERSION, ServedModel
-from worker.serving.request_reader import Plan, Reader
-from worker.serving.shared_memory import Regions
+from worker.serving.request_plan import RequestPlan
+from worker.serving.request_reader import RequestReader
+from worker.serving.shared_memory import MemoryRegions
+from worker.wire import StatusCode
 from worker.wire import open_inference_pb2 as oip
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What may be in flight at once; more is refused with UNAVAILABLE, so that memory stays bounded."""
+class InferenceLimits:
+    """Requests and their bytes that may be in flight; more is refused with UNAVAILABLE, so that memory is bounded."""
 
-    in_flight: int = 4096
+    requests_in_flight: int = 4096
     bytes_in_flight: int = 1024**3
 
 
-class Inferences:
-    """All that are in flight. Until `serve`, and after `refuse`, each is refused."""
+class InferencePipeline:
+    """What all inferences share: reader, executor, counters, limits. Refuses requests until `open` and after `close`."""
 
-    def __init__(self, batcher: Batcher, counters: Counters, limits: Limits) -> None:
-        self.batcher = batcher
+    def __init__(self, executor: BatchExecutor, counters: Counters, limits: InferenceLimits) -> None:
+        self.executor = executor
         self.counters = counters
         self.limits = limits
-        self.regions = Regions()
-        self.reader: Reader | None = None
+        self.regions = MemoryRegions()
+        self.reader: RequestReader | None = None
 
-    def serve(self, model: ServedModel) -> None:
-        """From here on inference is answered."""
-        self.reader = Reader(model, self.regions)
+    def open(self, model: ServedModel) -> None:
+        """Accepts requests for `model` from here on."""
+        self.reader = RequestReader(model, self.regions)
 
-    def refuse(self) -> None:
-        """From here on inference is answered with UNAVAILABLE."""
+    def close(self) -> None:
+        """Refuses requests with UNAVAILABLE from here on."""
         self.reader = None
 
     @property
     def model(self) -> ServedModel | None:
+        """The model; None while requests are refused."""
         return None if self.reader is None else self.reader.model
 
-    def ready(self) -> ServedModel:
-        """The model. Raises Refused where it is not ready, or no longer."""
+    def ready_model(self) -> ServedModel:
+        """Returns the model. Raises ServiceError while requests are refused."""
         if self.reader is None:
             raise unavailable("the model is not ready")
         return self.reader.model
 
-    def named(self, name: str, version: str) -> ServedModel:
-        """The model, where it has this name. Raises Refused."""
-        model = self.ready()
-        if not model.named(name, version):
-            asked = f"{name!r}" + (f" version {version}" if version else "")
-            raise Refused(grpc.StatusCode.NOT_FOUND, f"{asked} is not served here; {model.name} version {VERSION} is")
+    def find_model(self, name: str, version: str) -> ServedModel:
+        """Returns the model if it has this name and version. Raises ServiceError (NOT_FOUND) otherwise."""
+        model = self.ready_model()
+        if not model.matches(name, version):
+            request = f"{name!r}" + (f" version {version}" if version else "")
+            message = f"no model {request} here: this worker serves {model.name} version {VERSION}"
+            raise ServiceError(StatusCode.NOT_FOUND, message)
         return model
 
-    def read(self, data: bytes) -> tuple[Plan, list[Tensor]]:
-        """A message that is not like one before. Raises Refused."""
-        request = parsed(oip.ModelInferRequest, data)
-        self.named(request.model_name, request.model_version)
+    def read(self, data: bytes) -> tuple[RequestPlan, list[Tensor]]:
+        """Returns plan and inputs of a serialized message. Raises ServiceError."""
+        request = parse_message(oip.ModelInferRequest, data)
+        self.find_model(request.model_name, request.model_version)
         assert self.reader is not None
         return self.reader.read(request, data)
 
 
 class Inference:
-    """One message on its way: read, queued, answered by `answer` or `refuse`. The counters know of it by then."""
+    """One request in flight; it alone changes the counters. Ends with `respond`, `fail` or `cancel`."""
 
-    __slots__ = ("_answer", "_begin_ns", "_job", "_plan", "_reader", "_refuse", "_shared", "_size")
+    __slots__ = ("_begin_ns", "_fail", "_job", "_pipeline", "_plan", "_reader", "_respond", "_size")
 
     def __init__(
         self,
-        shared: Inferences,
+        pipeline: InferencePipeline,
         size: int,
-        answer: Callable[[bytes], None],
-        refuse: Callable[[Refused], None],
+        respond: Callable[[bytes], None],
+        fail: Callable[[ServiceError], None],
     ) -> None:
-        self._shared = shared
+        self._pipeline = pipeline
         self._size = size
-        self._answer = answer
-        self._refuse = refuse
+        self._respond = respond
+        self._fail = fail
         self._job: Job | None = None
 
     def begin(self, data: bytes, remaining_s: float | None) -> None:
-        """Answers at once where the message is refused. `remaining_s`: until the client's deadline."""
+        """Reads and queues a serialized message; fails at once where it is refused.
+
+        `remaining_s` is the time until the client's deadline; None: it has none.
+        """
         self._begin_ns = time.monotonic_ns()
-        shared = self._shared
-        counters, limits = shared.counters, shared.limits
+        pipeline = self._pipeline
+        counters, limits = pipeline.counters, pipeline.limits
         counters.requests += 1
         counters.in_flight += 1
         counters.bytes_in_flight += self._size
         try:
-            self._reader = reader = shared.reader
+            self._reader = reader = pipeline.reader
             if reader is None:
                 raise unavailable("the model is not ready")
-            if counters.in_flight > limits.in_flight:
-                raise unavailable(f"{limits.in_flight} requests are in flight, which is the bound")
+            if counters.in_flight > limits.requests_in_flight:
+                raise unavailable(f"too many requests in flight: the limit is {limits.requests_in_flight}")
             if counters.bytes_in_flight > limits.bytes_in_flight:
-                raise unavailable(f"requests of {limits.bytes_in_flight} bytes are in flight, which is the bound")
-            self._plan, inputs = reader.remembered(data) or shared.read(data)
-            job = self._plan.job(inputs)
+                raise unavailable(f"too many bytes of requests in flight: the limit is {limits.bytes_in_flight}")
+            self._plan, inputs = reader.read_known(data) or pipeline.read(data)
+            job = self._plan.make_job(inputs)
             if remaining_s is not None:
                 job.deadline_ns = job.arrived_ns + int(remaining_s * 1e9)
-            shared.batcher.submit(job, self._done)
+            pipeline.executor.submit(job, self._on_end)
             self._job = job
         except Exception as error:
-            self._failed(error)
+            self._end_with_error(error)
 
     def cancel(self) -> None:
-        """Nobody waits for the answer any more."""
+        """Cancels the request: neither `respond` nor `fail` is called any more."""
         if self._job is not None:
-            self._shared.batcher.cancel(self._job)
-            self._leave()
-            self._shared.counters.failed("CANCELLED", time.monotonic_ns() - self._begin_ns)
+            self._pipeline.executor.cancel(self._job)
+            self._release()
+            self._pipeline.counters.add_error("CANCELLED", time.monotonic_ns() - self._begin_ns)
 
-    def _done(self, result: Done | BaseException) -> None:
-        shared = self._shared
+    def _on_end(self, result: JobResult | BaseException) -> None:
+        pipeline = self._pipeline
         reader = self._reader
         if isinstance(result, BaseException):
-            self._failed(result)
+            self._end_with_error(result)
             return
         assert reader is not None
         try:
-            response = self._plan.answer(reader.model.name, reader.selected(self._plan, result.outputs))
+            outputs = reader.select_outputs(self._plan, result.outputs)
+            response = self._plan.encode_response(reader.model.name, outputs)
         except Exception as error:
-            self._failed(error)
+            self._end_with_error(error)
             return
-        shared.counters.succeeded(result.ran, result.queue_ns, time.monotonic_ns() - self._begin_ns)
-        self._leave()
-        self._answer(response)
+        pipeline.counters.add_response(result.forward_pass, result.queue_ns, time.monotonic_ns() - self._begin_ns)
+        self._release()
+        self._respond(response)
 
-    def _failed(self, error: BaseException) -> None:
-        if not isinstance(error, Refused):
-            log.warning("inference failed", error=one_line(error))
-            error = Refused(grpc.StatusCode.INTERNAL, one_line(error))
-        self._leave()
-        self._shared.counters.failed(error.code.name, time.monotonic_ns() - self._begin_ns)
-        self._refuse(error)
+    def _end_with_error(self, error: BaseException) -> None:
+        if not isinstance(error, ServiceError):
+            log_warning("inference failed", error=_one_line(error))
+            error = ServiceError(StatusCode.INTERNAL, _one_line(error))
+        self._release()
+        self._pipeline.counters.add_error(error.code.name, time.monotonic_ns() - self._begin_ns)
+        self._fail(error)
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         self._job = None
-        counters = self._shared.counters
+        counters = self._pipeline.counters
         counters.in_flight -= 1
         counters.bytes_in_flight -= self._size
 
 
-def parsed(request_type: Any, data: bytes) -> Any:
+def parse_message(request_type: Any, data: bytes) -> Any:
+    """Returns a message of a generated class. Raises ServiceError (INVALID_ARGUMENT) where the bytes are not one."""
     try:
         return request_type.FromString(data)
     except Exception:  # the runtime's DecodeError, by whichever class its implementation raises
-        raise invalid(f"the message is not a {request_type.DESCRIPTOR.name}") from None
+        raise invalid_argument(f"the message is not a {request_type.DESCRIPTOR.name}") from None
 
 
-def one_line(error: BaseException) -> str:
-    """TorchScript puts its own stack first and what went wrong last."""
+def _one_line(error: BaseException) -> str:
+    """Returns the last line of an error: TorchScript writes its own stack before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

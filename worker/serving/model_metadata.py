@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.runtime.model_file import Specification
-from worker.runtime.tensors import TensorSpec
-from worker.serving.job import Policy
+from worker.runtime import Specification, TensorSpec
+from worker.serving.batch_queue import BatchingPolicy
 from worker.wire import open_inference_pb2 as oip
 
 VERSION = "1"
@@ -17,18 +16,20 @@ class ServedModel:
     """A specification, and how requests for it are joined."""
 
     specification: Specification
-    policy: Policy = field(default_factory=Policy)
+    policy: BatchingPolicy = field(default_factory=BatchingPolicy)
 
     @property
     def name(self) -> str:
+        """The name that requests give."""
         return self.specification.name
 
-    def named(self, name: str, version: str) -> bool:
+    def matches(self, name: str, version: str) -> bool:
+        """Returns True where a request means this model; an empty version means any."""
         return name == self.name and version in ("", VERSION)
 
 
-def metadata(model: ServedModel) -> oip.ModelMetadataResponse:
-    """Names, datatypes and shapes, the batch dimension included."""
+def model_metadata(model: ServedModel) -> oip.ModelMetadataResponse:
+    """Returns names, data types and shapes, the batch dimension included."""
     message = oip.ModelMetadataResponse(name=model.name, versions=[VERSION], platform=PLATFORM)
     for spec in model.specification.inputs:
         message.inputs.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
@@ -37,10 +38,10 @@ def metadata(model: ServedModel) -> oip.ModelMetadataResponse:
     return message
 
 
-def config(model: ServedModel, kind: str, ordinal: int) -> oip.ModelConfig:
-    """Triton's model configuration. `parameters` hold an example shape, and the bound of integers, for each input."""
+def model_configuration(model: ServedModel, kind: str, ordinal: int) -> oip.ModelConfig:
+    """Returns Triton's model configuration. `parameters` has an example shape and the bound of integers for each input."""
     policy = model.policy
-    batched = policy.max_batch_size > 0
+    is_batched = policy.max_batch_size > 0
     message = oip.ModelConfig(
         name=model.name,
         platform=PLATFORM,
@@ -50,19 +51,19 @@ def config(model: ServedModel, kind: str, ordinal: int) -> oip.ModelConfig:
         model_transaction_policy=oip.ModelTransactionPolicy(decoupled=False),
     )
     for spec in model.specification.inputs:
-        message.input.add(name=spec.name, data_type=_config_type(spec), dims=spec.shape[1 if batched else 0 :])
+        message.input.add(name=spec.name, data_type=_config_type(spec), dims=spec.shape[1 if is_batched else 0 :])
         message.parameters[f"example_shape.{spec.name}"].string_value = ",".join(map(str, spec.example_shape()))
         if spec.high is not None:
             message.parameters[f"example_high.{spec.name}"].string_value = str(spec.high)
     for spec in model.specification.outputs:
-        message.output.add(name=spec.name, data_type=_config_type(spec), dims=spec.shape[1 if batched else 0 :])
+        message.output.add(name=spec.name, data_type=_config_type(spec), dims=spec.shape[1 if is_batched else 0 :])
     group = message.instance_group.add(name=f"{kind}_{ordinal}", count=1)
     if kind == "cuda":
         group.kind = oip.ModelInstanceGroup.KIND_GPU
         group.gpus.append(ordinal)
     else:
         group.kind = oip.ModelInstanceGroup.KIND_CPU
-    if batched:
+    if is_batched:
         batching = message.dynamic_batching
         batching.preferred_batch_size.extend(policy.preferred)
         batching.max_queue_delay_microseconds = policy.max_queue_delay_us

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: each RPC under its name. The one place that maps errors to status codes."""
+"""OpenInferenceService: the methods of the Open Inference Protocol. Maps errors to gRPC status codes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -6,50 +6,52 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from worker.accelerators.kinds import Accelerator
-from worker.errors import Refused
-from worker.operations.counters import Counters, Duration
+from worker.accelerators import Accelerator
+from worker.errors import ServiceError
+from worker.operations import Counters, Duration, product_version
 from worker.server import Stream
-from worker.serving.accelerator_service import own_version
-from worker.serving.batch_queue import Batcher
-from worker.serving.inference import Inference, Inferences, Limits, parsed
-from worker.serving.model_metadata import VERSION, ServedModel, config, metadata
-from worker.serving.request_reader import varint
+from worker.serving.executor import BatchExecutor
+from worker.serving.inference import Inference, InferenceLimits, InferencePipeline, parse_message
+from worker.serving.model_metadata import VERSION, ServedModel, model_configuration, model_metadata
+from worker.serving.request_plan import encode_varint
+from worker.wire import StatusCode
 from worker.wire import open_inference_pb2 as oip
 
 SERVICE = oip.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 INFER = f"/{SERVICE}/ModelInfer"
 EXTENSIONS = ("model_configuration", "statistics", "system_shared_memory")
-# Of one stream: inferences that run side by side, and answers that wait for the client to read them.
-STREAM_RUNNING = 256
-STREAM_ANSWERS = 64
+# Of one stream: inferences in flight, and responses that wait for the client to read them.
+_STREAM_IN_FLIGHT = 256
+_STREAM_RESPONSES = 64
 # Key of ModelStreamInferResponse.infer_response: field number << 3 | length-delimited.
-_STREAM_RESPONSE = bytes([2 << 3 | 2])
+_INFER_RESPONSE_KEY = bytes([2 << 3 | 2])
 
 # grpc carries no types.
 ServicerContext: TypeAlias = Any
 
 
-class InferenceService:
-    """Every RPC of the Open Inference Protocol. Until `serve`, and after `refuse`, it refuses work."""
+class OpenInferenceService:
+    """Every method of the Open Inference Protocol. Refuses inferences until `open` and after `close`."""
 
-    def __init__(self, accelerator: Accelerator, batcher: Batcher, counters: Counters, limits: Limits) -> None:
+    def __init__(
+        self, accelerator: Accelerator, executor: BatchExecutor, counters: Counters, limits: InferenceLimits
+    ) -> None:
         self._accelerator = accelerator
         self._counters = counters
-        self._inferences = Inferences(batcher, counters, limits)
-        self._regions = self._inferences.regions
+        self._pipeline = InferencePipeline(executor, counters, limits)
+        self._regions = self._pipeline.regions
 
-    def serve(self, model: ServedModel) -> None:
-        """From here on inference is answered."""
-        self._inferences.serve(model)
+    def open(self, model: ServedModel) -> None:
+        """Accepts inferences from here on."""
+        self._pipeline.open(model)
 
-    def refuse(self) -> None:
-        """From here on inference is answered with UNAVAILABLE."""
-        self._inferences.refuse()
+    def close(self) -> None:
+        """Refuses inferences with UNAVAILABLE from here on."""
+        self._pipeline.close()
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """What the server needs in order to dispatch: each method but INFER under its protocol name."""
-        # Bytes in, bytes out. ModelInfer has no handler: `infer` is begun directly.
+        """Returns the handler of each method by its protocol name, except for INFER, which is `infer`."""
+        # Bytes in, bytes out.
         raw = {"ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self.model_stream_infer)}
         plain: dict[str, Callable[..., Awaitable[Any]]] = {
             "ServerLive": self.server_live,
@@ -74,93 +76,95 @@ class InferenceService:
         return oip.ServerLiveResponse(live=True)
 
     async def server_ready(self, request: oip.ServerReadyRequest, context: ServicerContext) -> oip.ServerReadyResponse:
-        return oip.ServerReadyResponse(ready=self._inferences.model is not None)
+        return oip.ServerReadyResponse(ready=self._pipeline.model is not None)
 
     async def model_ready(self, request: oip.ModelReadyRequest, context: ServicerContext) -> oip.ModelReadyResponse:
-        model = self._inferences.model
-        return oip.ModelReadyResponse(ready=model is not None and model.named(request.name, request.version))
+        model = self._pipeline.model
+        return oip.ModelReadyResponse(ready=model is not None and model.matches(request.name, request.version))
 
     async def server_metadata(
         self, request: oip.ServerMetadataRequest, context: ServicerContext
     ) -> oip.ServerMetadataResponse:
         extensions = (*EXTENSIONS, "cuda_shared_memory") if self._accelerator.kind == "cuda" else EXTENSIONS
-        return oip.ServerMetadataResponse(name="inferload", version=own_version(), extensions=extensions)
+        return oip.ServerMetadataResponse(name="inferload", version=product_version(), extensions=extensions)
 
     async def model_metadata(
         self, request: oip.ModelMetadataRequest, context: ServicerContext
     ) -> oip.ModelMetadataResponse:
-        return metadata(self._inferences.named(request.name, request.version))
+        return model_metadata(self._pipeline.find_model(request.name, request.version))
 
     async def model_config(self, request: oip.ModelConfigRequest, context: ServicerContext) -> oip.ModelConfigResponse:
         accelerator = self._accelerator
-        model = self._inferences.named(request.name, request.version)
-        return oip.ModelConfigResponse(config=config(model, accelerator.kind, accelerator.ordinal))
+        model = self._pipeline.find_model(request.name, request.version)
+        return oip.ModelConfigResponse(config=model_configuration(model, accelerator.kind, accelerator.ordinal))
 
     async def model_statistics(
         self, request: oip.ModelStatisticsRequest, context: ServicerContext
     ) -> oip.ModelStatisticsResponse:
-        inferences = self._inferences
-        model = inferences.named(request.name, request.version) if request.name else inferences.ready()
+        pipeline = self._pipeline
+        model = pipeline.find_model(request.name, request.version) if request.name else pipeline.ready_model()
         return oip.ModelStatisticsResponse(model_stats=[_statistics(model.name, self._counters)])
 
     def infer(self, stream: Stream, data: bytes) -> None:
-        """ModelInfer: the hot path, without a task. Bytes both ways, so that a message that cannot be parsed is the
-        client's error too."""
+        """Begins ModelInfer on a stream: the hot path, without a task.
+
+        The request is bytes, so that a message that cannot be parsed is reported as the client's error.
+        """
         inference = Inference(
-            self._inferences,
+            self._pipeline,
             len(data),
             stream.reply,
-            lambda refused: stream.finish(refused.code.value[0], refused.message),
+            lambda error: stream.finish(error.code, error.message),
         )
         stream.on_cancel = inference.cancel
         inference.begin(data, stream.time_remaining())
 
     async def model_stream_infer(self, messages: AsyncIterator[bytes], context: ServicerContext) -> None:
-        """Many inferences on one stream, run side by side. A failed one is answered in its place, under its id."""
-        answers: asyncio.Queue[bytes | None] = asyncio.Queue(STREAM_ANSWERS)
-        running: set[asyncio.Task[None]] = set()
+        """Runs many inferences of one stream at a time. A failed one gets an error message under its id."""
+        responses: asyncio.Queue[bytes | None] = asyncio.Queue(_STREAM_RESPONSES)
+        tasks: set[asyncio.Task[None]] = set()
 
-        async def answer(data: bytes) -> None:
+        async def respond(data: bytes) -> None:
             try:
-                message = _STREAM_RESPONSE + _sized(await self._answered(data, context))
-            except Refused as refused:
-                failed = oip.ModelInferResponse(id=_id(data))
+                message = _INFER_RESPONSE_KEY + _length_delimited(await self._infer(data, context))
+            except ServiceError as error:
+                response = oip.ModelInferResponse(id=_request_id(data))
                 message = oip.ModelStreamInferResponse(
-                    error_message=refused.message, infer_response=failed
+                    error_message=error.message, infer_response=response
                 ).SerializeToString()
-            await answers.put(message)
+            await responses.put(message)
 
         async def read() -> None:
             async for data in messages:
-                task = asyncio.create_task(answer(data))
-                running.add(task)
-                task.add_done_callback(running.discard)
-                if len(running) >= STREAM_RUNNING:
-                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            if running:
-                await asyncio.wait(running)
-            await answers.put(None)
+                task = asyncio.create_task(respond(data))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                if len(tasks) >= _STREAM_IN_FLIGHT:
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks:
+                await asyncio.wait(tasks)
+            await responses.put(None)
 
         reader = asyncio.create_task(read())
         try:
-            while (message := await answers.get()) is not None:
+            while (message := await responses.get()) is not None:
                 await context.write(message)
         finally:
-            for task in (reader, *running):
+            for task in (reader, *tasks):
                 task.cancel()
 
-    async def _answered(self, data: bytes, context: ServicerContext) -> bytes:
-        """The answer to one message of a stream. Raises Refused."""
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    async def _infer(self, data: bytes, context: ServicerContext) -> bytes:
+        """Returns the response to one message of a stream. Raises ServiceError."""
+        response: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         inference = Inference(
-            self._inferences,
+            self._pipeline,
             len(data),
-            lambda data: None if answer.done() else answer.set_result(data),
-            lambda refused: None if answer.done() else answer.set_exception(refused),
+            lambda data: None if response.done() else response.set_result(data),
+            lambda error: None if response.done() else response.set_exception(error),
         )
         inference.begin(data, context.time_remaining())
         try:
-            return await answer
+            return await response
         except asyncio.CancelledError:
             inference.cancel()
             raise
@@ -200,7 +204,7 @@ class InferenceService:
         self, request: oip.CudaSharedMemoryRegisterRequest, context: ServicerContext
     ) -> oip.CudaSharedMemoryRegisterResponse:
         if self._accelerator.kind != "cuda":
-            raise Refused(grpc.StatusCode.UNIMPLEMENTED, f"{self._accelerator.name} has no CUDA shared memory")
+            raise ServiceError(StatusCode.UNIMPLEMENTED, f"{self._accelerator.name} has no CUDA shared memory")
         self._regions.register_cuda(request.name, request.raw_handle, request.device_id, request.byte_size)
         return oip.CudaSharedMemoryRegisterResponse()
 
@@ -216,22 +220,22 @@ def _handler(name: str, method: Callable[..., Awaitable[Any]]) -> grpc.RpcMethod
 
     async def call(data: bytes, context: ServicerContext) -> Any:
         try:
-            return await method(parsed(request_type, data), context)
-        except Refused as refused:
-            await context.abort(refused.code, refused.message)
+            return await method(parse_message(request_type, data), context)
+        except ServiceError as error:
+            await context.abort(grpc.StatusCode[error.code.name], error.message)
 
-    # The request comes as bytes: what grpc cannot deserialize it calls UNKNOWN, as if it were the worker's fault.
+    # The request comes as bytes: what grpc cannot deserialize it reports as UNKNOWN, an error of the worker.
     return grpc.unary_unary_rpc_method_handler(
         call, response_serializer=getattr(oip, f"{name}Response").SerializeToString
     )
 
 
-def _sized(data: bytes) -> bytes:
-    return varint(len(data)) + data
+def _length_delimited(data: bytes) -> bytes:
+    return encode_varint(len(data)) + data
 
 
-def _id(data: bytes) -> str:
-    """The id of a message that was refused, as far as it can be read."""
+def _request_id(data: bytes) -> str:
+    """Returns the id of a request; empty where it cannot be parsed."""
     try:
         return str(oip.ModelInferRequest.FromString(data).id)
     except Exception:  # the runtime's DecodeError, by whichever class its implementation raises

@@ -1,7 +1,7 @@
-"""Requests checked against the model's specification and read, results put into messages.
+"""RequestReader: validates requests against the model's specification and reads their tensors.
 
-Most requests of a load differ in nothing but their elements. The Reader keeps what it learnt from a message, and one
-that has the same bytes around its elements is neither parsed nor checked again.
+Most requests of a load differ only in the elements of their tensors. The reader stores the bytes around the elements of
+a message as a template; a message that has the same bytes there is neither parsed nor validated again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,87 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from worker.errors import invalid
-from worker.runtime.tensors import NUMPY, Tensor, TensorSpec, byte_size, fits
-from worker.serving.job import Job
-from worker.serving.model_metadata import VERSION, ServedModel
-from worker.serving.shared_memory import Place, Regions
+from worker.errors import invalid_argument
+from worker.runtime import NUMPY_TYPES, Tensor, TensorSpec, byte_size, shape_fits
+from worker.serving.model_metadata import ServedModel
+from worker.serving.request_plan import RequestPlan, encode_varint
+from worker.serving.shared_memory import MemoryRegions, RegionSlice
 from worker.wire import DATA_TYPES
 from worker.wire import open_inference_pb2 as oip
 
-# Keys of serialized fields: field number << 3 | length-delimited.
-_RESPONSE_RAW = bytes([6 << 3 | 2])
-_REQUEST_RAW = bytes([7 << 3 | 2])
+# Key of the serialized field raw_input_contents: field number << 3 | length-delimited.
+_RAW_CONTENTS_KEY = bytes([7 << 3 | 2])
 
-_TEMPLATES = 64
-_TEMPLATE_BYTES = 4096
-
-
-class Plan:
-    """What one request asks for, its elements aside. Shared by all requests that ask for the same."""
-
-    __slots__ = ("_header", "_shapes", "id", "key", "outputs", "places", "priority", "rows", "timeout_ns")
-
-    def __init__(self, request_id: str, outputs: list[str], places: list[Place | None]) -> None:
-        self.id = request_id
-        # Names of the outputs to send, in order, and where in shared memory each goes; None: into the message.
-        self.outputs = outputs
-        self.places = places if any(places) else []
-        self.rows = 1
-        self.key: object = None
-        self.priority = 0
-        self.timeout_ns = 0
-        self._shapes: list[tuple[int, ...]] = []
-        self._header = b""
-
-    def job(self, inputs: Sequence[Tensor]) -> Job:
-        job = Job(inputs, rows=self.rows, key=self.key, priority=self.priority)
-        if self.timeout_ns:
-            job.expires_ns = job.arrived_ns + self.timeout_ns
-        return job
-
-    def answer(self, model: str, outputs: Sequence[Tensor]) -> bytes:
-        """A serialized ModelInferResponse. `outputs` are those asked for, in order.
-
-        All but the elements is kept for the next time that the outputs have these shapes.
-        """
-        if self.places:
-            return self._shared_answer(model, outputs)
-        shapes = [tensor.shape for tensor in outputs]
-        if shapes != self._shapes or not self._header:
-            self._header = self._message(model, outputs).SerializeToString()
-            self._shapes = shapes
-        parts: list[bytes | memoryview] = [self._header]
-        for tensor in outputs:
-            parts += (_RESPONSE_RAW, varint(len(tensor.data)), tensor.data)
-        return b"".join(parts)
-
-    def _message(self, model: str, outputs: Sequence[Tensor]) -> oip.ModelInferResponse:
-        message = oip.ModelInferResponse(model_name=model, model_version=VERSION, id=self.id)
-        for name, tensor in zip(self.outputs, outputs, strict=True):
-            message.outputs.add(name=name, datatype=tensor.datatype, shape=tensor.shape)
-        return message
-
-    def _shared_answer(self, model: str, outputs: Sequence[Tensor]) -> bytes:
-        message = self._message(model, outputs)
-        for place, tensor, described in zip(self.places, outputs, message.outputs, strict=True):
-            if place is None:
-                message.raw_output_contents.append(bytes(tensor.data))
-            else:
-                place.write(tensor.data)
-                # As Triton does: its C++ client reads an entry for every output, and ends with SIGSEGV without one.
-                message.raw_output_contents.append(b"")
-                described.parameters["shared_memory_region"].string_param = place.region
-                described.parameters["shared_memory_byte_size"].int64_param = len(tensor.data)
-        return message.SerializeToString()
+_MAX_TEMPLATES = 64
+_MAX_TEMPLATE_BYTES = 4096
 
 
 class _Template:
-    """A message seen before: the bytes around its elements, and the plan that they led to."""
+    """The bytes around the elements of one message, and the plan that belongs to them."""
 
     __slots__ = ("gaps", "plan", "prefix", "specs")
 
-    def __init__(self, plan: Plan, prefix: bytes, specs: list[tuple[str, tuple[int, ...], int, int]]) -> None:
+    def __init__(self, plan: RequestPlan, prefix: bytes, specs: list[tuple[str, tuple[int, ...], int, int]]) -> None:
         self.plan = plan
         self.prefix = prefix
         # Datatype, shape, and where the elements start and end.
@@ -97,19 +37,19 @@ class _Template:
         self.gaps: list[tuple[int, bytes]] = []
 
 
-class Reader:
-    """Reads requests for one model. Every check that fails raises Refused."""
+class RequestReader:
+    """Reads requests for one model. Raises ServiceError for a request that does not fit the model."""
 
-    def __init__(self, model: ServedModel, regions: Regions) -> None:
+    def __init__(self, model: ServedModel, regions: MemoryRegions) -> None:
         self.model = model
         self._regions = regions
         self._inputs = {spec.name: (place, spec) for place, spec in enumerate(model.specification.inputs)}
         self._outputs = {spec.name: place for place, spec in enumerate(model.specification.outputs)}
-        self._batches = model.specification.batches
+        self._is_batched = model.specification.is_batched
         self._templates: dict[int, _Template] = {}
 
-    def remembered(self, data: bytes) -> tuple[Plan, list[Tensor]] | None:
-        """The plan and the inputs of a message whose like was read before."""
+    def read_known(self, data: bytes) -> tuple[RequestPlan, list[Tensor]] | None:
+        """Returns plan and inputs of a serialized message that fits a template, else None."""
         template = self._templates.get(len(data))
         if template is None or not data.startswith(template.prefix):
             return None
@@ -121,108 +61,116 @@ class Reader:
             Tensor(datatype, shape, view[start:end]) for datatype, shape, start, end in template.specs
         ]
 
-    def read(self, request: oip.ModelInferRequest, data: bytes = b"") -> tuple[Plan, list[Tensor]]:
-        """The plan and the inputs of a message. `data`, the message as it came, is remembered."""
-        given = request.inputs
-        if len(given) != len(self._inputs):
-            raise invalid(f"{len(given)} inputs where {self.model.name} takes {len(self._inputs)}: {self._names()}")
+    def read(self, request: oip.ModelInferRequest, data: bytes = b"") -> tuple[RequestPlan, list[Tensor]]:
+        """Returns plan and inputs of a message. `data`, the same message serialized, becomes a template."""
+        request_inputs = request.inputs
+        if len(request_inputs) != len(self._inputs):
+            raise invalid_argument(
+                f"{len(request_inputs)} inputs; {self.model.name} has {len(self._inputs)}: {self._describe_inputs()}"
+            )
         raw = list(request.raw_input_contents)
         unread = iter(raw)
-        tensors: list[Tensor | None] = [None] * len(given)
+        tensors: list[Tensor | None] = [None] * len(request_inputs)
         order: list[int] = []
-        for tensor in given:
+        for tensor in request_inputs:
             place, spec = self._inputs.get(tensor.name, (-1, None))
             if spec is None:
-                raise invalid(f"{tensor.name!r} is not an input of {self.model.name}; it takes {self._names()}")
+                raise invalid_argument(
+                    f"{tensor.name!r} is not an input of {self.model.name} (inputs: {self._describe_inputs()})"
+                )
             if tensors[place] is not None:
-                raise invalid(f"input {tensor.name} is given twice")
+                raise invalid_argument(f"input {tensor.name} is given twice")
             tensors[place] = self._tensor(tensor, spec, unread, bool(raw))
             order.append(place)
         if next(unread, None) is not None:
-            raise invalid(f"{len(raw)} raw_input_contents are more than the inputs that need them")
+            raise invalid_argument(f"{len(raw)} raw_input_contents are more than the inputs without shared memory")
         inputs = [tensor for tensor in tensors if tensor is not None]
         plan = self._plan(request, inputs)
-        if len(raw) == len(given) and not plan.places:
-            self._remember(data, plan, [inputs[place] for place in order], order)
+        if len(raw) == len(request_inputs) and not plan.slices:
+            self._add_template(data, plan, [inputs[place] for place in order], order)
         return plan, inputs
 
     def _tensor(
-        self, given: "oip.ModelInferRequest.InferInputTensor", spec: TensorSpec, unread: Any, has_raw: bool
+        self, message: "oip.ModelInferRequest.InferInputTensor", spec: TensorSpec, unread: Any, has_raw: bool
     ) -> Tensor:
-        shape = tuple(given.shape)
-        if given.datatype != spec.datatype:
-            raise invalid(f"input {spec.name} is of datatype {given.datatype or 'none'}, not {spec.datatype}")
-        if not fits(shape, spec.shape) or min(shape, default=1) < 1:
-            raise invalid(f"input {spec.name} has shape {list(shape)}, not {list(spec.shape)}")
-        wanted = byte_size(spec.datatype, shape)
+        shape = tuple(message.shape)
+        if message.datatype != spec.datatype:
+            raise invalid_argument(f"input {spec.name} has data type {message.datatype or 'none'}, not {spec.datatype}")
+        if not shape_fits(shape, spec.shape) or min(shape, default=1) < 1:
+            raise invalid_argument(f"input {spec.name} has shape {list(shape)}, not {list(spec.shape)}")
+        expected = byte_size(spec.datatype, shape)
         data: bytes | None
-        if "shared_memory_region" in given.parameters:
-            if given.HasField("contents"):
-                raise invalid(f"input {spec.name} has typed contents beside shared memory")
-            data = self._regions.place(given.parameters, wanted, exact=True).read()
+        if "shared_memory_region" in message.parameters:
+            if message.HasField("contents"):
+                raise invalid_argument(f"input {spec.name} has typed contents and shared memory: send one of them")
+            data = self._regions.slice_of(message.parameters, expected).read()
         elif has_raw:
-            if given.HasField("contents"):
-                raise invalid(f"input {spec.name} has typed contents beside raw_input_contents")
+            if message.HasField("contents"):
+                raise invalid_argument(f"input {spec.name} has typed contents and raw_input_contents: send one of them")
             data = next(unread, None)
             if data is None:
-                raise invalid(f"input {spec.name} has no raw_input_contents where others have")
+                raise invalid_argument(f"input {spec.name} has no raw_input_contents, but others have")
         else:
-            data = _typed(given.contents, spec, shape, wanted)
-        if len(data) != wanted:
-            raise invalid(f"input {spec.name} has {len(data)} bytes where {list(shape)} {spec.datatype} has {wanted}")
+            data = _typed_contents(message.contents, spec, shape, expected)
+        if len(data) != expected:
+            raise invalid_argument(
+                f"input {spec.name} has {len(data)} bytes; {list(shape)} {spec.datatype} takes {expected}"
+            )
         return Tensor(spec.datatype, shape, data)
 
-    def _plan(self, request: oip.ModelInferRequest, inputs: Sequence[Tensor]) -> Plan:
+    def _plan(self, request: oip.ModelInferRequest, inputs: Sequence[Tensor]) -> RequestPlan:
         names: list[str] = []
-        places: list[Place | None] = []
+        slices: list[RegionSlice | None] = []
         for requested in request.outputs:
             if requested.name not in self._outputs:
-                known = ", ".join(self._outputs)
-                raise invalid(f"{requested.name!r} is not an output of {self.model.name}; it gives {known}")
+                names_of_outputs = ", ".join(self._outputs)
+                raise invalid_argument(
+                    f"{requested.name!r} is not an output of {self.model.name} (outputs: {names_of_outputs})"
+                )
             if requested.name in names:
-                raise invalid(f"output {requested.name} is asked for twice")
+                raise invalid_argument(f"output {requested.name} is requested twice")
             if "classification" in requested.parameters:
-                raise invalid("classification of outputs is not offered")
+                raise invalid_argument("classification of outputs is not supported")
             shared = "shared_memory_region" in requested.parameters
             names.append(requested.name)
-            places.append(self._regions.place(requested.parameters, 0, exact=False) if shared else None)
-        plan = Plan(request.id, names or list(self._outputs), places)
+            slices.append(self._regions.slice_of(requested.parameters) if shared else None)
+        plan = RequestPlan(request.id, names or list(self._outputs), slices)
         plan.rows, plan.key = self._batch(inputs)
         policy = self.model.policy
         plan.priority = policy.default_priority
         if request.parameters:
-            asked = _whole(request.parameters, "priority")
-            if asked and policy.priority_levels:
-                if asked > policy.priority_levels:
-                    raise invalid(f"priority {asked} where there are {policy.priority_levels} levels")
-                plan.priority = asked
-            plan.timeout_ns = _whole(request.parameters, "timeout") * 1000
+            priority = _whole_number(request.parameters, "priority")
+            if priority and policy.priority_levels:
+                if priority > policy.priority_levels:
+                    raise invalid_argument(f"priority {priority}: expected 1 to {policy.priority_levels}")
+                plan.priority = priority
+            plan.timeout_ns = _whole_number(request.parameters, "timeout") * 1000
         return plan
 
-    def selected(self, plan: Plan, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Those of the model's outputs that the plan asks for, in its order."""
+    def select_outputs(self, plan: RequestPlan, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Returns the outputs that the plan requests, out of all outputs of the model, in the plan's order."""
         return outputs if len(outputs) == 1 else [outputs[self._outputs[name]] for name in plan.outputs]
 
     def _batch(self, inputs: Sequence[Tensor]) -> tuple[int, object]:
-        """Rows of the batch dimension, and what must be equal for requests to be joined."""
-        most = self.model.policy.max_batch_size
-        rows = inputs[0].shape[0] if self._batches else 1
-        if not most:
+        """Returns the rows of the batch dimension, and the key that must be equal for requests to be joined."""
+        limit = self.model.policy.max_batch_size
+        rows = inputs[0].shape[0] if self._is_batched else 1
+        if not limit:
             return rows, None
         if any(tensor.shape[0] != rows for tensor in inputs):
-            raise invalid("the inputs have different numbers of rows in their first dimension")
-        if rows > most:
-            raise invalid(f"a batch of {rows} where {self.model.name} takes at most {most}")
+            raise invalid_argument("the inputs have different numbers of rows in their first dimension")
+        if rows > limit:
+            raise invalid_argument(f"a batch of {rows} rows: {self.model.name} takes at most {limit}")
         return rows, tuple(tensor.shape[1:] for tensor in inputs)
 
-    def _remember(self, data: bytes, plan: Plan, sent: Sequence[Tensor], order: Sequence[int]) -> None:
-        """Keeps a message whose last bytes are its raw contents, in the order sent."""
+    def _add_template(self, data: bytes, plan: RequestPlan, sent: Sequence[Tensor], order: Sequence[int]) -> None:
+        """Stores the template of a message whose last bytes are its raw contents, in the order sent."""
         if len(data) in self._templates:
             return
-        heads = [_REQUEST_RAW + varint(len(tensor.data)) for tensor in sent]
+        heads = [_RAW_CONTENTS_KEY + encode_varint(len(tensor.data)) for tensor in sent]
         size = sum(len(head) + len(tensor.data) for head, tensor in zip(heads, sent, strict=True))
         start = len(data) - size
-        if not 0 <= start + len(heads[0]) <= _TEMPLATE_BYTES or not _ends_without_raw(data[:start]):
+        if not 0 <= start + len(heads[0]) <= _MAX_TEMPLATE_BYTES or not _ends_without_raw(data[:start]):
             return
         template = _Template(plan, data[: start + len(heads[0])], [])
         specs: dict[int, tuple[str, tuple[int, ...], int, int]] = {}
@@ -235,57 +183,52 @@ class Reader:
             specs[place] = (tensor.datatype, tensor.shape, start, start + len(tensor.data))
             start += len(tensor.data)
         template.specs = [specs[place] for place in sorted(specs)]
-        if len(self._templates) >= _TEMPLATES:
+        if len(self._templates) >= _MAX_TEMPLATES:
             self._templates.clear()
         self._templates[len(data)] = template
 
-    def _names(self) -> str:
+    def _describe_inputs(self) -> str:
         return ", ".join(f"{s.name} ({s.datatype} {list(s.shape)})" for s in self.model.specification.inputs)
 
 
-def _typed(contents: oip.InferTensorContents, spec: TensorSpec, shape: Sequence[int], size: int) -> bytes:
-    """Elements of a typed field as the bytes that raw contents would have."""
+def _typed_contents(contents: oip.InferTensorContents, spec: TensorSpec, shape: Sequence[int], size: int) -> bytes:
+    """Returns the elements of a typed field as the bytes that raw contents would have."""
     field_name = DATA_TYPES[spec.datatype].contents_field
     if field_name is None:
-        raise invalid(f"input {spec.name}: {spec.datatype} travels in raw_input_contents only")
+        raise invalid_argument(f"input {spec.name}: send {spec.datatype} in raw_input_contents")
     filled = {descriptor.name for descriptor, _ in contents.ListFields()}
     if filled - {field_name}:
-        raise invalid(f"input {spec.name} of {spec.datatype} carries {', '.join(sorted(filled))}, not {field_name}")
+        raise invalid_argument(
+            f"input {spec.name} of {spec.datatype} is in {', '.join(sorted(filled))}, not in {field_name}"
+        )
     values = getattr(contents, field_name)
-    wanted = size // NUMPY[spec.datatype].itemsize
-    if len(values) != wanted:
-        raise invalid(f"input {spec.name} has {len(values)} elements where {list(shape)} has {wanted}")
+    count = size // NUMPY_TYPES[spec.datatype].itemsize
+    if len(values) != count:
+        raise invalid_argument(f"input {spec.name} has {len(values)} elements; {list(shape)} takes {count}")
     try:
-        return np.array(values, dtype=NUMPY[spec.datatype]).tobytes()
+        return np.array(values, dtype=NUMPY_TYPES[spec.datatype]).tobytes()
     except OverflowError:
-        raise invalid(f"input {spec.name} has an element that {spec.datatype} cannot hold") from None
+        raise invalid_argument(f"input {spec.name} has an element that {spec.datatype} cannot hold") from None
 
 
 def _ends_without_raw(data: bytes) -> bool:
-    """True where a whole message ends here and has no raw contents: what follows is then them, and not a string's bytes
-    that look like them."""
+    """Returns True where a whole message ends here and has no raw contents.
+
+    What follows are then the raw contents, and not the bytes of a string that look like them.
+    """
     try:
         return not oip.ModelInferRequest.FromString(data).raw_input_contents
     except Exception:  # the runtime's DecodeError, by whichever class its implementation raises
         return False
 
 
-def _whole(parameters: Mapping[str, Any], name: str) -> int:
-    """A parameter that is a whole number of 0 or more; 0 where it is absent."""
+def _whole_number(parameters: Mapping[str, Any], name: str) -> int:
+    """Returns a parameter that is a whole number of 0 or more; 0 where it is absent."""
     if name not in parameters:
         return 0
     parameter = parameters[name]
     choice = parameter.WhichOneof("parameter_choice")
     value = getattr(parameter, choice) if choice in ("int64_param", "uint64_param") else -1
     if value < 0:
-        raise invalid(f"parameter {name} is a whole number of 0 or more")
+        raise invalid_argument(f"parameter {name}: expected a whole number of 0 or more")
     return int(value)
-
-
-def varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

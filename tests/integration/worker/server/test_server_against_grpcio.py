@@ -16,7 +16,7 @@ import grpc
 import pytest
 from tools.processes import wait_for
 
-from worker.errors import UsageError
+from worker.errors import InputError
 from worker.operations.security import Security
 from worker.server import GrpcServer, Stream
 from worker.server.connection import ServerConnection
@@ -450,5 +450,5 @@ def test_tls_files_that_do_not_fit_are_a_usage_error(tmp_path: Path) -> None:
         Security(certificate=tmp_path / "no.pem"),
         Security(client_ca=tmp_path / "no.pem"),
     ):
-        with pytest.raises(UsageError):
+        with pytest.raises(InputError):
             security.tls()

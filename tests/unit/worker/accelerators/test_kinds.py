@@ -11,7 +11,7 @@ import pytest
 from worker.accelerators import host
 from worker.accelerators import kinds as accelerators
 from worker.accelerators.kinds import Accelerator, Cpu, Cuda, Eia, Mps, Neuron, Xpu
-from worker.errors import UsageError
+from worker.errors import InputError
 
 
 def tool(path: Path, said: object) -> Path:
@@ -40,7 +40,7 @@ def test_an_accelerator_is_named_by_kind_and_ordinal() -> None:
 
 @pytest.mark.parametrize("text", ["", "cpu", "cpu:", "cpu:-1", "cpu:x", "gpu:0", "cpu:0:0", "cpu:²"])
 def test_what_names_no_accelerator_is_refused_in_one_line(text: str) -> None:
-    with pytest.raises(UsageError, match="names no accelerator") as raised:
+    with pytest.raises(InputError, match="names no accelerator") as raised:
         accelerators.parse(text)
     assert "\n" not in str(raised.value)
 
@@ -54,7 +54,7 @@ def test_a_cpu_ordinal_is_a_slice_of_the_cores_that_this_process_may_use() -> No
 
 
 def test_an_ordinal_that_is_not_there_is_an_error_that_lists_those_that_are() -> None:
-    with pytest.raises(UsageError, match=r"cpu:999 is not there; this host has cpu:0"):
+    with pytest.raises(InputError, match=r"cpu:999 is not there; this host has cpu:0"):
         Cpu(1).find(999)
 
 
@@ -164,7 +164,7 @@ def test_each_kind_of_gpu_hides_the_others_before_torch_is_imported(monkeypatch:
     assert Xpu().environment(0).type == "data-center-gpu-max-1100"
     assert os.environ["ZE_AFFINITY_MASK"] == "0"
     assert Mps().environment(0).name == "mps:0"
-    with pytest.raises(UsageError, match=r"cuda:2 is not there; this host has cuda:0, cuda:1"):
+    with pytest.raises(InputError, match=r"cuda:2 is not there; this host has cuda:0, cuda:1"):
         Cuda().environment(2)
 
 

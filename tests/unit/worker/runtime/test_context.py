@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from worker.accelerators.kinds import Cpu, Eia
-from worker.errors import UsageError
+from worker.errors import InputError
 from worker.runtime import model_file as models
 from worker.runtime.context import ExecutionContext, warm_up
 from worker.runtime.model_file import Specification
@@ -169,7 +169,7 @@ def test_a_foreign_model_that_does_not_take_the_input_is_refused_in_one_line(tmp
     file = tmp_path / "foreign.pt"
     torch.jit.save(torch.jit.script(Two().eval()), str(file))
     specification = models.read_specification(file, [parse_spec("x:FP32:-1,5"), parse_spec("y:FP32:-1,5")])
-    with pytest.raises(UsageError, match="does not take what --input says") as raised:
+    with pytest.raises(InputError, match="does not take what --input says") as raised:
         ExecutionContext(Cpu(1), 0, file, specification).load()
     assert "\n" not in str(raised.value)
 
@@ -240,5 +240,5 @@ def test_the_later_build_attaches_the_model_to_the_ordinal(
 
 def test_a_stock_pytorch_is_refused_in_plain_words(path: Path) -> None:
     context = ExecutionContext(Eia(Path("unused")), 0, path, models.read_specification(path))
-    with pytest.raises(UsageError, match="was not built for Elastic Inference"):
+    with pytest.raises(InputError, match="was not built for Elastic Inference"):
         context.load()

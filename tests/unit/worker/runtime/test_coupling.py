@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.errors import UsageError
+from worker.errors import InputError
 from worker.runtime import coupling
 from worker.runtime.coupling import Coupling, Siblings
 
@@ -53,7 +53,7 @@ def test_what_is_no_coupling_is_one_line(tmp_path: Path, text: str) -> None:
     if text.startswith(("[", "{")):
         path.write_text(text)
         text = str(path)
-    with pytest.raises(UsageError, match="--sim-coupling") as raised:
+    with pytest.raises(InputError, match="--sim-coupling") as raised:
         coupling.parse(text, 0)
     assert "\n" not in str(raised.value)
 
@@ -61,7 +61,7 @@ def test_what_is_no_coupling_is_one_line(tmp_path: Path, text: str) -> None:
 def test_without_a_fleet_there_are_no_siblings() -> None:
     del os.environ[coupling.TABLE_VARIABLE]
     try:
-        with pytest.raises(UsageError, match="between the workers of a fleet"):
+        with pytest.raises(InputError, match="between the workers of a fleet"):
             Siblings(Coupling(share=0.1), 0)
     finally:
         os.environ[coupling.TABLE_VARIABLE] = "gone"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from worker.errors import UsageError
+from worker.errors import InputError
 from worker.runtime import model_file as models
 from worker.runtime.model_file import Specification
 from worker.runtime.resnet import resnet18
@@ -28,7 +28,7 @@ def test_a_file_carries_its_own_specification(tmp_path: Path) -> None:
 def test_a_foreign_file_needs_to_be_told(tmp_path: Path) -> None:
     path = tmp_path / "foreign.pt"
     torch.jit.save(torch.jit.trace(torch.nn.Identity(), torch.ones(1)), str(path))
-    with pytest.raises(UsageError, match="does not say what it takes; add --input"):
+    with pytest.raises(InputError, match="does not say what it takes; add --input"):
         models.read_specification(path)
     found = models.read_specification(path, [parse_spec("x:INT64:-1,7")])
     assert (found.name, found.mode) == ("foreign", "foreign")
@@ -41,7 +41,7 @@ def test_what_is_not_torchscript_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "text.pt"
     text.write_text("hello")
     for path in (state, text, tmp_path, tmp_path / "none.pt"):
-        with pytest.raises(UsageError, match=r"is not (a TorchScript file|there)") as raised:
+        with pytest.raises(InputError, match=r"is not (a TorchScript file|there)") as raised:
             models.read_specification(path)
         assert "\n" not in str(raised.value)
 
@@ -62,7 +62,7 @@ def test_resnet18_is_exported_traced_and_scripted(tmp_path: Path, mode: str) -> 
 
 
 def test_scripting_gpt_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="can only be traced"):
+    with pytest.raises(InputError, match="can only be traced"):
         models.export("gpt", "script", tmp_path / "gpt.pt")
 
 
@@ -71,7 +71,7 @@ def test_scripting_gpt_is_refused_with_the_reason(tmp_path: Path) -> None:
     [("bert", "trace", "random"), ("resnet18", "eager", "random"), ("gpt", "trace", "some")],
 )
 def test_an_export_that_there_is_not(tmp_path: Path, model: str, mode: str, weights: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(InputError):
         models.export(model, mode, tmp_path / "m.pt", weights)
 
 
@@ -116,7 +116,7 @@ def test_the_bytes_that_were_hashed_are_the_bytes_that_are_loaded(tmp_path: Path
 def test_another_file_than_the_one_named_is_refused_in_one_line(tmp_path: Path, wanted: str) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(b"not what was asked for")
-    with pytest.raises(UsageError, match="--sha256") as raised:
+    with pytest.raises(InputError, match="--sha256") as raised:
         models.sealed(path, wanted)
     assert "\n" not in str(raised.value)
 
@@ -128,5 +128,5 @@ def test_a_specification_too_large_to_be_one_is_not_read(tmp_path: Path) -> None
         str(path),
         _extra_files={models.EXTRA_FILE: " " * (2 << 20)},
     )
-    with pytest.raises(UsageError, match="more than 1048576 bytes"):
+    with pytest.raises(InputError, match="more than 1048576 bytes"):
         models.read_specification(path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
 
-from worker.errors import UsageError
+from worker.errors import InputError
 from worker.runtime.simulation import InjectedFailure, SimulatedContext, Simulation, parse
 from worker.runtime.tensors import Tensor
 
@@ -55,7 +55,7 @@ def test_replay_draws_what_was_recorded_as_often_as_it_was(tmp_path: Path) -> No
 def test_a_part_of_a_tag_is_enough_where_only_one_has_it(tmp_path: Path) -> None:
     hlog(tmp_path, **{"c5.large|service": [[10]], "c5.large|latency": [[20]]})
     assert draws(f"replay:{tmp_path}:service", 1) == [10_000]
-    with pytest.raises(UsageError, match="is not one tag of"):
+    with pytest.raises(InputError, match="is not one tag of"):
         parse(f"replay:{tmp_path}:c5.large")
 
 
@@ -75,17 +75,17 @@ def test_a_part_of_a_tag_is_enough_where_only_one_has_it(tmp_path: Path) -> None
     ],
 )
 def test_what_cannot_be_simulated_is_refused_in_one_line(text: str) -> None:
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(InputError) as raised:
         parse(text)
     assert "\n" not in str(raised.value)
 
 
 def test_replay_names_the_tags_that_there_are(tmp_path: Path) -> None:
     hlog(tmp_path, service=[[10]])
-    with pytest.raises(UsageError, match=r"'queue' is not a tag of .*; it has service"):
+    with pytest.raises(InputError, match=r"'queue' is not a tag of .*; it has service"):
         parse(f"replay:{tmp_path}:queue")
     (tmp_path / "run.hlog").write_text("Tag=service,0,1,1,rubbish\n")
-    with pytest.raises(UsageError, match="no histogram"):
+    with pytest.raises(InputError, match="no histogram"):
         parse(f"replay:{tmp_path}:service")
 
 

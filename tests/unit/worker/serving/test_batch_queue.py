@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import grpc
 import pytest
 
-from worker.errors import Refused
+from worker.errors import ServiceError
 from worker.runtime.context import Ran, WarmUp
 from worker.runtime.simulation import DEFAULT_SPECIFICATION
 from worker.runtime.tensors import Tensor
@@ -155,7 +155,7 @@ def test_a_delay_ends() -> None:
 def test_a_full_queue_refuses_at_once() -> None:
     async def body(held: Held, batcher: Batcher) -> None:
         tasks = await queued(batcher, job("a"), job("b"))
-        with pytest.raises(Refused, match="the queue is full") as raised:
+        with pytest.raises(ServiceError, match="the queue is full") as raised:
             await batcher.infer(job("c"))
         assert raised.value.code is grpc.StatusCode.UNAVAILABLE
         held.gate.set()
@@ -181,7 +181,7 @@ def test_a_cancelled_request_is_never_run_and_makes_room() -> None:
 def test_a_request_whose_timeout_expires_in_the_queue_is_answered_then_and_never_run() -> None:
     async def body(held: Held, batcher: Batcher) -> None:
         (task,) = await queued(batcher, job("a", timeout_ns=1_000_000))
-        with pytest.raises(Refused, match="timeout expired") as raised:
+        with pytest.raises(ServiceError, match="timeout expired") as raised:
             await task
         assert raised.value.code is grpc.StatusCode.UNAVAILABLE
 
@@ -194,7 +194,7 @@ def test_a_request_past_its_deadline_is_never_run_even_if_nobody_cancelled_it() 
         late.deadline_ns = time.monotonic_ns()
         (task,) = await queued(batcher, late)
         held.gate.set()
-        with pytest.raises(Refused):
+        with pytest.raises(ServiceError):
             await task
 
     assert drive(Policy(), body).batches == [["first"]]
@@ -223,13 +223,13 @@ def test_a_cancelled_request_lets_go_of_its_tensors_and_so_many_are_not_let_in(m
             with pytest.raises(asyncio.CancelledError):
                 await task
         assert [list(one.inputs) for one in jobs] == [[], [], []]
-        with pytest.raises(Refused, match="cancelled"):
+        with pytest.raises(ServiceError, match="cancelled"):
             await batcher.infer(job("d"))
         held.gate.set()
         while True:  # until the executor has come by
             try:
                 await batcher.infer(job("e"))
-            except Refused:
+            except ServiceError:
                 await asyncio.sleep(0)
             else:
                 return
@@ -259,7 +259,7 @@ def test_giving_up_answers_what_waits_and_what_runs() -> None:
         await asyncio.sleep(0)
         batcher.give_up()
         for one in (task, running):
-            with pytest.raises(Refused, match="the worker is ending"):
+            with pytest.raises(ServiceError, match="the worker is ending"):
                 await one
 
     async def main() -> list[list[str]]:
@@ -269,7 +269,7 @@ def test_giving_up_answers_what_waits_and_what_runs() -> None:
         first = asyncio.create_task(batcher.infer(job("first")))
         await asyncio.to_thread(held.running.wait, 10)
         await body(held, batcher)
-        with pytest.raises(Refused, match="the worker is ending"):
+        with pytest.raises(ServiceError, match="the worker is ending"):
             await first
         held.gate.set()
         assert await batcher.stop(10)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.errors import Refused
+from worker.errors import ServiceError
 from worker.runtime.model_file import Specification
 from worker.runtime.tensors import NUMPY, Tensor, TensorSpec
 from worker.serving.job import Policy
@@ -153,7 +153,7 @@ def wrong(change: Any) -> oip.ModelInferRequest:
     ],
 )
 def test_what_does_not_fit_is_an_invalid_argument(change: Any, words: str) -> None:
-    with pytest.raises(Refused, match=words) as raised:
+    with pytest.raises(ServiceError, match=words) as raised:
         reader().read(wrong(change))
     assert raised.value.code is grpc.StatusCode.INVALID_ARGUMENT
 
@@ -183,7 +183,7 @@ def test_typed_contents_are_the_bytes_that_raw_ones_would_be(datatype: str, fiel
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])
 def test_sixteen_bit_floats_travel_raw_only(datatype: str) -> None:
     assert one(datatype, raw=bytes(4)).data == bytes(4)
-    with pytest.raises(Refused, match="travels in raw_input_contents only"):
+    with pytest.raises(ServiceError, match="travels in raw_input_contents only"):
         one(datatype, {"fp32_contents": [1.0, 2.0]})
 
 
@@ -192,9 +192,9 @@ def test_typed_contents_of_the_wrong_field_number_or_range_are_refused() -> None
         ({"int_contents": [1, 2]}, "carries int_contents, not fp32_contents"),
         ({"fp32_contents": [1.0]}, "has 1 elements"),
     ]:
-        with pytest.raises(Refused, match=words):
+        with pytest.raises(ServiceError, match=words):
             one("FP32", contents)
-    with pytest.raises(Refused, match="an element that INT8 cannot hold"):
+    with pytest.raises(ServiceError, match="an element that INT8 cannot hold"):
         one("INT8", {"int_contents": [128, 0]})
 
 
@@ -227,12 +227,12 @@ def test_a_batch_is_checked_where_there_is_batching() -> None:
     assert reader().read(message(9))[0].key is None
     plan, _ = reader(max_batch_size=8).read(message(3))
     assert (plan.rows, plan.key) == (3, ((2,), (3,)))
-    with pytest.raises(Refused, match="a batch of 9 where m takes at most 8"):
+    with pytest.raises(ServiceError, match="a batch of 9 where m takes at most 8"):
         reader(max_batch_size=8).read(message(9))
     uneven = message(2)
     uneven.inputs[0].shape[0] = 1
     uneven.raw_input_contents[0] = bytes(24)
-    with pytest.raises(Refused, match="different numbers of rows"):
+    with pytest.raises(ServiceError, match="different numbers of rows"):
         reader(max_batch_size=8).read(uneven)
 
 
@@ -246,7 +246,7 @@ def test_priority_and_timeout_come_from_the_parameters() -> None:
     assert job.expires_ns - job.arrived_ns == 2_500_000
     assert reader(priority_levels=2, default_priority=2).read(message())[0].priority == 2
     request.parameters["priority"].uint64_param = 3
-    with pytest.raises(Refused, match="priority 3 where there are 2 levels"):
+    with pytest.raises(ServiceError, match="priority 3 where there are 2 levels"):
         reader(priority_levels=2).read(request)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from worker.errors import Refused
+from worker.errors import ServiceError
 from worker.serving import cuda_memory as cudamemory
 from worker.serving.shared_memory import Regions
 from worker.wire import open_inference_pb2 as oip
@@ -47,31 +47,31 @@ def test_a_region_is_a_part_of_the_object(memory: SharedMemory) -> None:
 def test_nothing_outside_the_region_is_reached(memory: SharedMemory, size: int, offset: int) -> None:
     regions = Regions()
     regions.register("r", memory.name, 0, 16)
-    with pytest.raises(Refused, match="are not inside region"):
+    with pytest.raises(ServiceError, match="are not inside region"):
         regions.place(parameters("r", size, offset), size, exact=False)
 
 
 @pytest.mark.parametrize("key", ["/none-such", "", "a/b", "/../etc/passwd", "nul\0", "x" * 5000])
 def test_a_key_that_cannot_be_opened_is_refused(key: str) -> None:
-    with pytest.raises(Refused, match="cannot be opened"):
+    with pytest.raises(ServiceError, match="cannot be opened"):
         Regions().register("r", key, 0, 1)
 
 
 def test_names_are_used_once_and_forgotten(memory: SharedMemory) -> None:
     regions = Regions()
     regions.register("r", memory.name, 0, 16)
-    with pytest.raises(Refused, match="registered already"):
+    with pytest.raises(ServiceError, match="registered already"):
         regions.register("r", memory.name, 0, 16)
     regions.unregister("other")
     regions.unregister("r")
     assert regions.status("") == []
-    with pytest.raises(Refused, match="is not registered"):
+    with pytest.raises(ServiceError, match="is not registered"):
         regions.status("r")
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 4097), (4096, 1), (0, 0), (2**63, 2**63)])
 def test_a_region_larger_than_its_object_is_refused(memory: SharedMemory, offset: int, size: int) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(ServiceError):
         Regions().register("r", memory.name, offset, size)
 
 
@@ -81,7 +81,7 @@ def test_an_object_cut_short_after_it_was_registered_is_an_error_and_no_signal(m
     place = regions.place(parameters("r", 4096), 4096, exact=True)
     os.ftruncate(memory._fd, 8)  # type: ignore[attr-defined]
     for touch in (place.read, lambda: place.write(bytes(4096))):
-        with pytest.raises(Refused, match="has become shorter"):
+        with pytest.raises(ServiceError, match="has become shorter"):
             touch()
     os.ftruncate(memory._fd, 4096)  # type: ignore[attr-defined]
 
@@ -98,7 +98,7 @@ def test_an_answer_on_its_way_keeps_its_region_open(memory: SharedMemory) -> Non
 def test_an_output_that_does_not_fit_is_refused(memory: SharedMemory) -> None:
     regions = Regions()
     regions.register("r", memory.name, 0, 16)
-    with pytest.raises(Refused, match="does not fit"):
+    with pytest.raises(ServiceError, match="does not fit"):
         regions.place(parameters("r", 4), 0, exact=False).write(b"12345")
 
 
@@ -148,14 +148,14 @@ def test_cuda_memory_is_copied_both_ways_and_closed_with_its_last_use(monkeypatc
 def test_what_the_cuda_runtime_refuses_is_the_clients_error(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime(64)
     monkeypatch.setattr(cudamemory, "runtime", lambda: runtime)
-    with pytest.raises(Refused, match="has 64 bytes, not 3"):
+    with pytest.raises(ServiceError, match="has 64 bytes, not 3"):
         Regions().register_cuda("c", b"abc", 0, 32)
     runtime.code = 1
-    with pytest.raises(Refused, match="cannot be opened: error 1"):
+    with pytest.raises(ServiceError, match="cannot be opened: error 1"):
         Regions().register_cuda("c", bytes(64), 0, 32)
 
 
 def test_without_a_cuda_runtime_in_the_process_there_is_no_cuda_memory(tmp_path: Path) -> None:
     (tmp_path / "maps").write_text("7f00-7f01 r-xp 00000000 00:00 0 /usr/lib/libc.so.6\n")
-    with pytest.raises(Refused, match="is not loaded"):
+    with pytest.raises(ServiceError, match="is not loaded"):
         cudamemory.runtime(tmp_path / "maps")
