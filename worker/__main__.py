@@ -1,8 +1,8 @@
 """`python -m worker`: serve, fleet, accelerators, export and statistics."""
 
-from worker.commands import main
+from worker.commands import app, main
 
-__all__ = ["main"]
+__all__ = ["app", "main"]
 
 if __name__ == "__main__":
     main()

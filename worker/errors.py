@@ -1,4 +1,4 @@
-"""The exception tree of the worker: wrong input of whoever starts it, and errors that a client gets as a gRPC status."""
+"""The exception tree of the worker: wrong input on the command line, and errors that a client gets as a status."""
 
 from worker.wire import StatusCode
 

@@ -1,5 +1,5 @@
 """The command line of the worker, one file per subcommand."""
 
-from worker.commands.app import main
+from worker.commands.app import app, main
 
-__all__ = ["main"]
+__all__ = ["app", "main"]

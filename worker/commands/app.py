@@ -12,6 +12,16 @@ from worker.commands.serve import serve
 from worker.commands.statistics import statistics
 from worker.errors import InputError
 
+app = typer.Typer(
+    help="Serves one TorchScript model on one accelerator ordinal over gRPC.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for _command in (accelerators, export, serve, fleet, statistics):
+    app.command()(_command)
+
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m worker") -> None:
     """Runs the subcommand of `arguments` (default: the command line); `program` is the command's name in messages.
@@ -25,20 +35,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m worke
         place = words.index("--")
         words, command = words[:place], words[place + 1 :]
     try:
-        _make_app()(words, prog_name=program, obj=command)
+        app(words, prog_name=program, obj=command)
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None
-
-
-def _make_app() -> typer.Typer:
-    app = typer.Typer(
-        help="Serves one TorchScript model on one accelerator ordinal over gRPC.",
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-    )
-    for command in (serve, fleet, accelerators, export, statistics):
-        app.command()(command)
-    return app

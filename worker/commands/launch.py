@@ -147,17 +147,16 @@ def _batching_policy(options: ServeOptions) -> "BatchingPolicy":
         raise InputError(
             f"--preferred-batch-size {text}: write sizes of 1 to --max-batch-size {options.max_batch_size}"
         )
-    if options.default_priority > options.priority_levels:
-        raise InputError(
-            f"--default-priority {options.default_priority}: expected at most --priority-levels {options.priority_levels}"
-        )
+    priority, levels = options.default_priority, options.priority_levels
+    if priority > levels:
+        raise InputError(f"--default-priority {priority}: expected at most --priority-levels {levels}")
     return BatchingPolicy(
         options.max_batch_size,
         options.max_queue_delay_us,
         preferred,
         options.max_queue_size,
         options.priority_levels,
-        options.default_priority or options.priority_levels,
+        priority or levels,
     )
 
 

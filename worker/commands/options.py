@@ -31,15 +31,13 @@ class ServeOptions:
     name: Annotated[str | None, Option(help="The model's name for clients (default: the name in the file).")] = None
     inputs: Annotated[
         list[str] | None,
-        Option("--input", help="NAME:DATATYPE:SHAPE of a foreign file, as in x:INT64:-1,7; repeatable."),
+        Option("--input", help="NAME:DATATYPE:SHAPE of a foreign file, as in x:INT64:-1,7; may repeat."),
     ] = None
     cores_per_ordinal: Cores = 1
     ei_tool: EiTool = EI_TOOL
     precision: Annotated[str, Option(help="fp32, bf16 or fp16.")] = "fp32"
     inference_mode: Annotated[bool, Option(help="Compute in inference mode; else under no_grad.")] = True
-    max_batch_size: Annotated[
-        int, Option(min=0, help="Most rows of a batch that requests are joined into; 0: never join.")
-    ] = 0
+    max_batch_size: Annotated[int, Option(min=0, help="Join requests up to so many rows; 0: never.")] = 0
     max_queue_delay_us: Annotated[int, Option(min=0, help="How long a request may wait for others to join it.")] = 0
     preferred_batch_size: Annotated[str, Option(help="Batch sizes to form as soon as possible, as in 4,8.")] = ""
     max_queue_size: Annotated[int, Option(min=0, help="Requests that may wait; 0: no limit.")] = 0
@@ -60,9 +58,7 @@ class ServeOptions:
     sim_type: Annotated[str, Option(help="The accelerator type that sim simulates; empty: the host alone.")] = "sim"
     sim_per_row: Annotated[str, Option(help="Time added for each row of a batch beyond the first.")] = "0ms"
     sim_failure_rate: Annotated[float, Option(min=0, max=1, help="Share of forward passes that fail.")] = 0.0
-    sim_stall: Annotated[
-        str, Option(help="SHARE:TIME, as in 0.01:1s: share of forward passes that stall, and for how long.")
-    ] = ""
+    sim_stall: Annotated[str, Option(help="SHARE:TIME, as in 0.01:1s: forward passes that stall, how long.")] = ""
     sim_coupling: Annotated[
         str, Option(help="Growth of the service time by each busy sibling, as in 0.1, or a JSON file of shares.")
     ] = ""

@@ -74,11 +74,11 @@ async def run_worker(
     Binds the port, loads and warms up in the executor thread, and then calls `on_ready` with the address and the
     model's name. Raises InputError where the port is in use or the model cannot be loaded.
     """
-    worker = _WorkerProcess(context, identity, options)
-    await worker.start()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    worker = _WorkerProcess(context, identity, options)
+    await worker.start()
     model = await worker.load(stop)
     on_ready(worker.address, model.name)
     await stop.wait()

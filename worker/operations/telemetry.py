@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 
 from worker.accelerators import Accelerator
-from worker.wire import accelerator_pb2
+from worker.wire.accelerator_pb2 import Reading
 
 
 class Telemetry:
@@ -25,24 +25,18 @@ class Telemetry:
         psutil.cpu_percent()
         self._process.cpu_percent()
 
-    async def readings(self) -> list[accelerator_pb2.Reading]:
+    async def readings(self) -> list[Reading]:
         """Returns the readings now. A GPU is read in a thread: a driver is slow, and requests must go on meanwhile."""
         name = f"{self._accelerator.kind}:{self._accelerator.ordinal}"
         readings = [
-            accelerator_pb2.Reading(
-                device="worker", id=name, measure="utilisation_percent", value=self._process.cpu_percent()
-            ),
-            accelerator_pb2.Reading(
-                device="worker", id=name, measure="memory_bytes", value=self._process.memory_info().rss
-            ),
-            accelerator_pb2.Reading(device="cpu", measure="utilisation_percent", value=psutil.cpu_percent()),
-            accelerator_pb2.Reading(device="cpu", measure="memory_bytes", value=psutil.virtual_memory().used),
+            Reading(device="worker", id=name, measure="utilisation_percent", value=self._process.cpu_percent()),
+            Reading(device="worker", id=name, measure="memory_bytes", value=self._process.memory_info().rss),
+            Reading(device="cpu", measure="utilisation_percent", value=psutil.cpu_percent()),
+            Reading(device="cpu", measure="memory_bytes", value=psutil.virtual_memory().used),
         ]
         if self._gpu is not None:
             for measure, value in (await asyncio.to_thread(self._gpu.sample)).items():
-                readings.append(
-                    accelerator_pb2.Reading(device=name, id=self._accelerator.id, measure=measure, value=value)
-                )
+                readings.append(Reading(device=name, id=self._accelerator.id, measure=measure, value=value))
         return readings
 
 
@@ -55,7 +49,7 @@ class _Gpu:
 
     @classmethod
     def find(cls, accelerator: Accelerator, nvml: Any | None) -> "_Gpu | None":
-        """Returns None where the extra `gpu` is not installed, there is no NVIDIA driver, or it does not know this UUID."""
+        """Returns None without the extra `gpu` or an NVIDIA driver, or where the driver has no such UUID."""
         try:
             nvml = nvml or import_module("pynvml")
         except ImportError:

@@ -113,7 +113,7 @@ class CoupledOrdinal:
         self._own = coupling.own
 
     def extend(self, service_ns: int) -> int:
-        """Returns the service time with the cost of the siblings that are busy now; marks this ordinal as busy so long."""
+        """Returns the service time with the cost of the siblings that are busy now, and marks this ordinal as busy."""
         now_ns = time.monotonic_ns()
         busy = self._busy_until_ns > now_ns - PAUSE_NS
         extended_ns = round(service_ns * (1 + self._own + float(self._shares[busy].sum())))

@@ -33,9 +33,7 @@ def export_model(model: str, mode: str, path: Path, weights: str = "random") -> 
         module, specification = _gpt(mode, weights)
     elif model == "resnet18":
         if weights != "random":
-            raise InputError(
-                "resnet18 has random weights only (--weights random): its latency does not depend on their values"
-            )
+            raise InputError("resnet18 has random weights only: its latency does not depend on their values")
         module, specification = _resnet18(mode)
     else:
         raise InputError(f"unknown reference model {model!r} (choose {' or '.join(REFERENCE_MODELS)})")

@@ -55,12 +55,12 @@ class TensorSpec(BaseModel):
         return value
 
     def example_shape(self, rows: int | None = None, any_size: int = 1) -> tuple[int, ...]:
-        """Returns a shape that fits: the example, or `any_size` for each -1; `rows` where the first dimension is free."""
+        """Returns a shape that fits: the example, or `any_size` for each -1; `rows` for a free first dimension."""
         shape = self.example or tuple(any_size if size == -1 else size for size in self.shape)
         return (rows, *shape[1:]) if rows is not None and self.shape[:1] == (-1,) else shape
 
     def example_tensor(self, rows: int | None = None, any_size: int = 1, seed: int = 0) -> Tensor:
-        """Returns elements that any model accepts: normal floats, integers below `high`, zeros where that is unknown."""
+        """Returns elements that any model accepts: normal floats, integers below `high`, or zeros without it."""
         shape = self.example_shape(rows, any_size)
         rng = np.random.default_rng(seed)
         dtype = NUMPY_TYPES[self.datatype]

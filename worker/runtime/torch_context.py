@@ -181,7 +181,7 @@ class TorchContext:
         return Tensor(spec.datatype, shape, self._copy_out(tensor))
 
     def _observed_outputs(self) -> tuple[TensorSpec, ...]:
-        """Returns names and shapes of a foreign model's outputs: it runs twice, and a dimension that changes is free."""
+        """Returns names and shapes of a foreign model's outputs: two runs show which dimensions are free."""
         names = {dtype: name for name, dtype in self._dtypes.items()}
 
         def outputs(any_size: int) -> list["torch.Tensor"]:

@@ -1,6 +1,7 @@
 """The thread that runs the model, and BatchExecutor, through which the event loop submits requests to it."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -93,10 +94,8 @@ class ExecutorThread:
             if wait_ns is None:
                 self._signals.get()
             else:
-                try:
+                with contextlib.suppress(Empty):
                     self._signals.get(timeout=wait_ns / 1e9)
-                except Empty:
-                    pass
         self._is_idle = False
 
 

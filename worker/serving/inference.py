@@ -27,7 +27,7 @@ class InferenceLimits:
 
 
 class InferencePipeline:
-    """What all inferences share: reader, executor, counters, limits. Refuses requests until `open` and after `close`."""
+    """Reader, executor, counters and limits of all inferences. Refuses requests until `open` and after `close`."""
 
     def __init__(self, executor: BatchExecutor, counters: Counters, limits: InferenceLimits) -> None:
         self.executor = executor

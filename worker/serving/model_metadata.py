@@ -39,7 +39,7 @@ def model_metadata(model: ServedModel) -> oip.ModelMetadataResponse:
 
 
 def model_configuration(model: ServedModel, kind: str, ordinal: int) -> oip.ModelConfig:
-    """Returns Triton's model configuration. `parameters` has an example shape and the bound of integers for each input."""
+    """Returns Triton's model configuration; its `parameters` have each input's example shape and bound of integers."""
     policy = model.policy
     is_batched = policy.max_batch_size > 0
     message = oip.ModelConfig(

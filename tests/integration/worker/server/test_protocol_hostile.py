@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from worker.runtime.tensors import NUMPY
+from worker.runtime import NUMPY_TYPES
 from worker.wire import DATA_TYPES
 from worker.wire import open_inference_pb2 as oip
 
@@ -137,7 +137,7 @@ REGIONS = ("region", "other", "cut", "none", "")
 names = st.sampled_from(["A", "B", "output_0", "output_1", "adding", "C", "", "1", *REGIONS]) | st.text(max_size=20)
 whole = st.sampled_from([0, 1, -1, 2, 4, 16, 64, 2**31, 2**32, 2**62, 2**63 - 1, -(2**63)]) | st.integers(-9, 99)
 unsigned = whole.map(lambda value: value % 2**64)
-datatypes = st.sampled_from([*NUMPY, "BYTES", "", "INT", "int32"]) | st.text(max_size=8)
+datatypes = st.sampled_from([*NUMPY_TYPES, "BYTES", "", "INT", "int32"]) | st.text(max_size=8)
 shapes = st.lists(whole, max_size=5) | st.sampled_from([[1, 4], [2, 4], [4, 4], [5, 4], [4], [1, 1, 4], [0, 4]])
 elements = st.binary(max_size=80) | st.sampled_from([16, 32, 64]).map(bytes)
 parameter = st.one_of(

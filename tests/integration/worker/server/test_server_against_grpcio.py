@@ -17,7 +17,7 @@ import pytest
 from tools.processes import wait_for
 
 from worker.errors import InputError
-from worker.operations.security import Security
+from worker.operations import Security
 from worker.server import GrpcServer, Stream
 from worker.server.connection import ServerConnection
 from worker.server.server_socket import ServerSocket

@@ -24,8 +24,8 @@ import pytest
 import torch
 from torch import nn
 
-from worker.runtime.model_file import Specification, save
-from worker.runtime.tensors import TensorSpec
+from worker.runtime import Specification, TensorSpec
+from worker.runtime.model_file import save_model
 from worker.wire import accelerator_pb2 as ours
 from worker.wire import accelerator_pb2_grpc as ours_grpc
 from worker.wire import open_inference_pb2 as oip
@@ -91,7 +91,7 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Subject]:
     gives = TensorSpec(name="hidden", datatype="FP32", shape=(-1, -1, WIDTH))
     traced = torch.jit.trace(SmallGpt().eval(), torch.zeros(1, 7, dtype=torch.int64))
     small = Specification(name="small", mode="trace", inputs=(takes,), outputs=(gives,))
-    save(traced, folder / "small.pt", small)
+    save_model(traced, folder / "small.pt", small)
     pixels = TensorSpec(name="image", datatype="FP32", shape=(-1, 3, 224, 224))
     found = {
         "small": Subject(folder / "small.pt", "small", takes, tokens(VOCABULARY), FULL or 1000, FULL or 200, 8),

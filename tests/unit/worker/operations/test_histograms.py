@@ -8,10 +8,12 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.operations import metrics_page as metrics
-from worker.operations.counters import BULK, MOST_SIZES, Counters
-from worker.operations.histograms import HIGHEST_US, Histogram
-from worker.runtime.context import Ran
+from worker.operations import HIGHEST_US, Counters, Histogram, render_metrics, serve_metrics
+from worker.operations.counters import MAX_BATCH_SIZES
+from worker.runtime import ForwardPass
+
+# More requests than are added up at a time.
+MANY = 259
 
 DURATIONS = st.lists(st.integers(0, 2 * HIGHEST_US * 1000) | st.integers(0, 5_000_000), max_size=50)
 
@@ -43,60 +45,59 @@ def test_cumulative_counts_rise_to_the_total() -> None:
 
 def test_counters_agree_whenever_they_are_read() -> None:
     counters = Counters()
-    ran = Ran([], 1, 20, 300)
-    for _ in range(BULK + 3):
-        counters.executed(2, ran, 330)
-        counters.succeeded(ran, 5, 400)
-    counters.failed("INTERNAL", 7)
+    forward_pass = ForwardPass([], 1, 20, 300)
+    for _ in range(MANY):
+        counters.add_pass(2, forward_pass, 330)
+        counters.add_response(forward_pass, 5, 400)
+    counters.add_error("INTERNAL", 7)
     counters.settle()
-    done = BULK + 3
-    assert counters.answered == counters.success.count == counters.queue.count == done
-    assert (counters.input.ns, counters.infer.ns, counters.output.ns) == (done, 20 * done, 300 * done)
-    assert (counters.executions, counters.inferences) == (done, 2 * done)
-    assert counters.batches[2].infer.count == done
-    assert counters.queue_histogram.count == counters.compute_histogram.count == done
-    assert counters.compute_histogram.sum_ns == 321 * done
+    assert counters.answered == counters.success.count == counters.queue.count == MANY
+    assert (counters.input.ns, counters.infer.ns, counters.output.ns) == (MANY, 20 * MANY, 300 * MANY)
+    assert (counters.executions, counters.inferences) == (MANY, 2 * MANY)
+    assert counters.batches[2].infer.count == MANY
+    assert counters.queue_histogram.count == counters.compute_histogram.count == MANY
+    assert counters.compute_histogram.sum_ns == 321 * MANY
     assert counters.errors == {"INTERNAL": 1}
-    assert (counters.pass_histograms[2].count, counters.pass_histograms[2].sum_ns) == (done, 330 * done)
+    assert (counters.pass_histograms[2].count, counters.pass_histograms[2].sum_ns) == (MANY, 330 * MANY)
 
 
 def test_passes_of_any_number_of_rows_do_not_fill_the_memory() -> None:
     counters = Counters()
-    for rows in [*range(1, MOST_SIZES + 10), 1]:
-        counters.executed(rows, Ran([], 0, 1, 0), 2)
+    for rows in [*range(1, MAX_BATCH_SIZES + 10), 1]:
+        counters.add_pass(rows, ForwardPass([], 0, 1, 0), 2)
     counters.settle()
-    assert set(counters.pass_histograms) == set(range(1, MOST_SIZES + 1))
+    assert set(counters.pass_histograms) == set(range(1, MAX_BATCH_SIZES + 1))
     assert counters.pass_histograms[1].count == 2
-    assert counters.executions == MOST_SIZES + 10
+    assert counters.executions == MAX_BATCH_SIZES + 10
 
 
 def test_adding_up_makes_a_histogram_for_each_number_of_rows_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One has 190 KB and only the collector frees it: made and thrown away each time, they fill the memory."""
-    made: list[Histogram] = []
+    """A histogram has 190 KB and only the collector frees it: a new one at each call would fill the memory."""
+    histograms: list[Histogram] = []
 
     class Counted(Histogram):
         def __init__(self) -> None:
             super().__init__()
-            made.append(self)
+            histograms.append(self)
 
     monkeypatch.setattr("worker.operations.counters.Histogram", Counted)
     counters = Counters()
     for _ in range(5):
         for rows in (1, 2):
-            counters.executed(rows, Ran([], 0, 1, 0), 2)
+            counters.add_pass(rows, ForwardPass([], 0, 1, 0), 2)
         counters.settle()
-    assert made == [counters.pass_histograms[1], counters.pass_histograms[2]]
+    assert histograms == [counters.pass_histograms[1], counters.pass_histograms[2]]
 
 
 def page(counters: Counters) -> str:
-    return metrics.render(counters, depth=4, process_peak_bytes=10, accelerator_peak_bytes=20)
+    return render_metrics(counters, depth=4, process_peak_bytes=10, accelerator_peak_bytes=20)
 
 
 def test_the_metrics_page_adds_up() -> None:
     counters = Counters()
-    counters.executed(3, Ran([], 0, 2_000_000, 0), 2_100_000)
-    counters.succeeded(Ran([], 0, 2_000_000, 0), 300_000, 2_400_000)
-    counters.failed("UNAVAILABLE", 1)
+    counters.add_pass(3, ForwardPass([], 0, 2_000_000, 0), 2_100_000)
+    counters.add_response(ForwardPass([], 0, 2_000_000, 0), 300_000, 2_400_000)
+    counters.add_error("UNAVAILABLE", 1)
     values = dict(line.rsplit(" ", 1) for line in page(counters).splitlines() if not line.startswith("#"))
     assert values['inferload_requests_total{code="OK"}'] == "1"
     assert values['inferload_requests_total{code="UNAVAILABLE"}'] == "1"
@@ -109,14 +110,14 @@ def test_the_metrics_page_adds_up() -> None:
 
 
 async def fetch(request: bytes) -> bytes:
-    server = await metrics.start("127.0.0.1", 0, lambda: page(Counters()))
+    server = await serve_metrics("127.0.0.1", 0, lambda: page(Counters()))
     async with server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(request)
         writer.write_eof()
-        found = await reader.read()
+        response = await reader.read()
         writer.close()
-    return found
+    return response
 
 
 def test_only_the_metrics_page_is_served() -> None:

@@ -1,4 +1,4 @@
-"""What a worker tells of its process, host and accelerator. NVML is stood in for, and the stand-in says so."""
+"""Readings of a worker's process, host and accelerator. A stand-in replaces NVML."""
 
 # ruff: noqa: N802  (the names are NVML's)
 
@@ -6,8 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from worker.accelerators.kinds import Accelerator
-from worker.operations.telemetry import Telemetry
+from worker.accelerators import Accelerator
+from worker.operations import Telemetry
 
 
 class StandInForNvml:
@@ -51,11 +51,11 @@ class StandInForNvml:
 
 
 def readings(accelerator: Accelerator) -> dict[tuple[str, str, str], float]:
-    told = asyncio.run(Telemetry(accelerator, StandInForNvml()).readings())
-    return {(one.device, one.id, one.measure): one.value for one in told}
+    messages = asyncio.run(Telemetry(accelerator, StandInForNvml()).readings())
+    return {(one.device, one.id, one.measure): one.value for one in messages}
 
 
-def test_a_gpu_tells_what_it_can_by_its_uuid() -> None:
+def test_a_gpu_has_the_readings_that_it_supports_by_its_uuid() -> None:
     first = readings(Accelerator("cuda", 0, "a10g", "aa", 24 << 30))
     assert first["cuda:0", "aa", "power_w"] == 71.5
     assert first["cuda:0", "aa", "memory_bytes"] == 3 << 30
@@ -67,13 +67,13 @@ def test_a_gpu_tells_what_it_can_by_its_uuid() -> None:
     assert ("cuda:0", "bb", "power_w") not in second
 
 
-def test_what_nvml_does_not_know_and_other_kinds_tell_of_the_process_and_the_host() -> None:
+def test_unknown_gpus_and_other_kinds_have_the_readings_of_process_and_host() -> None:
     for accelerator in (Accelerator("cuda", 3, "a10g", "cc", 0), Accelerator("cpu", 3, "cpu-1c", "", 0)):
-        told = readings(accelerator)
-        assert {(device, measure) for device, _id, measure in told} == {
+        values = readings(accelerator)
+        assert {(device, measure) for device, _id, measure in values} == {
             ("worker", "utilisation_percent"),
             ("worker", "memory_bytes"),
             ("cpu", "utilisation_percent"),
             ("cpu", "memory_bytes"),
         }
-        assert told["worker", f"{accelerator.kind}:3", "memory_bytes"] > 1 << 20
+        assert values["worker", f"{accelerator.kind}:3", "memory_bytes"] > 1 << 20

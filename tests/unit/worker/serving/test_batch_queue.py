@@ -1,307 +1,209 @@
-"""The queue's promises: order, priority, joining only what may be joined, and that what was given up is never run."""
+"""Batches by table and by property: order, priority, what may be joined, limits, and that a job leaves the queue once.
 
-import asyncio
-import threading
-import time
-from collections.abc import Awaitable, Callable, Sequence
+Neither threads nor clocks: every test passes the time in.
+"""
 
-import grpc
+from collections.abc import Sequence
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from worker.errors import ServiceError
-from worker.runtime.context import Ran, WarmUp
-from worker.runtime.simulation import DEFAULT_SPECIFICATION
-from worker.runtime.tensors import Tensor
-from worker.serving import batch_queue as batching
-from worker.serving.batch_queue import Batcher
-from worker.serving.job import Done, Job, Policy
+from worker.runtime import Tensor
+from worker.serving import batch_queue
+from worker.serving.batch_queue import Batch, BatchingPolicy, BatchQueue, Job
+from worker.wire import StatusCode
+
+US = 1_000
+DELAY = BatchingPolicy(4, max_queue_delay_us=100)
 
 
-class Held:
-    """A context that notes each batch, and waits inside forward while `gate` is closed."""
-
-    specification = DEFAULT_SPECIFICATION
-    parameter_bytes = threads = 0
-    precision = ""
-
-    def __init__(self) -> None:
-        self.batches: list[list[str]] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.running = threading.Event()
-
-    def load(self) -> None: ...
-
-    def warm_up(self, batch_sizes: Sequence[int]) -> WarmUp:
-        return WarmUp(0, [])
-
-    def run(self, batch: Sequence[Sequence[Tensor]]) -> Ran:
-        self.batches.append([request[0].datatype for request in batch])
-        self.running.set()
-        assert self.gate.wait(30)
-        return Ran([tuple(request) for request in batch], 1, 2, 3)
-
-    def peak_bytes(self) -> int:
-        return 0
-
-    def versions(self) -> dict[str, str]:
-        return {}
+def job(
+    name: str = "", rows: int = 1, key: object = None, priority: int = 0, arrived_ns: int = 0, expires_ns: int = 0
+) -> Job:
+    one = Job([Tensor(name, (rows,), b"")], rows=rows, key=key, priority=priority, expires_ns=expires_ns)
+    one.arrived_ns = arrived_ns
+    return one
 
 
-def job(name: str, rows: int = 1, key: object = None, priority: int = 0, timeout_ns: int = 0) -> Job:
-    made = Job([Tensor(name, (rows,), b"")], rows=rows, key=key, priority=priority)
-    made.expires_ns = made.arrived_ns + timeout_ns if timeout_ns else 0
-    return made
+def names(jobs: Sequence[Job]) -> list[str]:
+    return [one.inputs[0].datatype for one in jobs]
 
 
-Body = Callable[[Held, Batcher], Awaitable[None]]
-
-
-def drive(policy: Policy, body: Body) -> Held:
-    """Runs `body` while the executor is held inside the forward of a first job, named "first"."""
-
-    async def main() -> Held:
-        held = Held()
-        batcher = Batcher(held, policy, asyncio.get_running_loop())
-        held.gate.clear()
-        first = asyncio.create_task(batcher.infer(job("first", key="first")))
-        await asyncio.to_thread(held.running.wait, 10)
-        try:
-            await body(held, batcher)
-        finally:
-            held.gate.set()
-        await first
-        assert await batcher.stop(10)
-        assert batcher.depth == 0
-        return held
-
-    return asyncio.run(main())
-
-
-async def queued(batcher: Batcher, *jobs: Job) -> list["asyncio.Task[Done]"]:
-    tasks = []
+def batches(policy: BatchingPolicy, *jobs: Job) -> list[list[str]]:
+    """The batches that these jobs, all in the queue at once, run in when nothing follows."""
+    queue = BatchQueue(policy)
     for one in jobs:
-        tasks.append(asyncio.create_task(batcher.infer(one)))
-        await asyncio.sleep(0)  # lets the task put its job into the queue
-    return tasks
+        queue.submit(one)
+    result = []
+    while (batch := queue.next_batch(1, final=True)).jobs:
+        result.append(names(batch.jobs))
+    assert batch == Batch([], [], None)
+    assert queue.depth == 0
+    return result
 
 
-def waiting(policy: Policy, *jobs: Job) -> list[list[str]]:
-    """The batches that these jobs, all waiting at once, are run in."""
-
-    async def body(held: Held, batcher: Batcher) -> None:
-        tasks = await queued(batcher, *jobs)
-        held.gate.set()
-        for one, task in zip(jobs, tasks, strict=True):
-            assert (await task).outputs == tuple(one.inputs)
-
-    return drive(policy, body).batches[1:]
+def letters(text: str) -> list[Job]:
+    return [job(letter) for letter in text]
 
 
-def test_without_batching_each_request_runs_alone_in_order() -> None:
-    assert waiting(Policy(), job("a"), job("b"), job("c")) == [["a"], ["b"], ["c"]]
+@pytest.mark.parametrize(
+    ("policy", "jobs", "expected"),
+    [
+        (BatchingPolicy(), letters("abc"), ["a", "b", "c"]),
+        (BatchingPolicy(1), letters("abc"), ["a", "b", "c"]),
+        (BatchingPolicy(3), letters("abcde"), ["abc", "de"]),
+        (BatchingPolicy(4), [job("a", 3), job("b", 2), job("c", 2)], ["a", "bc"]),
+        (BatchingPolicy(2), [job("a", 5), job("b")], ["a", "b"]),
+        (BatchingPolicy(8), [job("a", key=7), job("b", key=7), job("c", key=8), job("d", key=7)], ["ab", "c", "d"]),
+        (BatchingPolicy(8, preferred=(2, 4)), letters("abcdefg"), ["abcd", "ef", "g"]),
+        (BatchingPolicy(8, preferred=(3,)), [job("a", 2), job("b", 2)], ["a", "b"]),
+        (
+            BatchingPolicy(priority_levels=2),
+            [job("a", priority=2), job("b", priority=1), job("c", priority=2), job("d", priority=1)],
+            ["b", "d", "a", "c"],
+        ),
+        (
+            BatchingPolicy(2, priority_levels=2),
+            [job("a", priority=2), job("b", priority=1), job("c", priority=2)],
+            ["ba", "c"],
+        ),
+    ],
+)
+def test_batches_follow_the_policy(policy: BatchingPolicy, jobs: list[Job], expected: list[str]) -> None:
+    assert batches(policy, *jobs) == [list(batch) for batch in expected]
 
 
-def test_waiting_requests_are_joined_up_to_the_largest_batch() -> None:
-    assert waiting(Policy(3), *(job(name) for name in "abcde")) == [["a", "b", "c"], ["d", "e"]]
+def test_an_incomplete_batch_waits_until_its_oldest_job_has_waited_the_delay() -> None:
+    queue = BatchQueue(DELAY)
+    queue.submit(job("a", arrived_ns=0))
+    assert queue.next_batch(40 * US) == Batch([], [], 60 * US)
+    queue.submit(job("b", arrived_ns=50 * US))
+    assert queue.next_batch(50 * US) == Batch([], [], 50 * US)
+    batch = queue.next_batch(100 * US)
+    assert names(batch.jobs) == ["a", "b"]
+    assert {one.begun_ns for one in batch.jobs} == {100 * US}
 
 
-def test_rows_count_not_requests() -> None:
-    assert waiting(Policy(4), job("a", 3), job("b", 2), job("c", 2)) == [["a"], ["b", "c"]]
+@pytest.mark.parametrize("last", [job("d", rows=2), job("d", key="other"), job("d", rows=3)])
+def test_a_batch_that_nothing_more_can_join_does_not_wait(last: Job) -> None:
+    queue = BatchQueue(DELAY)
+    for one in (job("a"), job("b"), last):
+        queue.submit(one)
+    assert names(queue.next_batch(0).jobs)[:2] == ["a", "b"]
 
 
-def test_unequal_shapes_are_never_joined() -> None:
-    jobs = [job("a", key=7), job("b", key=7), job("c", key=8), job("d", key=7)]
-    assert waiting(Policy(8), *jobs) == [["a", "b"], ["c"], ["d"]]
+def test_the_last_jobs_do_not_wait_for_others() -> None:
+    queue = BatchQueue(DELAY)
+    queue.submit(job("a"))
+    assert names(queue.next_batch(0, final=True).jobs) == ["a"]
 
 
-def test_a_preferred_size_is_formed_as_soon_as_it_can_be() -> None:
-    assert waiting(Policy(8, preferred=(2, 4)), *(job(name) for name in "abcdefg")) == [
-        ["a", "b", "c", "d"],
-        ["e", "f"],
-        ["g"],
-    ]
+@pytest.mark.parametrize("policy", [BatchingPolicy(max_queue_size=2), BatchingPolicy(2, max_queue_size=2)])
+def test_a_full_queue_refuses_and_a_cancelled_job_makes_room(policy: BatchingPolicy) -> None:
+    queue = BatchQueue(policy)
+    first, second = job("a"), job("b")
+    queue.submit(first)
+    queue.submit(second)
+    with pytest.raises(ServiceError, match="the queue is full: 2 requests wait") as raised:
+        queue.submit(job("c"))
+    assert raised.value.code is StatusCode.UNAVAILABLE
+    assert queue.cancel(first)
+    assert not queue.cancel(first)
+    assert queue.depth == 1
+    queue.submit(job("d"))
+    assert [name for batch in (queue.next_batch(0), queue.next_batch(0)) for name in names(batch.jobs)] == ["b", "d"]
 
 
-def test_level_one_goes_first() -> None:
-    jobs = [job("low", priority=2), job("high", priority=1), job("low2", priority=2), job("high2", priority=1)]
-    assert waiting(Policy(priority_levels=2), *jobs) == [["high"], ["high2"], ["low"], ["low2"]]
+@pytest.mark.parametrize("policy", [BatchingPolicy(), BatchingPolicy(4)])
+def test_cancelled_jobs_let_go_of_their_tensors_and_too_many_are_refused(
+    policy: BatchingPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_queue, "MAX_CANCELLED", 2)
+    queue = BatchQueue(policy)
+    jobs = letters("abc")
+    for one in jobs:
+        queue.submit(one)
+        queue.cancel(one)
+    assert [list(one.inputs) for one in jobs] == [[], [], []]
+    with pytest.raises(ServiceError, match="cancelled"):
+        queue.submit(job("d"))
+    assert queue.next_batch(0) == Batch([], [], None)
+    queue.submit(job("d"))
+    assert names(queue.next_batch(0).jobs) == ["d"]
 
 
-def test_a_delay_lets_others_join_and_a_full_batch_does_not_wait() -> None:
-    async def main() -> list[list[str]]:
-        held = Held()
-        batcher = Batcher(held, Policy(2, max_queue_delay_us=60_000_000), asyncio.get_running_loop())
-        tasks = await queued(batcher, job("a"), job("b"))
-        await asyncio.gather(*tasks)
-        assert await batcher.stop(10)
-        return held.batches
-
-    assert asyncio.run(main()) == [["a", "b"]]
-
-
-def test_a_delay_ends() -> None:
-    async def main() -> list[list[str]]:
-        held = Held()
-        batcher = Batcher(held, Policy(2, max_queue_delay_us=1000), asyncio.get_running_loop())
-        done = await batcher.infer(job("a"))
-        assert done.queue_ns >= 1_000_000
-        assert await batcher.stop(10)
-        return held.batches
-
-    assert asyncio.run(main()) == [["a"]]
+@pytest.mark.parametrize("policy", [BatchingPolicy(), BatchingPolicy(4)])
+def test_a_job_that_waited_too_long_is_expired_and_not_run(policy: BatchingPolicy) -> None:
+    queue = BatchQueue(policy)
+    by_timeout, by_deadline, last = job("a", expires_ns=10), job("b"), job("c", expires_ns=11)
+    by_deadline.deadline_ns = 10
+    for one in (by_timeout, by_deadline, last):
+        queue.submit(one)
+    assert queue.next_batch(10, final=True) == Batch([last], [by_timeout, by_deadline], None)
+    assert queue.depth == 0
 
 
-def test_a_full_queue_refuses_at_once() -> None:
-    async def body(held: Held, batcher: Batcher) -> None:
-        tasks = await queued(batcher, job("a"), job("b"))
-        with pytest.raises(ServiceError, match="the queue is full") as raised:
-            await batcher.infer(job("c"))
-        assert raised.value.code is grpc.StatusCode.UNAVAILABLE
-        held.gate.set()
-        await asyncio.gather(*tasks)
-
-    assert drive(Policy(max_queue_size=2), body).batches == [["first"], ["a"], ["b"]]
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("submit"), st.integers(1, 5), st.integers(0, 1), st.integers(1, 2), st.integers(1, 200)),
+        st.tuples(st.just("cancel"), st.integers(0, 30)),
+        st.tuples(st.just("take"), st.integers(0, 50)),
+    ),
+    max_size=60,
+)
 
 
-def test_a_cancelled_request_is_never_run_and_makes_room() -> None:
-    async def body(held: Held, batcher: Batcher) -> None:
-        (task,) = await queued(batcher, job("a"))
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert batcher.depth == 0
-        tasks = await queued(batcher, job("b"))
-        held.gate.set()
-        await asyncio.gather(*tasks)
+@settings(deadline=None, max_examples=300)
+@given(
+    actions=ACTIONS,
+    max_batch_size=st.integers(0, 6),
+    levels=st.sampled_from([0, 2]),
+    delay_us=st.integers(0, 1),
+    preferred=st.sampled_from([(), (2,), (2, 3)]),
+)
+def test_every_job_leaves_the_queue_once_and_batches_respect_the_policy(
+    actions: list[tuple[object, ...]],
+    max_batch_size: int,
+    levels: int,
+    delay_us: int,
+    preferred: tuple[int, ...],
+) -> None:
+    queue = BatchQueue(BatchingPolicy(max_batch_size, delay_us, preferred, priority_levels=levels))
+    jobs: list[Job] = []
+    cancelled: list[Job] = []
+    left: list[Job] = []
+    now_ns = 0
 
-    assert drive(Policy(max_queue_size=1), body).batches == [["first"], ["b"]]
+    def take(final: bool) -> Batch:
+        batch = queue.next_batch(now_ns, final=final)
+        left.extend([*batch.jobs, *batch.expired])
+        if max_batch_size > 1 and len(batch.jobs) > 1:
+            assert sum(one.rows for one in batch.jobs) <= max_batch_size
+            assert len({one.key for one in batch.jobs}) == 1
+        if max_batch_size <= 1:
+            assert len(batch.jobs) <= 1
+        assert batch.wait_ns is None or (batch.wait_ns > 0 and not batch.jobs and not batch.expired)
+        assert all(now_ns < one.expires_ns for one in batch.jobs)
+        assert all(now_ns >= one.expires_ns for one in batch.expired)
+        return batch
 
-
-def test_a_request_whose_timeout_expires_in_the_queue_is_answered_then_and_never_run() -> None:
-    async def body(held: Held, batcher: Batcher) -> None:
-        (task,) = await queued(batcher, job("a", timeout_ns=1_000_000))
-        with pytest.raises(ServiceError, match="timeout expired") as raised:
-            await task
-        assert raised.value.code is grpc.StatusCode.UNAVAILABLE
-
-    assert drive(Policy(), body).batches == [["first"]]
-
-
-def test_a_request_past_its_deadline_is_never_run_even_if_nobody_cancelled_it() -> None:
-    async def body(held: Held, batcher: Batcher) -> None:
-        late = job("a")
-        late.deadline_ns = time.monotonic_ns()
-        (task,) = await queued(batcher, late)
-        held.gate.set()
-        with pytest.raises(ServiceError):
-            await task
-
-    assert drive(Policy(), body).batches == [["first"]]
-
-
-def test_what_the_model_raises_reaches_each_request_of_the_batch() -> None:
-    async def main() -> None:
-        held = Held()
-        batcher = Batcher(held, Policy(), asyncio.get_running_loop())
-        held.run = lambda batch: 1 / 0  # type: ignore[assignment,return-value]
-        for _ in range(2):
-            with pytest.raises(ZeroDivisionError):
-                await batcher.infer(job("a"))
-        assert await batcher.stop(10)
-
-    asyncio.run(main())
-
-
-def test_a_cancelled_request_lets_go_of_its_tensors_and_so_many_are_not_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MOST_CANCELLED", 2)
-
-    async def body(held: Held, batcher: Batcher) -> None:
-        jobs = [job(name) for name in "abc"]
-        for task in await queued(batcher, *jobs):
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-        assert [list(one.inputs) for one in jobs] == [[], [], []]
-        with pytest.raises(ServiceError, match="cancelled"):
-            await batcher.infer(job("d"))
-        held.gate.set()
-        while True:  # until the executor has come by
-            try:
-                await batcher.infer(job("e"))
-            except ServiceError:
-                await asyncio.sleep(0)
-            else:
-                return
-
-    assert drive(Policy(), body).batches == [["first"], ["e"]]
-
-
-def test_a_result_is_told_before_the_executor_waits_for_others_to_join() -> None:
-    async def main() -> list[list[str]]:
-        held = Held()
-        batcher = Batcher(held, Policy(2, max_queue_delay_us=3_600_000_000), asyncio.get_running_loop())
-        full, half = await queued(batcher, job("a", 2), job("b", 1))
-        await full
-        assert not half.done()
-        (other,) = await queued(batcher, job("c", 1))  # without it "b" would wait for an hour
-        await asyncio.gather(half, other)
-        assert await batcher.stop(10)
-        return held.batches
-
-    assert asyncio.run(main()) == [["a"], ["b", "c"]]
-
-
-def test_giving_up_answers_what_waits_and_what_runs() -> None:
-    async def body(held: Held, batcher: Batcher) -> None:
-        (task,) = await queued(batcher, job("a"))
-        running = asyncio.create_task(batcher.infer(job("b")))
-        await asyncio.sleep(0)
-        batcher.give_up()
-        for one in (task, running):
-            with pytest.raises(ServiceError, match="the worker is ending"):
-                await one
-
-    async def main() -> list[list[str]]:
-        held = Held()
-        batcher = Batcher(held, Policy(), asyncio.get_running_loop())
-        held.gate.clear()
-        first = asyncio.create_task(batcher.infer(job("first")))
-        await asyncio.to_thread(held.running.wait, 10)
-        await body(held, batcher)
-        with pytest.raises(ServiceError, match="the worker is ending"):
-            await first
-        held.gate.set()
-        assert await batcher.stop(10)
-        return held.batches
-
-    assert asyncio.run(main()) == [["first"]]
-
-
-def test_a_forward_pass_that_hangs_does_not_hold_up_the_end() -> None:
-    async def main() -> bool:
-        held = Held()
-        batcher = Batcher(held, Policy(), asyncio.get_running_loop())
-        held.gate.clear()
-        task = asyncio.create_task(batcher.infer(job("a")))
-        await asyncio.to_thread(held.running.wait, 10)
-        ended = await batcher.stop(0)
-        held.gate.set()
-        await task
-        return ended
-
-    assert asyncio.run(main()) is False
-
-
-def test_a_thousand_requests_are_each_answered_once_with_their_own() -> None:
-    async def main() -> None:
-        held = Held()
-        batcher = Batcher(held, Policy(8), asyncio.get_running_loop())
-        names = [str(number) for number in range(1000)]
-        done = await asyncio.gather(*(batcher.infer(job(name)) for name in names))
-        assert [one.outputs[0].datatype for one in done] == names
-        assert sorted(name for batch in held.batches for name in batch) == sorted(names)
-        assert max(map(len, held.batches)) <= 8
-        assert await batcher.stop(10)
-
-    asyncio.run(main())
+    for action in actions:
+        match action:
+            case ("submit", int(rows), int(key), int(level), int(life_ns)):
+                one = job("x", rows, key, level if levels else 0, now_ns, now_ns + life_ns)
+                jobs.append(one)
+                queue.submit(one)
+            case ("cancel", int(index)) if jobs:
+                one = jobs[index % len(jobs)]
+                if queue.cancel(one):
+                    cancelled.append(one)
+            case ("take", int(step_ns)):
+                now_ns += step_ns
+                take(final=False)
+        assert queue.depth == len(jobs) - len(cancelled) - len(left)
+    while (batch := take(final=True)).jobs or batch.expired:
+        pass
+    assert queue.depth == 0
+    assert sorted(map(id, [*left, *cancelled])) == sorted(map(id, jobs))

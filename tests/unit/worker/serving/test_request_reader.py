@@ -1,20 +1,19 @@
-"""Every message is checked against what the model takes, and one that is remembered reads as one that was parsed."""
+"""Every message is validated against the model, and one that fits a template reads as one that was parsed."""
 
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.errors import ServiceError
-from worker.runtime.model_file import Specification
-from worker.runtime.tensors import NUMPY, Tensor, TensorSpec
-from worker.serving.job import Policy
-from worker.serving.model_metadata import ServedModel, config, metadata
-from worker.serving.request_reader import Reader
-from worker.serving.shared_memory import Regions
+from worker.runtime import NUMPY_TYPES, Specification, Tensor, TensorSpec
+from worker.serving.batch_queue import BatchingPolicy
+from worker.serving.model_metadata import ServedModel, model_configuration, model_metadata
+from worker.serving.request_reader import RequestReader
+from worker.serving.shared_memory import MemoryRegions
+from worker.wire import StatusCode
 from worker.wire import open_inference_pb2 as oip
 
 SPECIFICATION = Specification(
@@ -31,8 +30,8 @@ SPECIFICATION = Specification(
 )
 
 
-def reader(specification: Specification = SPECIFICATION, **policy: Any) -> Reader:
-    return Reader(ServedModel(specification, Policy(**policy)), Regions())
+def reader(specification: Specification = SPECIFICATION, **policy: Any) -> RequestReader:
+    return RequestReader(ServedModel(specification, BatchingPolicy(**policy)), MemoryRegions())
 
 
 def message(rows: int = 1, **more: Any) -> oip.ModelInferRequest:
@@ -73,17 +72,17 @@ def test_inputs_come_in_the_models_order_whatever_order_they_were_sent_in() -> N
 
 @settings(deadline=None, max_examples=200)
 @given(rows=st.integers(1, 3), seed=st.integers(0, 2**32 - 1), request_id=st.sampled_from(["", "7"]))
-def test_a_remembered_message_reads_as_it_was_parsed(rows: int, seed: int, request_id: str) -> None:
+def test_a_message_that_fits_a_template_reads_as_it_was_parsed(rows: int, seed: int, request_id: str) -> None:
     subject = reader()
     first = message(rows, id=request_id).SerializeToString()
-    assert subject.remembered(first) is None
+    assert subject.read_known(first) is None
     subject.read(oip.ModelInferRequest.FromString(first), first)
     rng = np.random.default_rng(seed)
     other = message(rows, id=request_id)
     other.raw_input_contents[:] = [rng.bytes(24 * rows), rng.bytes(8 * rows)]
-    found = subject.remembered(other.SerializeToString())
-    assert found is not None
-    plan, inputs = found
+    known = subject.read_known(other.SerializeToString())
+    assert known is not None
+    plan, inputs = known
     _, expected = reader().read(other)
     assert plan.id == request_id
     assert [(t.datatype, t.shape, bytes(t.data)) for t in inputs] == [
@@ -97,14 +96,13 @@ def test_a_message_that_differs_around_its_elements_is_not_taken_for_the_one_rem
     subject.read(oip.ModelInferRequest.FromString(data), data)
     for position in range(len(data)):
         changed = data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
-        found = subject.remembered(changed)
-        if found is not None:
+        if subject.read_known(changed) is not None:
             again = oip.ModelInferRequest.FromString(changed)
             again.ClearField("raw_input_contents")
             good = message()
             good.ClearField("raw_input_contents")
             assert again == good
-    assert subject.remembered(data + b"\0") is None
+    assert subject.read_known(data + b"\0") is None
 
 
 def test_an_id_that_ends_like_raw_contents_is_not_taken_for_them() -> None:
@@ -117,7 +115,7 @@ def test_an_id_that_ends_like_raw_contents_is_not_taken_for_them() -> None:
     one_reader = reader(specification)
     _, inputs = one_reader.read(oip.ModelInferRequest.FromString(data), data)
     assert inputs[0].data == bytes(4)
-    assert one_reader.remembered(data) is None
+    assert one_reader.read_known(data) is None
 
 
 def wrong(change: Any) -> oip.ModelInferRequest:
@@ -129,23 +127,23 @@ def wrong(change: Any) -> oip.ModelInferRequest:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda r: r.inputs.pop(), "1 inputs where m takes 2"),
-        (lambda r: setattr(r.inputs[0], "name", "c"), "'c' is not an input of m; it takes a"),
-        (lambda r: setattr(r.inputs[0], "name", "a"), "input a is"),
-        (lambda r: setattr(r.inputs[0], "datatype", "INT32"), "is of datatype INT32, not INT64"),
-        (lambda r: setattr(r.inputs[0], "datatype", "BYTES"), "is of datatype BYTES, not INT64"),
+        (lambda r: r.inputs.pop(), "1 inputs; m has 2"),
+        (lambda r: setattr(r.inputs[0], "name", "c"), r"'c' is not an input of m \(inputs: a"),
+        (lambda r: setattr(r.inputs[0], "name", "a"), "input a has data type INT64"),
+        (lambda r: setattr(r.inputs[0], "datatype", "INT32"), "has data type INT32, not INT64"),
+        (lambda r: setattr(r.inputs[0], "datatype", "BYTES"), "has data type BYTES, not INT64"),
         (lambda r: r.inputs[0].shape.append(1), r"has shape \[1, 3, 1\], not \[-1, 3\]"),
         (lambda r: r.inputs[0].shape.__setitem__(0, 0), "has shape"),
         (lambda r: r.inputs[0].shape.__setitem__(0, -5), "has shape"),
-        (lambda r: r.inputs[0].shape.__setitem__(0, 2**62), "has 24 bytes where"),
+        (lambda r: r.inputs[0].shape.__setitem__(0, 2**62), "has 24 bytes;"),
         (lambda r: r.raw_input_contents.pop(), "no raw_input_contents"),
         (lambda r: r.raw_input_contents.append(b""), "more than the inputs"),
-        (lambda r: r.inputs[0].contents.int64_contents.append(1), "typed contents beside raw"),
-        (lambda r: r.outputs.add(name="x"), "'x' is not an output of m; it gives y, z"),
-        (lambda r: (r.outputs.add(name="y"), r.outputs.add(name="y")), "asked for twice"),
+        (lambda r: r.inputs[0].contents.int64_contents.append(1), "typed contents and raw"),
+        (lambda r: r.outputs.add(name="x"), r"'x' is not an output of m \(outputs: y, z\)"),
+        (lambda r: (r.outputs.add(name="y"), r.outputs.add(name="y")), "requested twice"),
         (lambda r: setattr(r.outputs.add(name="y").parameters["classification"], "int64_param", 1), "classification"),
-        (lambda r: setattr(r.parameters["timeout"], "int64_param", -1), "timeout is a whole number"),
-        (lambda r: setattr(r.parameters["timeout"], "string_param", "1"), "timeout is a whole number"),
+        (lambda r: setattr(r.parameters["timeout"], "int64_param", -1), "timeout: expected a whole number"),
+        (lambda r: setattr(r.parameters["timeout"], "string_param", "1"), "timeout: expected a whole number"),
         (
             lambda r: setattr(r.inputs[0].parameters["shared_memory_region"], "string_param", "none"),
             "region 'none' is not registered",
@@ -155,7 +153,7 @@ def wrong(change: Any) -> oip.ModelInferRequest:
 def test_what_does_not_fit_is_an_invalid_argument(change: Any, words: str) -> None:
     with pytest.raises(ServiceError, match=words) as raised:
         reader().read(wrong(change))
-    assert raised.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert raised.value.code is StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize(
@@ -175,7 +173,7 @@ def test_what_does_not_fit_is_an_invalid_argument(change: Any, words: str) -> No
     ],
 )
 def test_typed_contents_are_the_bytes_that_raw_ones_would_be(datatype: str, field: str, values: list[Any]) -> None:
-    expected = np.array(values, NUMPY[datatype]).tobytes()
+    expected = np.array(values, NUMPY_TYPES[datatype]).tobytes()
     assert one(datatype, {field: values}).data == expected
     assert one(datatype, raw=expected).data == expected
 
@@ -183,13 +181,13 @@ def test_typed_contents_are_the_bytes_that_raw_ones_would_be(datatype: str, fiel
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])
 def test_sixteen_bit_floats_travel_raw_only(datatype: str) -> None:
     assert one(datatype, raw=bytes(4)).data == bytes(4)
-    with pytest.raises(ServiceError, match="travels in raw_input_contents only"):
+    with pytest.raises(ServiceError, match="in raw_input_contents"):
         one(datatype, {"fp32_contents": [1.0, 2.0]})
 
 
 def test_typed_contents_of_the_wrong_field_number_or_range_are_refused() -> None:
     for contents, words in [
-        ({"int_contents": [1, 2]}, "carries int_contents, not fp32_contents"),
+        ({"int_contents": [1, 2]}, "is in int_contents, not in fp32_contents"),
         ({"fp32_contents": [1.0]}, "has 1 elements"),
     ]:
         with pytest.raises(ServiceError, match=words):
@@ -201,10 +199,10 @@ def test_typed_contents_of_the_wrong_field_number_or_range_are_refused() -> None
 def answer(request: oip.ModelInferRequest) -> oip.ModelInferResponse:
     subject = reader()
     plan, _ = subject.read(request)
-    outputs = [Tensor("FP32", (1, 2), bytes(range(8))), Tensor("INT8", (1,), b"\x09")]
-    found = [oip.ModelInferResponse.FromString(plan.answer("m", subject.selected(plan, outputs))) for _ in range(2)]
-    assert found[0] == found[1]  # the second is built from what was kept of the first
-    return found[0]
+    outputs = subject.select_outputs(plan, [Tensor("FP32", (1, 2), bytes(range(8))), Tensor("INT8", (1,), b"\x09")])
+    first, second = (oip.ModelInferResponse.FromString(plan.encode_response("m", outputs)) for _ in range(2))
+    assert first == second  # the second begins with the stored bytes of the first
+    return first
 
 
 def test_an_answer_holds_the_id_and_every_output() -> None:
@@ -227,7 +225,7 @@ def test_a_batch_is_checked_where_there_is_batching() -> None:
     assert reader().read(message(9))[0].key is None
     plan, _ = reader(max_batch_size=8).read(message(3))
     assert (plan.rows, plan.key) == (3, ((2,), (3,)))
-    with pytest.raises(ServiceError, match="a batch of 9 where m takes at most 8"):
+    with pytest.raises(ServiceError, match="a batch of 9 rows: m takes at most 8"):
         reader(max_batch_size=8).read(message(9))
     uneven = message(2)
     uneven.inputs[0].shape[0] = 1
@@ -242,18 +240,18 @@ def test_priority_and_timeout_come_from_the_parameters() -> None:
     request.parameters["timeout"].int64_param = 2500
     plan, inputs = reader(priority_levels=2, default_priority=2).read(request)
     assert (plan.priority, plan.timeout_ns) == (1, 2_500_000)
-    job = plan.job(inputs)
+    job = plan.make_job(inputs)
     assert job.expires_ns - job.arrived_ns == 2_500_000
     assert reader(priority_levels=2, default_priority=2).read(message())[0].priority == 2
     request.parameters["priority"].uint64_param = 3
-    with pytest.raises(ServiceError, match="priority 3 where there are 2 levels"):
+    with pytest.raises(ServiceError, match="priority 3: expected 1 to 2"):
         reader(priority_levels=2).read(request)
 
 
 def test_metadata_carries_the_batch_dimension_and_the_configuration_does_not() -> None:
-    model = ServedModel(SPECIFICATION, Policy(max_batch_size=8, preferred=(4,), max_queue_delay_us=5))
-    assert [list(tensor.shape) for tensor in metadata(model).inputs] == [[-1, 2], [-1, 3]]
-    described = config(model, "cuda", 2)
+    model = ServedModel(SPECIFICATION, BatchingPolicy(max_batch_size=8, preferred=(4,), max_queue_delay_us=5))
+    assert [list(tensor.shape) for tensor in model_metadata(model).inputs] == [[-1, 2], [-1, 3]]
+    described = model_configuration(model, "cuda", 2)
     assert [list(tensor.dims) for tensor in described.input] == [[2], [3]]
     assert [tensor.data_type for tensor in described.output] == [oip.TYPE_FP32, oip.TYPE_INT8]
     assert list(described.dynamic_batching.preferred_batch_size) == [4]
@@ -263,7 +261,7 @@ def test_metadata_carries_the_batch_dimension_and_the_configuration_does_not() -
 
 
 def test_without_batching_the_configuration_holds_every_dimension() -> None:
-    described = config(ServedModel(SPECIFICATION), "cpu", 0)
+    described = model_configuration(ServedModel(SPECIFICATION), "cpu", 0)
     assert described.max_batch_size == 0
     assert [list(tensor.dims) for tensor in described.input] == [[-1, 2], [-1, 3]]
     assert described.WhichOneof("scheduling_choice") is None

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from worker.errors import ServiceError
-from worker.serving import cuda_memory as cudamemory
-from worker.serving.shared_memory import Regions
+from worker.serving import shared_memory
+from worker.serving.shared_memory import MemoryRegions, cuda_runtime
 from worker.wire import open_inference_pb2 as oip
 
 
@@ -34,31 +34,31 @@ def parameters(region: str, size: int, offset: int = 0) -> dict[str, oip.InferPa
 
 
 def test_a_region_is_a_part_of_the_object(memory: SharedMemory) -> None:
-    regions = Regions()
+    regions = MemoryRegions()
     regions.register("r", f"/{memory.name.lstrip('/')}", 1, 16)
-    place = regions.place(parameters("r", 2, 1), 2, exact=True)
-    assert place.read() == b"cd"
-    place.write(b"XY")
+    part = regions.slice_of(parameters("r", 2, 1), 2)
+    assert part.read() == b"cd"
+    part.write(b"XY")
     assert bytes(memory.buf[:5]) == b"abXY\0"
     assert [(r.name, r.offset, r.byte_size) for r in regions.status("")] == [("r", 1, 16)]
 
 
 @pytest.mark.parametrize(("size", "offset"), [(17, 0), (1, 16), (0, 0), (-1, 0), (1, -1), (2**62, 2**62)])
 def test_nothing_outside_the_region_is_reached(memory: SharedMemory, size: int, offset: int) -> None:
-    regions = Regions()
+    regions = MemoryRegions()
     regions.register("r", memory.name, 0, 16)
     with pytest.raises(ServiceError, match="are not inside region"):
-        regions.place(parameters("r", size, offset), size, exact=False)
+        regions.slice_of(parameters("r", size, offset))
 
 
 @pytest.mark.parametrize("key", ["/none-such", "", "a/b", "/../etc/passwd", "nul\0", "x" * 5000])
 def test_a_key_that_cannot_be_opened_is_refused(key: str) -> None:
     with pytest.raises(ServiceError, match="cannot be opened"):
-        Regions().register("r", key, 0, 1)
+        MemoryRegions().register("r", key, 0, 1)
 
 
 def test_names_are_used_once_and_forgotten(memory: SharedMemory) -> None:
-    regions = Regions()
+    regions = MemoryRegions()
     regions.register("r", memory.name, 0, 16)
     with pytest.raises(ServiceError, match="registered already"):
         regions.register("r", memory.name, 0, 16)
@@ -72,38 +72,38 @@ def test_names_are_used_once_and_forgotten(memory: SharedMemory) -> None:
 @pytest.mark.parametrize(("offset", "size"), [(0, 4097), (4096, 1), (0, 0), (2**63, 2**63)])
 def test_a_region_larger_than_its_object_is_refused(memory: SharedMemory, offset: int, size: int) -> None:
     with pytest.raises(ServiceError):
-        Regions().register("r", memory.name, offset, size)
+        MemoryRegions().register("r", memory.name, offset, size)
 
 
 def test_an_object_cut_short_after_it_was_registered_is_an_error_and_no_signal(memory: SharedMemory) -> None:
-    regions = Regions()
+    regions = MemoryRegions()
     regions.register("r", memory.name, 0, 4096)
-    place = regions.place(parameters("r", 4096), 4096, exact=True)
+    part = regions.slice_of(parameters("r", 4096), 4096)
     os.ftruncate(memory._fd, 8)  # type: ignore[attr-defined]
-    for touch in (place.read, lambda: place.write(bytes(4096))):
+    for touch in (part.read, lambda: part.write(bytes(4096))):
         with pytest.raises(ServiceError, match="has become shorter"):
             touch()
     os.ftruncate(memory._fd, 4096)  # type: ignore[attr-defined]
 
 
 def test_an_answer_on_its_way_keeps_its_region_open(memory: SharedMemory) -> None:
-    regions = Regions()
+    regions = MemoryRegions()
     regions.register("r", memory.name, 0, 16)
-    place = regions.place(parameters("r", 4), 4, exact=True)
+    part = regions.slice_of(parameters("r", 4), 4)
     regions.unregister("")
-    place.write(b"late")
+    part.write(b"late")
     assert bytes(memory.buf[:4]) == b"late"
 
 
 def test_an_output_that_does_not_fit_is_refused(memory: SharedMemory) -> None:
-    regions = Regions()
+    regions = MemoryRegions()
     regions.register("r", memory.name, 0, 16)
     with pytest.raises(ServiceError, match="does not fit"):
-        regions.place(parameters("r", 4), 0, exact=False).write(b"12345")
+        regions.slice_of(parameters("r", 4)).write(b"12345")
 
 
 class Runtime:
-    """Stands in for the CUDA runtime, which is not here: one buffer of this process in the device's place."""
+    """Stands in for the CUDA runtime, which is not here: one buffer of this process in the device's part."""
 
     def __init__(self, size: int) -> None:
         self.device = ctypes.create_string_buffer(size)
@@ -127,35 +127,35 @@ class Runtime:
 
 def test_cuda_memory_is_copied_both_ways_and_closed_with_its_last_use(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime(64)
-    monkeypatch.setattr(cudamemory, "runtime", lambda: runtime)
-    regions = Regions()
+    monkeypatch.setattr(shared_memory, "cuda_runtime", lambda: runtime)
+    regions = MemoryRegions()
     handle = bytes(range(64))
     regions.register_cuda("c", handle, 0, 32)
-    place = regions.place(parameters("c", 4, 8), 4, exact=True)
-    place.write(b"cuda")
-    assert runtime.device.raw[8:12] == place.read() == b"cuda"
+    part = regions.slice_of(parameters("c", 4, 8), 4)
+    part.write(b"cuda")
+    assert runtime.device.raw[8:12] == part.read() == b"cuda"
     assert runtime.handles == [handle]
     assert [region.name for region in regions.status("", cuda=True)] == ["c"]
     assert regions.status("") == []
     regions.unregister("")  # of the other sort
     regions.unregister("", cuda=True)
     assert runtime.closed == 0
-    del place
+    del part
     gc.collect()
     assert runtime.closed == 1
 
 
 def test_what_the_cuda_runtime_refuses_is_the_clients_error(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime(64)
-    monkeypatch.setattr(cudamemory, "runtime", lambda: runtime)
+    monkeypatch.setattr(shared_memory, "cuda_runtime", lambda: runtime)
     with pytest.raises(ServiceError, match="has 64 bytes, not 3"):
-        Regions().register_cuda("c", b"abc", 0, 32)
+        MemoryRegions().register_cuda("c", b"abc", 0, 32)
     runtime.code = 1
     with pytest.raises(ServiceError, match="cannot be opened: error 1"):
-        Regions().register_cuda("c", bytes(64), 0, 32)
+        MemoryRegions().register_cuda("c", bytes(64), 0, 32)
 
 
 def test_without_a_cuda_runtime_in_the_process_there_is_no_cuda_memory(tmp_path: Path) -> None:
     (tmp_path / "maps").write_text("7f00-7f01 r-xp 00000000 00:00 0 /usr/lib/libc.so.6\n")
     with pytest.raises(ServiceError, match="is not loaded"):
-        cudamemory.runtime(tmp_path / "maps")
+        cuda_runtime(tmp_path / "maps")

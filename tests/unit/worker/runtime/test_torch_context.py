@@ -1,5 +1,5 @@
-"""A model on an ordinal gives, bit for bit, what it gives in process, and its context surrounds forward in the very
-thread that calls it. Elastic Inference is stood in for: its service is closed."""
+"""A model on an ordinal gives, bit for bit, what it gives in process, and its context surrounds forward in the thread
+that calls it. A stand-in replaces Elastic Inference, whose service is closed."""
 
 import asyncio
 import contextlib
@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from worker.accelerators.kinds import Cpu, Eia
+from worker.accelerators import KindOptions
+from worker.accelerators.cpu import Cpu
+from worker.accelerators.elastic_inference import ElasticInference
 from worker.errors import InputError
-from worker.runtime import model_file as models
-from worker.runtime.context import ExecutionContext, warm_up
-from worker.runtime.model_file import Specification
-from worker.runtime.tensors import Tensor, TensorSpec, parse_spec
-from worker.serving.batch_queue import Batcher
-from worker.serving.job import Job, Policy
+from worker.runtime import Specification, Tensor, TensorSpec, TorchContext, parse_tensor_spec, read_specification
+from worker.runtime.model_file import save_model
+from worker.serving.batch_queue import BatchingPolicy, Job, JobResult
+from worker.serving.executor import BatchExecutor
 
 
 class Two(torch.nn.Module):
@@ -50,7 +50,7 @@ SPECIFICATION = Specification(
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     file = tmp_path / "two.pt"
-    models.save(torch.jit.trace(Two().eval(), (torch.rand(1, 4), torch.rand(1, 4))), file, SPECIFICATION)
+    save_model(torch.jit.trace(Two().eval(), (torch.rand(1, 4), torch.rand(1, 4))), file, SPECIFICATION)
     return file
 
 
@@ -61,8 +61,8 @@ def _leave_inference_mode() -> Iterator[None]:
         yield
 
 
-def on_cpu(path: Path, **more: Any) -> ExecutionContext:
-    context = ExecutionContext(Cpu(1), 0, path, models.read_specification(path), threads=1, **more)
+def on_cpu(path: Path, **more: Any) -> TorchContext:
+    context = TorchContext(Cpu(), 0, path, read_specification(path), threads=1, **more)
     context.load()
     return context
 
@@ -74,9 +74,9 @@ def feed(rows: int, seed: int) -> list[Tensor]:
 
 
 def in_process(tensors: list[Tensor]) -> list[bytes]:
-    given = [torch.from_numpy(np.frombuffer(t.data, np.float32).reshape(t.shape).copy()) for t in tensors]
+    inputs = [torch.from_numpy(np.frombuffer(t.data, np.float32).reshape(t.shape).copy()) for t in tensors]
     with torch.no_grad():
-        return [bytes(output.numpy().tobytes()) for output in Two().eval()(*given)]
+        return [bytes(output.numpy().tobytes()) for output in Two().eval()(*inputs)]
 
 
 def test_outputs_are_those_of_the_model_in_process(path: Path) -> None:
@@ -101,13 +101,13 @@ def test_a_joined_batch_gives_each_request_its_own_rows(path: Path) -> None:
 
 def test_the_first_inference_is_kept_apart_from_at_least_three_more(path: Path) -> None:
     context = on_cpu(path)
-    warm = warm_up(context)
+    warm = context.warm_up(())
     assert warm.first_ns > 0
     assert len(warm.later_ns) >= 3
 
 
 def test_each_served_batch_size_is_warmed(path: Path) -> None:
-    assert len(warm_up(on_cpu(path), range(1, 5)).later_ns) >= 12
+    assert len(on_cpu(path).warm_up(range(1, 5)).later_ns) >= 12
 
 
 def test_a_narrow_format_travels_as_the_specification_says(path: Path) -> None:
@@ -138,7 +138,7 @@ class Event:
 
 def test_on_cuda_the_three_parts_are_the_devices_own_times(path: Path) -> None:
     context = on_cpu(path)
-    context._marks = [Event() for _ in range(4)]
+    context._events = [Event() for _ in range(4)]
     ran = context.run([feed(1, 0)])
     assert (ran.input_ns, ran.infer_ns, ran.output_ns) == (3_000_000, 5_000_000, 7_000_000)
 
@@ -155,22 +155,22 @@ def test_nothing_is_recorded_for_a_gradient(path: Path, inference_mode: bool) ->
 def test_a_foreign_model_is_run_to_see_what_it_gives(tmp_path: Path) -> None:
     file = tmp_path / "foreign.pt"
     torch.jit.save(torch.jit.script(Two().eval()), str(file))
-    specification = models.read_specification(file, [parse_spec("x:FP32:-1,4"), parse_spec("y:FP32:-1,4")])
-    context = ExecutionContext(Cpu(1), 0, file, specification, threads=1)
+    specification = read_specification(file, [parse_tensor_spec("x:FP32:-1,4"), parse_tensor_spec("y:FP32:-1,4")])
+    context = TorchContext(Cpu(), 0, file, specification, threads=1)
     context.load()
     assert [(s.name, s.datatype, s.shape) for s in context.specification.outputs] == [
         ("output_0", "FP32", (-1, 3)),
         ("output_1", "INT32", (-1, 4)),
     ]
-    assert warm_up(context).first_ns == context.first_ns > 0
+    assert context.warm_up(()).first_ns > 0
 
 
 def test_a_foreign_model_that_does_not_take_the_input_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "foreign.pt"
     torch.jit.save(torch.jit.script(Two().eval()), str(file))
-    specification = models.read_specification(file, [parse_spec("x:FP32:-1,5"), parse_spec("y:FP32:-1,5")])
-    with pytest.raises(InputError, match="does not take what --input says") as raised:
-        ExecutionContext(Cpu(1), 0, file, specification).load()
+    specification = read_specification(file, [parse_tensor_spec("x:FP32:-1,5"), parse_tensor_spec("y:FP32:-1,5")])
+    with pytest.raises(InputError, match="does not accept the inputs that --input describes") as raised:
+        TorchContext(Cpu(), 0, file, specification).load()
     assert "\n" not in str(raised.value)
 
 
@@ -178,43 +178,46 @@ def test_a_foreign_model_that_does_not_take_the_input_is_refused_in_one_line(tmp
 
 
 @dataclass
-class Seen:
+class Calls:
     targets: list[object] = field(default_factory=list)
     entered: list[int] = field(default_factory=list)
     forward: list[int] = field(default_factory=list)
 
 
-def eia(seen: Seen) -> Eia:
-    class Watched(Eia):
+def elastic_inference(calls: Calls) -> ElasticInference:
+    class Watched(ElasticInference):
         def synchronize(self) -> None:  # called after each forward, in the same thread
-            seen.forward.append(threading.get_ident())
+            calls.forward.append(threading.get_ident())
 
-    return Watched(Path("unused"))
+    return Watched(KindOptions(ei_tool=Path("unused")))
 
 
-async def served_once(context: ExecutionContext) -> None:
-    batcher = Batcher(context, Policy(), asyncio.get_running_loop())
-    await batcher.call(context.load)
-    await batcher.infer(Job(feed(1, 0)))
-    assert await batcher.stop(10)
+async def served_once(context: TorchContext) -> None:
+    loop = asyncio.get_running_loop()
+    executor = BatchExecutor(context, BatchingPolicy(), loop)
+    await executor.call(context.load)
+    result: asyncio.Future[JobResult | BaseException] = loop.create_future()
+    executor.submit(Job(feed(1, 0)), result.set_result)
+    assert isinstance(await result, JobResult)
+    assert await executor.stop(10)
 
 
 def test_the_target_device_surrounds_forward_in_the_thread_that_calls_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = Seen()
+    calls = Calls()
 
     @contextlib.contextmanager
     def optimized_execution(on: bool, options: dict[str, str]) -> Iterator[None]:
-        seen.targets.append(options["target_device"])
-        seen.entered.append(threading.get_ident())
+        calls.targets.append(options["target_device"])
+        calls.entered.append(threading.get_ident())
         yield
 
     monkeypatch.setattr(torch.jit, "optimized_execution", optimized_execution)
-    asyncio.run(served_once(ExecutionContext(eia(seen), 1, path, models.read_specification(path))))
-    assert seen.targets == ["eia:1"]
-    assert set(seen.forward) == set(seen.entered)
-    assert threading.get_ident() not in seen.forward
+    asyncio.run(served_once(TorchContext(elastic_inference(calls), 1, path, read_specification(path))))
+    assert calls.targets == ["eia:1"]
+    assert set(calls.forward) == set(calls.entered)
+    assert threading.get_ident() not in calls.forward
 
 
 def test_the_later_build_attaches_the_model_to_the_ordinal(
@@ -229,16 +232,16 @@ def test_the_later_build_attaches_the_model_to_the_ordinal(
     monkeypatch.syspath_prepend(str(package.parent))
     profiling: list[bool] = []
     monkeypatch.setattr(torch._C, "_jit_set_profiling_executor", profiling.append)
-    seen = Seen()
-    asyncio.run(served_once(ExecutionContext(eia(seen), 2, path, models.read_specification(path))))
+    calls = Calls()
+    asyncio.run(served_once(TorchContext(elastic_inference(calls), 2, path, read_specification(path))))
     attached = sys.modules.pop("torcheia.jit")
     sys.modules.pop("torcheia")
     assert attached.calls == [2]
     assert profiling == [False]
-    assert len(seen.forward) == 1
+    assert len(calls.forward) == 1
 
 
 def test_a_stock_pytorch_is_refused_in_plain_words(path: Path) -> None:
-    context = ExecutionContext(Eia(Path("unused")), 0, path, models.read_specification(path))
+    context = TorchContext(ElasticInference(KindOptions(ei_tool=Path("unused"))), 0, path, read_specification(path))
     with pytest.raises(InputError, match="was not built for Elastic Inference"):
         context.load()
