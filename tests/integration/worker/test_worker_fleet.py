@@ -1,4 +1,4 @@
-"""A fleet starts together, is known by its targets file, and leaves nothing behind however it ends."""
+"""A fleet starts together, writes its targets file, and leaves nothing behind however it ends."""
 
 import json
 import os
@@ -117,26 +117,26 @@ def test_nothing_is_left_when_the_fleet_is_killed(fleet: Start) -> None:
     assert gone(children)
 
 
-def test_a_worker_that_cannot_start_ends_the_fleet_with_its_own_line(fleet: Start, tmp_path: Path) -> None:
+def test_a_worker_that_cannot_start_ends_the_fleet_with_its_message(fleet: Start, tmp_path: Path) -> None:
     process = fleet("none.pt", "--accelerators", "sim:0,cpu:0", "--targets-file", "t.json")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert err.splitlines()[-1] == "error: none.pt is not there"
+    assert err.splitlines()[-1] == "error: none.pt does not exist"
     assert not (tmp_path / "t.json").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--accelerators", ""), "names none"),
+        (("--accelerators", ""), "is empty"),
         (("--accelerators", "sim:0,sim:0"), "names sim:0 twice"),
-        (("--accelerators", "sim"), "names no accelerator"),
-        (("--accelerators", "tpu"), "is not a kind of accelerator"),
+        (("--accelerators", "sim"), "needs ordinals"),
+        (("--accelerators", "tpu"), "unknown kind of accelerator"),
         (("--accelerators", "sim:0", "--targets-file", "no/such/t.json"), "cannot be written"),
         (("--accelerators", "sim:0", "--", "no-such-command"), "no-such-command cannot be run"),
     ],
 )
-def test_whatever_cannot_be_a_fleet_is_one_line(fleet: Start, arguments: tuple[str, ...], words: str) -> None:
+def test_wrong_input_is_one_line(fleet: Start, arguments: tuple[str, ...], words: str) -> None:
     process = fleet(*arguments)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
@@ -146,7 +146,7 @@ def test_whatever_cannot_be_a_fleet_is_one_line(fleet: Start, arguments: tuple[s
     assert "Traceback" not in err
 
 
-def test_a_worker_that_died_is_started_again_where_it_was(fleet: Start) -> None:
+def test_a_worker_that_was_killed_is_restarted_at_its_address(fleet: Start) -> None:
     process = fleet("--accelerators", "sim:0", *SIM, "--restarts", "1")
     ((_, address, _, _),) = ready(process, 1)
     assert process.stderr is not None
@@ -159,7 +159,7 @@ def test_a_worker_that_died_is_started_again_where_it_was(fleet: Start) -> None:
     assert second.pid != first.pid
     assert statistics(address)["workers"][0]["requests"] == 0
     second.kill()
-    assert "it was restarted 1 times and is given up" in process.stderr.readline()
+    assert "it was restarted 1 times and is not started again" in process.stderr.readline()
     assert process.wait(20) == 1
     assert "error: no worker is left" in process.stderr.read()
 
@@ -178,9 +178,9 @@ def statistics(targets: str) -> Any:
 def test_statistics_count_what_each_worker_served(fleet: Start, tmp_path: Path) -> None:
     process = fleet(*TWO, "--targets-file", "t.json")
     ready(process)
-    said = statistics(f"@{tmp_path / 't.json'}")
-    assert said["requests"] == 0
-    assert [(row["accelerator"], row["host_type"], row["simulated"]) for row in said["workers"]] == [
+    document = statistics(f"@{tmp_path / 't.json'}")
+    assert document["requests"] == 0
+    assert [(row["accelerator"], row["host_type"], row["simulated"]) for row in document["workers"]] == [
         ("sim:0", "c5.large", True),
         ("sim:1", "c5.large", True),
     ]

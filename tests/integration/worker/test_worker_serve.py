@@ -94,7 +94,7 @@ def refused(call: Callable[[], object]) -> grpc.StatusCode:
     return code(raised)
 
 
-def test_a_worker_says_what_it_is_and_answers_bit_for_bit(serve: Any, connect: Any, linear: Path) -> None:
+def test_a_worker_describes_itself_and_answers_bit_for_bit(serve: Any, connect: Any, linear: Path) -> None:
     worker = serve(str(linear), *INPUT, "--host-type", "c5.large")
     client = connect(worker.address)
     assert client.inference.ServerLive(oip.ServerLiveRequest()).live
@@ -107,15 +107,20 @@ def test_a_worker_says_what_it_is_and_answers_bit_for_bit(serve: Any, connect: A
     assert [(t.name, t.datatype, list(t.shape)) for t in metadata.outputs] == [("output_0", "FP32", [-1, 3])]
     assert "statistics" in client.inference.ServerMetadata(oip.ServerMetadataRequest()).extensions
 
-    told = client.describe()
-    assert (told.host_type, told.kind, told.ordinal, told.accelerator_type) == ("c5.large", "cpu", 0, "cpu-1c")
-    assert (told.threads, len(told.cores), told.simulated) == (1, 1, False)
-    assert told.model.file_bytes == linear.stat().st_size
-    assert told.model.parameter_bytes == (4 * 3 + 3) * 4
-    assert told.first_inference_ns > 0
-    assert len(told.warmup_ns) >= 3
-    assert told.versions["torch"] == torch.__version__
-    assert told.pid == worker.process.pid
+    description = client.describe()
+    assert (description.host_type, description.kind, description.ordinal, description.accelerator_type) == (
+        "c5.large",
+        "cpu",
+        0,
+        "cpu-1c",
+    )
+    assert (description.threads, len(description.cores), description.simulated) == (1, 1, False)
+    assert description.model.file_bytes == linear.stat().st_size
+    assert description.model.parameter_bytes == (4 * 3 + 3) * 4
+    assert description.first_inference_ns > 0
+    assert len(description.warmup_ns) >= 3
+    assert description.versions["torch"] == torch.__version__
+    assert description.pid == worker.process.pid
 
     model = torch.jit.load(str(linear))
     rng = np.random.default_rng(3)
@@ -179,15 +184,15 @@ def fails(*arguments: str, cwd: Path) -> str:
     return line
 
 
-def test_whatever_cannot_be_served_is_one_line(linear: Path, tmp_path: Path) -> None:
+def test_wrong_input_is_one_line(linear: Path, tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("no model")
     assert "is not a TorchScript file" in fails("serve", "text.pt", cwd=tmp_path)
-    assert "cpu:99 is not there; this host has cpu:0" in fails(
+    assert "this host has no cpu:99 (choose one of cpu:0" in fails(
         "serve", str(linear), *INPUT, "--accelerator", "cpu:99", cwd=tmp_path
     )
     assert "needs a model file" in fails("serve", cwd=tmp_path)
     assert "--sim-stall" in fails("serve", "--accelerator", "sim:0", "--sim-stall", "x:1s", cwd=tmp_path)
-    assert "go together" in fails("serve", "--accelerator", "sim:0", "--tls-key", "k.pem", cwd=tmp_path)
+    assert "--tls-cert needs --tls-key" in fails("serve", "--accelerator", "sim:0", "--tls-key", "k.pem", cwd=tmp_path)
     assert "cannot be read" in fails("serve", "--accelerator", "sim:0", "--token-file", "none", cwd=tmp_path)
 
 
@@ -201,9 +206,14 @@ def test_a_simulated_worker_is_labelled_and_never_imports_torch(serve: Any, conn
         "--accelerator", "sim:3", "--sim", "fixed:5ms", "--sim-host", "c5.large", "--sim-type", "eia2.medium"
     )
     client = connect(worker.address)
-    told = client.describe()
-    assert (told.simulated, told.simulation, told.kind, told.ordinal) == (True, "fixed:5ms", "sim", 3)
-    assert (told.host_type, told.accelerator_type) == ("c5.large", "eia2.medium")
+    description = client.describe()
+    assert (description.simulated, description.simulation, description.kind, description.ordinal) == (
+        True,
+        "fixed:5ms",
+        "sim",
+        3,
+    )
+    assert (description.host_type, description.accelerator_type) == ("c5.large", "eia2.medium")
     assert "torch" not in Path(f"/proc/{worker.process.pid}/maps").read_text()
     response = client.infer(sim_request(2))
     assert list(response.outputs[0].shape) == [2, 16]
@@ -265,14 +275,14 @@ def test_more_than_the_bounds_is_refused_at_once(serve: Any, connect: Any) -> No
     slow = ("--accelerator", "sim:0", "--sim", "fixed:300ms")
     for bound in (("--max-queue-size", "1"), ("--max-in-flight", "2")):
         client = connect(serve(*slow, *bound).address)
-        held = [client.inference.ModelInfer.future(sim_request())]
+        futures = [client.inference.ModelInfer.future(sim_request())]
         while client.snapshot().requests < 1:
             pass
-        held.append(client.inference.ModelInfer.future(sim_request()))
+        futures.append(client.inference.ModelInfer.future(sim_request()))
         while client.snapshot().requests < 2:
             pass
         assert refused(lambda c=client: c.infer(sim_request())) is grpc.StatusCode.UNAVAILABLE
-        assert all(future.result(20).outputs for future in held)
+        assert all(future.result(20).outputs for future in futures)
 
 
 def test_a_failing_pass_is_internal_and_the_next_is_answered(serve: Any, connect: Any) -> None:
@@ -334,7 +344,7 @@ def test_health_and_reflection_are_served(serve: Any, connect: Any) -> None:
     assert {"inference.GRPCInferenceService", "inferload.AcceleratorService"} <= set(services)
 
 
-def test_bytes_that_are_no_request_are_the_clients_fault(serve: Any, connect: Any) -> None:
+def test_bytes_that_are_no_request_are_an_invalid_argument(serve: Any, connect: Any) -> None:
     channel = connect(serve("--accelerator", "sim:0").address).channel
     for method in ("inferload.AcceleratorService/Describe", "inferload.AcceleratorService/Snapshot"):
         with pytest.raises(grpc.RpcError) as caught:
@@ -355,7 +365,7 @@ def test_sigterm_drains(serve: Any, connect: Any) -> None:
     assert refused(lambda: client.infer(sim_request(), timeout=5)) is grpc.StatusCode.UNAVAILABLE
 
 
-def test_what_the_drain_does_not_wait_for_gets_unavailable(serve: Any, connect: Any) -> None:
+def test_requests_beyond_the_drain_time_get_unavailable(serve: Any, connect: Any) -> None:
     worker = serve("--accelerator", "sim:0", "--sim", "fixed:60s", "--drain", "100ms", "--sim-stall", "0:0s")
     client = connect(worker.address)
     flying = [client.inference.ModelInfer.future(sim_request()) for _ in range(3)]
@@ -384,7 +394,7 @@ def test_an_open_stream_does_not_hold_up_the_end(serve: Any, connect: Any) -> No
     done.set()
 
 
-def test_a_bearer_token_is_asked_for(serve: Any, connect: Any, tmp_path: Path) -> None:
+def test_a_bearer_token_is_required(serve: Any, connect: Any, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("s3cret\n")
     worker = serve("--accelerator", "sim:0", "--sim", "fixed:0ms", "--token-file", "token")
     client = connect(worker.address)
@@ -396,12 +406,12 @@ def test_a_bearer_token_is_asked_for(serve: Any, connect: Any, tmp_path: Path) -
     assert client.infer(sim_request(), metadata=(("authorization", "Bearer s3cret"),)).outputs
     health_pb2_grpc.HealthStub(client.channel).Check(health_pb2.HealthCheckRequest())
     statistics = [sys.executable, "-m", "worker", "statistics", "--json", "--targets", worker.address]
-    said = [
+    outputs = [
         subprocess.run([*statistics, *more], capture_output=True, cwd=tmp_path, check=True).stdout
         for more in ((), ("--token-file", "token"))
     ]
-    assert json.loads(said[0])["workers"][0]["error"] == "UNAUTHENTICATED"
-    assert json.loads(said[1])["workers"][0]["answered"] == 1
+    assert json.loads(outputs[0])["workers"][0]["error"] == "UNAUTHENTICATED"
+    assert json.loads(outputs[1])["workers"][0]["answered"] == 1
 
 
 def certificate(directory: Path, name: str, issuer: str | None = None) -> None:
@@ -428,7 +438,7 @@ def test_tls_can_be_mutual(serve: Any, connect: Any, tmp_path: Path) -> None:
         assert refused(lambda c=client: c.infer(sim_request(), timeout=5)) is grpc.StatusCode.UNAVAILABLE
 
 
-def test_metrics_and_logs_tell_what_was_served(serve: Any, connect: Any) -> None:
+def test_metrics_and_logs_show_what_was_served(serve: Any, connect: Any) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -455,7 +465,7 @@ def test_accelerators_are_listed_as_the_ei_tool_lists_them(tmp_path: Path) -> No
         timeout=120,
         check=True,
     )
-    said = json.loads(done.stdout)
-    assert said["attached_accelerators"] == len(said["devices"]) >= len(os.sched_getaffinity(0))
-    assert {"ordinal", "type", "id", "status", "kind"} <= set(said["devices"][0])
-    assert {"client_version", "time"} <= set(said)
+    document = json.loads(done.stdout)
+    assert document["attached_accelerators"] == len(document["devices"]) >= len(os.sched_getaffinity(0))
+    assert {"ordinal", "type", "id", "status", "kind"} <= set(document["devices"][0])
+    assert {"client_version", "time"} <= set(document)
