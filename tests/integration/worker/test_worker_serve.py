@@ -107,20 +107,20 @@ def test_a_worker_describes_itself_and_answers_bit_for_bit(serve: Any, connect: 
     assert [(t.name, t.datatype, list(t.shape)) for t in metadata.outputs] == [("output_0", "FP32", [-1, 3])]
     assert "statistics" in client.inference.ServerMetadata(oip.ServerMetadataRequest()).extensions
 
-    description = client.describe()
-    assert (description.host_type, description.kind, description.ordinal, description.accelerator_type) == (
+    answer = client.describe()
+    assert (answer.host_type, answer.kind, answer.ordinal, answer.accelerator_type) == (
         "c5.large",
         "cpu",
         0,
         "cpu-1c",
     )
-    assert (description.threads, len(description.cores), description.simulated) == (1, 1, False)
-    assert description.model.file_bytes == linear.stat().st_size
-    assert description.model.parameter_bytes == (4 * 3 + 3) * 4
-    assert description.first_inference_ns > 0
-    assert len(description.warmup_ns) >= 3
-    assert description.versions["torch"] == torch.__version__
-    assert description.pid == worker.process.pid
+    assert (answer.threads, len(answer.cores), answer.simulated) == (1, 1, False)
+    assert answer.model.file_bytes == linear.stat().st_size
+    assert answer.model.parameter_bytes == (4 * 3 + 3) * 4
+    assert answer.first_inference_ns > 0
+    assert len(answer.warmup_ns) >= 3
+    assert answer.versions["torch"] == torch.__version__
+    assert answer.pid == worker.process.pid
 
     model = torch.jit.load(str(linear))
     rng = np.random.default_rng(3)
@@ -206,14 +206,14 @@ def test_a_simulated_worker_is_labelled_and_never_imports_torch(serve: Any, conn
         "--accelerator", "sim:3", "--sim", "fixed:5ms", "--sim-host", "c5.large", "--sim-type", "eia2.medium"
     )
     client = connect(worker.address)
-    description = client.describe()
-    assert (description.simulated, description.simulation, description.kind, description.ordinal) == (
+    answer = client.describe()
+    assert (answer.simulated, answer.simulation, answer.kind, answer.ordinal) == (
         True,
         "fixed:5ms",
         "sim",
         3,
     )
-    assert (description.host_type, description.accelerator_type) == ("c5.large", "eia2.medium")
+    assert (answer.host_type, answer.accelerator_type) == ("c5.large", "eia2.medium")
     assert "torch" not in Path(f"/proc/{worker.process.pid}/maps").read_text()
     response = client.infer(sim_request(2))
     assert list(response.outputs[0].shape) == [2, 16]
