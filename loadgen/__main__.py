@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m loadg
 def _print_help(program: str) -> None:
     """Prints our options. Locust prints its own help before it loads a locustfile, so ours are missing there."""
     from loadgen import _options
-    from loadgen.distributed._signing import RunToken
+    from loadgen.distributed import RunToken
 
     parser = argparse.ArgumentParser(
         prog=program,

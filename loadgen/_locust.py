@@ -29,10 +29,7 @@ from loadgen._errors import InputError
 from loadgen._locust_runner import LocustControl, LocustGeneratorLink, LocustMasterLink
 from loadgen._locust_sockets import SocketReplacement, open_port_warning
 from loadgen._options import Options
-from loadgen.distributed._generator import Generator
-from loadgen.distributed._master import Master
-from loadgen.distributed._signing import RunToken
-from loadgen.distributed._validator import MessageValidator
+from loadgen.distributed import Generator, Master, MessageValidator, RunToken
 from loadgen.run._coordinator import Keeper, Node, say
 from loadgen.run._session import Session
 from loadgen.run._single import Alone

@@ -15,8 +15,7 @@ from locust.rpc import Message, zmqrpc
 from locust.util.exception_handler import retry
 
 from loadgen._errors import MessageRefused
-from loadgen.distributed._signing import TOKEN_VARIABLE, MessageSigner, RunToken
-from loadgen.distributed._validator import MessageValidator
+from loadgen.distributed import TOKEN_VARIABLE, MessageSigner, MessageValidator, RunToken
 
 #: A packet above this ends its connection before it is read.
 PACKET_LIMIT = 64 << 20

@@ -19,9 +19,9 @@ NAME_LENGTH = 255
 #: Reasons for which a message is refused.
 MALFORMED = "malformed"
 TOO_LARGE = "too large"
-STRANGER = "of strangers"
+STRANGER = "from strangers"
 FALSE_NAME = "under a false name"
-REPLAYED = "sent again"
+REPLAYED = "replayed"
 
 
 class Message(NamedTuple):

@@ -21,7 +21,6 @@ from loadgen import _options
 from loadgen._errors import InputError
 from loadgen._options import Options
 from loadgen.measure import GeneratorHealth, RunTotals
-from loadgen.measure import _locust_statistics as _locust_stats
 from loadgen.run._early_stop import Resolution
 from loadgen.run._observer import Onlooker
 from loadgen.run._session import Session
@@ -248,8 +247,10 @@ class Keeper(Node):
 
 def feed_all(stats: Any, gained: Mapping[Series, Tally]) -> None:
     """One interval into Locust's own statistics."""
+    from loadgen.measure import _locust_statistics
+
     for series, tally in gained.items():
-        _locust_stats.feed(stats, series, tally)
+        _locust_statistics.feed(stats, series, tally)
 
 
 def say(line: str) -> None:

@@ -22,7 +22,7 @@ TOKEN = "of-this-test"
 
 @dataclass
 class Cluster:
-    """Processes of one run; `inside` is put before a command, as `ip netns exec NAME` is."""
+    """Processes of one run. `inside` is a prefix of every command, such as `ip netns exec NAME`."""
 
     folder: Path
     targets: tuple[str, ...]
@@ -37,14 +37,14 @@ class Cluster:
     generators: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, *arguments: str, generators: int = GENERATORS, users: int = 8) -> None:
-        """A headless run; without generators, those that `add` starts are waited for."""
+        """Starts a headless run and its generators."""
         how = ("--headless", "-u", str(users), "--expect-workers", str(generators))
         self.start_master(*how, *arguments)
         for _ in range(generators):
             self.add()
 
     def start_with_page(self) -> None:
-        """A run that the page of Locust ends."""
+        """Starts a run that Locust's web UI ends."""
         page = ("--web-host", "127.0.0.1", "--web-port", str(self.web_port))
         self.start_master("--autostart", "-u", "8", "--expect-workers", str(GENERATORS), *page)
         for _ in range(GENERATORS):
@@ -52,22 +52,22 @@ class Cluster:
 
     def start_master(self, *arguments: str) -> None:
         where = ("--master-bind-host", self.host, "--master-bind-port", str(self.port))
-        self.master = self.locust("master", self.inside, "--master", *where, *self._what(), *arguments)
+        self.master = self.locust("master", self.inside, "--master", *where, *self._run_options(), *arguments)
 
     def start_forking(self, *arguments: str) -> None:
-        """One command that forks its generators."""
+        """Starts one command that forks its generators."""
         here = ("--master-bind-host", self.host, "--master-bind-port", str(self.port), "--master-port", str(self.port))
         how = ("--headless", "-u", "8", "--processes", str(GENERATORS))
-        self.master = self.locust("master", self.inside, *how, *here, *self._what(), *arguments)
+        self.master = self.locust("master", self.inside, *how, *here, *self._run_options(), *arguments)
 
     def add(self, inside: Sequence[str] = ()) -> subprocess.Popen[str]:
-        """One more generator."""
+        """Starts one more generator."""
         where = ("--master-host", self.host, "--master-port", str(self.generator_port or self.port))
         generator = self.locust(f"generator-{len(self.generators)}", inside, "--worker", *where)
         self.generators.append(generator)
         return generator
 
-    def _what(self) -> tuple[str, ...]:
+    def _run_options(self) -> tuple[str, ...]:
         return ("--targets", ",".join(self.targets), "--run-dir", "run")
 
     def locust(self, name: str, inside: Sequence[str], *arguments: str) -> subprocess.Popen[str]:
@@ -88,12 +88,12 @@ class Cluster:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.web_port}{path}", data, timeout=60) as answer:
             assert answer.status == 200
 
-    def under_way(self, at_least: int = 200) -> None:
-        """Until the targets have served some requests."""
+    def wait_until_running(self, at_least: int = 200) -> None:
+        """Waits until the targets have served some requests."""
         wait_for(lambda: (self.folder / "run" / "run.hlog").exists() and self.served() > at_least, 60)
 
     def served(self) -> int:
-        """What the targets served, by their own count."""
+        """Returns how many requests the targets have served."""
         return served(*self.targets, inside=self.inside)
 
     def wait(self, timeout: float = 60) -> int:
@@ -110,16 +110,16 @@ class Cluster:
             process.wait()
 
     def document(self, run: str = "run") -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / run / "run.json").read_text())
-        return found
+        document: dict[str, Any] = json.loads((self.folder / run / "run.json").read_text())
+        return document
 
-    def gather(self, out: str = "gathered") -> dict[str, Any]:
-        """The run that the generators' own logs make."""
+    def merge(self, out: str = "merged") -> dict[str, Any]:
+        """Merges the generators' logs with `capacity merge`. Returns its run.json."""
         command = [sys.executable, "-m", "capacity", "merge", "runs/generators", "--out", out]
         subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True)
         return self.document(out)
 
 
 def counted(document: dict[str, Any]) -> int:
-    """Requests of a run, those of the warm-up among them."""
+    """Returns the number of requests of a run, with those of the warm-up."""
     return sum(row["requests"] + row["warmup"]["requests"] for row in document["rows"])

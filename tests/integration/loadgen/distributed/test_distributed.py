@@ -13,10 +13,10 @@ from tools.processes import served, wait_for
 
 from capacity.rundir import Run
 
-OWN = ("latency", "service", "lateness", "latency-error")
+GENERATOR_MEASURES = ("latency", "service", "lateness", "latency-error")
 
-#: A locustfile whose run takes its time to be written down, so that something can come in between.
-SLOW_TO_CLOSE = """
+#: A locustfile whose results take two seconds to be written, so that a signal can arrive meanwhile.
+SLOW_WRITER = """
 from pathlib import Path
 
 import gevent
@@ -38,7 +38,7 @@ def slow(*arguments):
 close, _book.Book.close = _book.Book.close, slow
 """
 
-#: INFERLOAD_REPETITIONS=20 shows that it was no luck.
+#: INFERLOAD_REPETITIONS=20 repeats the tests that depend on timing.
 repeated = pytest.mark.parametrize("repetition", range(int(os.environ.get("INFERLOAD_REPETITIONS", "1"))))
 
 
@@ -51,30 +51,30 @@ def end_by_run_time_of_forks(cluster: Cluster) -> None:
 
 
 def end_the_forks_by_ctrl_c(cluster: Cluster) -> None:
-    """As at a terminal, where all processes of the command hear it."""
+    """As at a terminal, where all processes of the command get the signal."""
     cluster.start_forking()
-    cluster.under_way()
+    cluster.wait_until_running()
     assert cluster.master is not None
     os.killpg(cluster.master.pid, signal.SIGINT)
 
 
 def end_by_ctrl_c(cluster: Cluster) -> None:
     cluster.start()
-    cluster.under_way()
+    cluster.wait_until_running()
     assert cluster.master is not None
     cluster.master.send_signal(signal.SIGINT)
 
 
 def end_by_sigterm_to_the_master(cluster: Cluster) -> None:
     cluster.start()
-    cluster.under_way()
+    cluster.wait_until_running()
     assert cluster.master is not None
     cluster.master.terminate()
 
 
 def end_one_by_sigterm(cluster: Cluster) -> None:
     cluster.start("-t", "4s")
-    cluster.under_way()
+    cluster.wait_until_running()
     cluster.generators[0].terminate()
 
 
@@ -107,30 +107,32 @@ def test_every_ending_counts_what_the_targets_served(
     for generator in document["generators"]:
         # On one host all read the same clock, so an offset is all error, which half the way there and back bounds.
         assert abs(generator["offset_us"]) <= generator["round_trip_us"] / 2 + 0.001
-    assert_the_same(cluster, document)
+    assert_same_run(cluster, document)
 
 
-def assert_the_same(cluster: Cluster, document: dict[str, Any]) -> None:
+def assert_same_run(cluster: Cluster, document: dict[str, Any]) -> None:
     """The generators' own logs make the master's run: the same counts, and the same histograms bit for bit."""
-    gathered = cluster.gather()
-    ours, theirs = (Run.load(cluster.folder / name).histograms for name in ("gathered", "run"))
-    assert {key for key in ours if key[1] in OWN} == {key for key in theirs if key[1] in OWN}
-    assert ours
-    for key, histogram in ours.items():
-        assert histogram == theirs[key], key
-    for mine, masters in zip(gathered["target_rows"], document["target_rows"], strict=True):
+    merged = cluster.merge()
+    from_logs, from_master = (Run.load(cluster.folder / name).histograms for name in ("merged", "run"))
+    assert {key for key in from_logs if key[1] in GENERATOR_MEASURES} == {
+        key for key in from_master if key[1] in GENERATOR_MEASURES
+    }
+    assert from_logs
+    for key, histogram in from_logs.items():
+        assert histogram == from_master[key], key
+    for target, expected in zip(merged["target_rows"], document["target_rows"], strict=True):
         for name in ("worker", "due", "answered", "errors", "unsent", "warmup", "latency_us", "service_us"):
-            assert mine[name] == masters[name], name
-    named = ("client", "host", "requests", "last_sequence", "complete")
-    assert [[g[name] for name in named] for g in gathered["generators"]] == [
-        [g[name] for name in named] for g in document["generators"]
+            assert target[name] == expected[name], name
+    fields = ("client", "host", "requests", "last_sequence", "complete")
+    assert [[g[name] for name in fields] for g in merged["generators"]] == [
+        [g[name] for name in fields] for g in document["generators"]
     ]
 
 
 @repeated
 def test_the_page_ends_one_run_and_begins_another(cluster: Cluster, repetition: int) -> None:
     cluster.start_with_page()
-    cluster.under_way()
+    cluster.wait_until_running()
     cluster.page("/stop")
     wait_for(lambda: (cluster.folder / "run" / "run.json").exists())
     first = cluster.document()
@@ -154,11 +156,11 @@ def test_the_page_ends_one_run_and_begins_another(cluster: Cluster, repetition: 
 
 
 def test_ctrl_c_while_the_last_generator_is_leaving_loses_nothing(cluster: Cluster) -> None:
-    """Locust ends the run itself then; the interrupt must wait until that is written down."""
+    """Locust itself ends the run then; the interrupt must wait until the results are written."""
     cluster.locustfile = cluster.folder / "slow.py"
-    cluster.locustfile.write_text(SLOW_TO_CLOSE)
+    cluster.locustfile.write_text(SLOW_WRITER)
     cluster.start(generators=1)
-    cluster.under_way()
+    cluster.wait_until_running()
     cluster.generators[0].terminate()
     wait_for((cluster.folder / "closing").exists, 60)
     assert cluster.master is not None

@@ -1,4 +1,4 @@
-"""A run over hosts of their own, two networks between them: what a cut cable costs is named; nothing counts twice."""
+"""A run over several hosts with two networks: a lost connection is reported, and no request counts twice."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def cluster(tmp_path: Path) -> Iterator[tuple[Cluster, Hosts]]:
             serve = [sys.executable, "-m", "worker", "serve", "--accelerator", "sim:0", *SIM, "--host", TARGET]
             worker = subprocess.Popen([*network.inside("target"), *serve], stdout=subprocess.PIPE, text=True)
             assert worker.stdout is not None
-            made = Cluster(tmp_path, (), host=NETWORKS[CONTROL]["master"], inside=network.inside("master"))
+            cluster = Cluster(tmp_path, (), host=NETWORKS[CONTROL]["master"], inside=network.inside("master"))
             try:
-                made.targets = (worker.stdout.readline().split()[1],)
-                yield made, network
+                cluster.targets = (worker.stdout.readline().split()[1],)
+                yield cluster, network
             finally:
-                made.kill()
+                cluster.kill()
                 worker.kill()
                 worker.communicate()
     except Forbidden as error:
@@ -49,11 +49,11 @@ def start(cluster: Cluster, network: Hosts) -> None:
     cluster.start_master("--headless", "-u", "4", "--expect-workers", "2", "--deadline", "1s")
     for name in ("left", "right"):
         cluster.add(network.inside(name))
-    cluster.under_way()
+    cluster.wait_until_running()
 
 
-def said(cluster: Cluster, words: str) -> bool:
-    return words in (cluster.folder / "master.log").read_text()
+def has_logged(cluster: Cluster, text: str) -> bool:
+    return text in (cluster.folder / "master.log").read_text()
 
 
 def test_a_host_that_was_away_from_the_master_and_came_back_is_counted_once_and_whole(
@@ -63,9 +63,9 @@ def test_a_host_that_was_away_from_the_master_and_came_back_is_counted_once_and_
     start(run, network)
     network.cut("right", CONTROL)
     cut = time.monotonic()
-    wait_for(lambda: said(run, "setting state to missing") and time.monotonic() - cut >= CUT_S)
+    wait_for(lambda: has_logged(run, "setting state to missing") and time.monotonic() - cut >= CUT_S)
     network.mend("right", CONTROL)
-    wait_for(lambda: said(run, "self-healed"))
+    wait_for(lambda: has_logged(run, "self-healed"))
     assert run.master is not None
     run.master.terminate()
     run.wait()
@@ -74,18 +74,18 @@ def test_a_host_that_was_away_from_the_master_and_came_back_is_counted_once_and_
     assert counted(document) == run.served()
     assert not document["incomplete"]
     assert [generator["complete"] for generator in document["generators"]] == [True, True]
-    run.gather()
-    mine, masters = (Run.load(run.folder / name).histograms for name in ("gathered", "run"))
-    for key, histogram in mine.items():
-        assert histogram == masters[key], key
+    run.merge()
+    from_logs, from_master = (Run.load(run.folder / name).histograms for name in ("merged", "run"))
+    for key, histogram in from_logs.items():
+        assert histogram == from_master[key], key
 
 
 def test_a_host_that_is_cut_off_for_good_is_named_and_its_own_log_has_the_rest(cluster: tuple[Cluster, Hosts]) -> None:
     run, network = cluster
     start(run, network)
-    for one in (CONTROL, LOAD):
-        network.cut("right", one)
-    wait_for(lambda: said(run, "setting state to missing"))
+    for cable in (CONTROL, LOAD):
+        network.cut("right", cable)
+    wait_for(lambda: has_logged(run, "setting state to missing"))
     assert run.master is not None
     run.master.terminate()
     assert run.master.wait(60) != 0
@@ -104,11 +104,11 @@ def test_a_host_that_is_cut_off_for_good_is_named_and_its_own_log_has_the_rest(c
     run.generators[1].terminate()
     for generator in run.generators:
         generator.wait(60)
-    gathered = run.gather()
-    assert not gathered["incomplete"]
-    own = next(generator for generator in gathered["generators"] if generator["client"] == lost["client"])
-    assert own["last_sequence"] > lost["last_sequence"]
+    merged = run.merge()
+    assert not merged["incomplete"]
+    from_log = next(generator for generator in merged["generators"] if generator["client"] == lost["client"])
+    assert from_log["last_sequence"] > lost["last_sequence"]
     # Of what was under way when the cable was cut, the target served some and nobody heard: a request, and no answer.
-    answered = sum(row["answered"] + row["warmup"]["requests"] - row["warmup"]["errors"] for row in gathered["rows"])
-    assert answered <= run.served() <= counted(gathered)
-    assert sum(sum(row["errors"].values()) for row in gathered["rows"]) > 0
+    answered = sum(row["answered"] + row["warmup"]["requests"] - row["warmup"]["errors"] for row in merged["rows"])
+    assert answered <= run.served() <= counted(merged)
+    assert sum(sum(row["errors"].values()) for row in merged["rows"]) > 0

@@ -11,28 +11,28 @@ from capacity.merging import find_generator_logs
 from capacity.rundir import GeneratorLog
 
 
-def journals(cluster: Cluster) -> dict[str, GeneratorLog]:
-    found = [GeneratorLog.load(directory) for directory in find_generator_logs(cluster.folder / "runs")]
-    return {journal.header.client: journal for journal in found}
+def generator_logs(cluster: Cluster) -> dict[str, GeneratorLog]:
+    logs = [GeneratorLog.load(directory) for directory in find_generator_logs(cluster.folder / "runs")]
+    return {log.header.client: log for log in logs}
 
 
-def requests(journal: GeneratorLog) -> int:
-    return sum(tally.requests for tally in journal.tallies().values())
+def requests(log: GeneratorLog) -> int:
+    return sum(tally.requests for tally in log.tallies().values())
 
 
 def test_a_killed_generator_is_named_and_the_others_are_whole(cluster: Cluster) -> None:
     cluster.start("-t", "5s")
-    cluster.under_way()
-    wait_for(lambda: all(journal.entries for journal in journals(cluster).values()))
+    cluster.wait_until_running()
+    wait_for(lambda: all(log.entries for log in generator_logs(cluster).values()))
     cluster.generators[0].send_signal(signal.SIGKILL)
     assert cluster.wait() != 0
 
-    document, logs = cluster.document(), journals(cluster)
+    document, logs = cluster.document(), generator_logs(cluster)
     lost = [generator for generator in document["generators"] if not generator["complete"]]
     assert document["incomplete"]
     assert not document["valid"]
     assert len(document["generators"]) == len(logs) == GENERATORS
-    assert [generator["client"] for generator in lost] == [c for c, log in logs.items() if log.end is None]
+    assert [generator["client"] for generator in lost] == [client for client, log in logs.items() if log.end is None]
     check = next(c for c in document["checks"] if c["name"] == "generators that reported their end")
     assert lost[0]["client"] in check["detail"]
     # Of each second its log has one entry and the master one snapshot; at most the last is in only one of them.
@@ -47,19 +47,19 @@ def test_a_killed_generator_is_named_and_the_others_are_whole(cluster: Cluster) 
         row["requests"] for row in document["rows"]
     )
 
-    gathered = cluster.gather()
-    assert gathered["incomplete"]
-    assert [g["client"] for g in gathered["generators"] if not g["complete"]] == [lost[0]["client"]]
-    assert counted(document) <= counted(gathered) <= served(*cluster.targets)
+    merged = cluster.merge()
+    assert merged["incomplete"]
+    assert [g["client"] for g in merged["generators"] if not g["complete"]] == [lost[0]["client"]]
+    assert counted(document) <= counted(merged) <= served(*cluster.targets)
 
 
-def test_what_a_killed_master_knew_is_in_the_generators_own_logs(cluster: Cluster) -> None:
+def test_the_logs_of_the_generators_replace_a_killed_master(cluster: Cluster) -> None:
     cluster.start()
-    cluster.under_way()
+    cluster.wait_until_running()
     assert cluster.master is not None
     cluster.master.send_signal(signal.SIGKILL)
     cluster.master.wait()
-    # They go on for a minute, in case it comes back; and go through their own end when told to.
+    # Generators go on for a minute, since the master may return; SIGTERM ends their part of the run in order.
     before = served(*cluster.targets)
     wait_for(lambda: served(*cluster.targets) > before + 200)
     for generator in cluster.generators:
@@ -68,7 +68,7 @@ def test_what_a_killed_master_knew_is_in_the_generators_own_logs(cluster: Cluste
         generator.wait(60)
 
     assert not (cluster.folder / "run" / "run.json").exists()
-    gathered = cluster.gather()
-    assert counted(gathered) == served(*cluster.targets)
-    assert not gathered["incomplete"]
-    assert len(gathered["generators"]) == GENERATORS
+    merged = cluster.merge()
+    assert counted(merged) == served(*cluster.targets)
+    assert not merged["incomplete"]
+    assert len(merged["generators"]) == GENERATORS
