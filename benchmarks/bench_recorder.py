@@ -23,11 +23,11 @@ import zmq
 from _bench import SERVER_CORE, Promise, judge, pin_client
 from hdrh.histogram import HdrHistogram
 
-from capacity.measures import sum_tallies
+from capacity.measures import MEASURES, sum_tallies
 from capacity.measures.combination import HardwareCombination
 from capacity.measures.tally import Series, Tally
 from capacity.rundir.interval_log import IntervalLogWriter, series_tag
-from capacity.statistics.histogram import MEASURES, Histogram
+from capacity.statistics import Histogram
 from capacity.statistics.payload import HIGHEST_US, LOWEST_US, SIGNIFICANT_DIGITS
 from loadgen._locust_sockets import ValidatingServer
 from loadgen.distributed._signing import TOKEN_VARIABLE, RunToken, sign
