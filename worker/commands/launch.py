@@ -115,15 +115,14 @@ def _simulation(options: ServeOptions, ordinal: int) -> "Simulation":
 
 
 def process_options(options: ServeOptions, port: int, metrics_port: int | None) -> "ProcessOptions":
-    """Returns how the worker process listens, batches and ends, and configures the log. Raises InputError."""
+    """Returns how the worker process listens, batches and ends. Raises InputError."""
     from worker.commands.worker_process import ProcessOptions
-    from worker.operations import LOG_LEVELS, Security, configure_log
+    from worker.operations import LOG_LEVELS, Security
     from worker.serving import InferenceLimits
 
     if options.log_level not in LOG_LEVELS:
         raise InputError(f"unknown log level {options.log_level!r} (choose {', '.join(LOG_LEVELS)})")
     policy = _batching_policy(options)
-    configure_log(options.log_level)
     return ProcessOptions(
         options.host,
         port,

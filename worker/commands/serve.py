@@ -24,6 +24,9 @@ def serve(
     settings = process_options(options, port, metrics_port)
     # Only now: the process is bound to its ordinal.
     from worker.commands.worker_process import run_worker
+    from worker.operations import configure_log
+
+    configure_log(options.log_level)
 
     def on_ready(address: str, name: str) -> None:
         print(f"ready {address} {accelerator} {name}", flush=True)

@@ -37,7 +37,7 @@ VOCABULARY, WIDTH, HEADS = 500, 64, 4
 
 
 class Block(nn.Module):
-    """GPT's: causal attention and a feed-forward layer, each added to what it was given."""
+    """GPT's: causal attention and a feed-forward layer, each added to its input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Subject:
 
     path: Path
     name: str
-    takes: TensorSpec
+    input_spec: TensorSpec
     draw: Callable[[np.random.Generator], np.ndarray[Any, Any]]
     alone: int
     joined: int
@@ -87,23 +87,23 @@ def image(rng: np.random.Generator) -> np.ndarray[Any, Any]:
 def subjects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Subject]:
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(5)
-    takes = TensorSpec(name="tokens", datatype="INT64", shape=(-1, -1), example=(1, 7), high=VOCABULARY)
-    gives = TensorSpec(name="hidden", datatype="FP32", shape=(-1, -1, WIDTH))
+    input_spec = TensorSpec(name="tokens", datatype="INT64", shape=(-1, -1), example=(1, 7), high=VOCABULARY)
+    output_spec = TensorSpec(name="hidden", datatype="FP32", shape=(-1, -1, WIDTH))
     traced = torch.jit.trace(SmallGpt().eval(), torch.zeros(1, 7, dtype=torch.int64))
-    small = Specification(name="small", mode="trace", inputs=(takes,), outputs=(gives,))
+    small = Specification(name="small", mode="trace", inputs=(input_spec,), outputs=(output_spec,))
     save_model(traced, folder / "small.pt", small)
     pixels = TensorSpec(name="image", datatype="FP32", shape=(-1, 3, 224, 224))
-    found = {
-        "small": Subject(folder / "small.pt", "small", takes, tokens(VOCABULARY), FULL or 1000, FULL or 200, 8),
+    files = {
+        "small": Subject(folder / "small.pt", "small", input_spec, tokens(VOCABULARY), FULL or 1000, FULL or 200, 8),
         "resnet18": Subject(folder / "resnet18.pt", "resnet18", pixels, image, FULL or 12, FULL or 6, 2),
     }
     if FULL:
         words = TensorSpec(name="input_ids", datatype="INT64", shape=(-1, -1))
-        found["gpt"] = Subject(folder / "gpt.pt", "gpt", words, tokens(40478), FULL, FULL, 4)
-    for name in found.keys() - {"small"}:
+        files["gpt"] = Subject(folder / "gpt.pt", "gpt", words, tokens(40478), FULL, FULL, 4)
+    for name in files.keys() - {"small"}:
         command = [sys.executable, "-m", "worker", "export", name, "--out", str(folder / f"{name}.pt")]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return found
+    return files
 
 
 class InProcess:
@@ -116,8 +116,8 @@ class InProcess:
 
     def __call__(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         with torch.inference_mode():
-            given = self._module(torch.from_numpy(values.copy()))
-        return (given if isinstance(given, torch.Tensor) else given[0]).numpy()  # type: ignore[no-any-return]
+            output = self._module(torch.from_numpy(values.copy()))
+        return (output if isinstance(output, torch.Tensor) else output[0]).numpy()  # type: ignore[no-any-return]
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +135,7 @@ def answers(address: str, subject: Subject, inputs: list[np.ndarray[Any, Any]]) 
         stub = oip_grpc.GRPCInferenceServiceStub(channel)
 
         def one(values: np.ndarray[Any, Any]) -> bytes:
-            tensor = {"name": subject.takes.name, "datatype": subject.takes.datatype, "shape": values.shape}
+            tensor = {"name": subject.input_spec.name, "datatype": subject.input_spec.datatype, "shape": values.shape}
             request = oip.ModelInferRequest(
                 model_name=subject.name, inputs=[tensor], raw_input_contents=[values.tobytes()]
             )
@@ -160,11 +160,11 @@ def test_a_request_alone_has_the_bits_of_the_model(name: str, serve: Callable[..
     rng = np.random.default_rng(1)
     inputs = [subject.draw(rng) for _ in range(subject.alone)]
     worker = serve(str(subject.path))
-    found = answers(worker.address, subject, inputs)
+    responses = answers(worker.address, subject, inputs)
     assert executions(worker.address) == len(inputs)
     assert worker.end() == 0
     model = InProcess(subject.path, inputs[0])
-    different = [place for place, values in enumerate(inputs) if found[place] != model(values).tobytes()]
+    different = [place for place, values in enumerate(inputs) if responses[place] != model(values).tobytes()]
     assert different == []
 
 
@@ -176,13 +176,13 @@ def test_a_joined_request_has_the_bits_of_its_rows_in_a_batch(
     subject = subjects[name]
     rng = np.random.default_rng(2)
     shape = subject.draw(rng)[:1].shape  # one shape, so that all may be joined
-    high = subject.takes.high or 40478
+    high = subject.input_spec.high or 40478
     inputs = [
-        rng.integers(0, high, shape, np.int64) if subject.takes.datatype == "INT64" else subject.draw(rng)
+        rng.integers(0, high, shape, np.int64) if subject.input_spec.datatype == "INT64" else subject.draw(rng)
         for _ in range(subject.joined)
     ]
     worker = serve(str(subject.path), "--max-batch-size", str(subject.most), "--max-queue-delay-us", "2000")
-    found = answers(worker.address, subject, inputs)
+    responses = answers(worker.address, subject, inputs)
     assert executions(worker.address) < len(inputs)
     assert worker.end() == 0
     model = InProcess(subject.path, inputs[0])
@@ -192,5 +192,5 @@ def test_a_joined_request_has_the_bits_of_its_rows_in_a_batch(
         batches = (model(np.repeat(values, size, axis=0)) for size in range(1, subject.most + 1))
         return {row.tobytes() for batch in batches for row in batch}
 
-    different = [place for place, values in enumerate(inputs) if found[place] not in possible(values)]
+    different = [place for place, values in enumerate(inputs) if responses[place] not in possible(values)]
     assert different == []

@@ -54,15 +54,15 @@ async def load(address: str, requests: int, answers: Counter[str], refusals: Cou
         async with grpc.aio.insecure_channel(address, options=options) as channel:
             infer = channel.unary_unary(INFER)
             for number in numbers:
-                asked = f"{own}:{number}"
+                request_id = f"{own}:{number}"
                 try:
-                    answer = oip.ModelInferResponse.FromString(await infer(message(asked)))
+                    answer = oip.ModelInferResponse.FromString(await infer(message(request_id)))
                 except grpc.aio.AioRpcError as error:
                     refusals[error.code().name] += 1
                     if error.code() is grpc.StatusCode.UNAVAILABLE:
                         return
                 else:
-                    assert answer.id == asked
+                    assert answer.id == request_id
                     answers[answer.id] += 1
 
     await asyncio.gather(*(client(own) for own in range(CLIENTS)))
@@ -83,9 +83,9 @@ def test_a_hundred_clients_are_answered_once_each_and_memory_stays_flat(serve: C
         assert len(answers) == answers.total() == REQUESTS // parts
         total.update(answers.values())
         resident.append(process.memory_info().rss)
-    told = snapshot(worker.address)
-    assert (told.requests, told.answered, dict(told.errors)) == (REQUESTS, REQUESTS, {})
-    assert told.histograms["queue"].count == told.histograms["compute"].count == REQUESTS
+    counts = snapshot(worker.address)
+    assert (counts.requests, counts.answered, dict(counts.errors)) == (REQUESTS, REQUESTS, {})
+    assert counts.histograms["queue"].count == counts.histograms["compute"].count == REQUESTS
     # The first quarter may settle; after it a worker keeps nothing of a request.
     assert resident[-1] - resident[0] < SETTLING_BYTES, resident
     assert worker.end() == 0
@@ -103,11 +103,11 @@ def test_a_client_that_is_killed_takes_nothing_with_it(serve: Callable[..., Any]
         with grpc.insecure_channel(worker.address) as channel:
             answer = channel.unary_unary(INFER)(message("alive"), timeout=30)
             assert oip.ModelInferResponse.FromString(answer).id == "alive"
-    told = snapshot(worker.address)
-    assert told.requests == 2 * 101
+    counts = snapshot(worker.address)
+    assert counts.requests == 2 * 101
     # What was cancelled where it waited was not run: 100 passes of 20 ms are not over when the client is killed.
-    assert told.answered + told.errors["CANCELLED"] == told.requests
-    assert told.executions < told.requests
+    assert counts.answered + counts.errors["CANCELLED"] == counts.requests
+    assert counts.executions < counts.requests
     assert worker.end() == 0
 
 
@@ -172,17 +172,17 @@ def test_malformed_frames_disturb_nobody_else(serve: Callable[..., Any]) -> None
                 assert answer.id == name
             answer = oip.ModelInferResponse.FromString(infer(message(f"{name} and gone"), timeout=30))
             assert answer.id == f"{name} and gone"
-        told = snapshot(worker.address)
+        counts = snapshot(worker.address)
         # What reached the worker as a request ended, and what was answered is what we sent.
-        assert told.requests == told.answered + sum(told.errors.values())
-        assert told.answered >= 1 + 2 * len(MALFORMED)
-        assert set(told.errors) <= {"INVALID_ARGUMENT", "CANCELLED"}
+        assert counts.requests == counts.answered + sum(counts.errors.values())
+        assert counts.answered >= 1 + 2 * len(MALFORMED)
+        assert set(counts.errors) <= {"INVALID_ARGUMENT", "CANCELLED"}
     assert psutil.Process(worker.process.pid).num_fds() <= descriptors + len(MALFORMED)
     assert worker.end() == 0
 
 
 def test_sigterm_under_load_loses_no_answer_and_answers_none_twice(serve: Callable[..., Any]) -> None:
-    """Whatever the worker says it answered has reached its client; all else is told that it was not run."""
+    """Every request that the worker counts as answered has reached its client; all others were refused."""
     worker = serve(*SIM, "fixed:1ms", "--max-batch-size", "8", "--log-level", "info")
     answers: Counter[str] = Counter()
     refusals: Counter[str] = Counter()

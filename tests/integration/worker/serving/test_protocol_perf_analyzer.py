@@ -67,17 +67,17 @@ def test_perf_analyzer_measures_a_worker(
 ) -> None:
     worker = serve("--accelerator", "sim:0", "--sim", f"fixed:{SERVICE_US}us", "--max-batch-size", str(MOST_ROWS))
     done = perf_analyzer(worker.address, "-m", "sim", *MODES[mode])
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    throughputs = [float(found) for found in re.findall(r"Throughput: ([\d.]+) infer/sec", said)]
-    breakdowns = [tuple(map(int, found)) for found in NUMBERS.findall(said)]
-    counts = [tuple(map(int, found)) for found in COUNTS.findall(said)]
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    throughputs = [float(figure) for figure in re.findall(r"Throughput: ([\d.]+) infer/sec", output)]
+    breakdowns = [tuple(map(int, figures)) for figures in NUMBERS.findall(output)]
+    counts = [tuple(map(int, figures)) for figures in COUNTS.findall(output)]
     levels = 2 if mode == "poisson" else 4
-    assert (len(throughputs), len(breakdowns), len(counts)) == (levels, levels, levels), said
+    assert (len(throughputs), len(breakdowns), len(counts)) == (levels, levels, levels), output
     assert min(throughputs) > 0
-    for total, overhead, queue, taken, computed, given in breakdowns:
-        assert abs(total - (overhead + queue + taken + computed + given)) <= ROUNDING_US
-        assert computed >= SERVICE_US
+    for total, overhead, queue, copy_in, compute, copy_out in breakdowns:
+        assert abs(total - (overhead + queue + copy_in + compute + copy_out)) <= ROUNDING_US
+        assert compute >= SERVICE_US
     rows = 4 if mode == "batches of 4" else 1
     for inferences, executions, requests in counts:
         # A window may begin or end between a forward pass and the answers that it leads to: one batch each way.

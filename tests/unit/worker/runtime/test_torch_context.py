@@ -139,8 +139,8 @@ class Event:
 def test_on_cuda_the_three_parts_are_the_devices_own_times(path: Path) -> None:
     context = on_cpu(path)
     context._events = [Event() for _ in range(4)]
-    ran = context.run([feed(1, 0)])
-    assert (ran.input_ns, ran.infer_ns, ran.output_ns) == (3_000_000, 5_000_000, 7_000_000)
+    forward_pass = context.run([feed(1, 0)])
+    assert (forward_pass.input_ns, forward_pass.infer_ns, forward_pass.output_ns) == (3_000_000, 5_000_000, 7_000_000)
 
 
 @pytest.mark.parametrize("inference_mode", [True, False])
