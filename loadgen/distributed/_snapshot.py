@@ -1,6 +1,6 @@
-"""A generator's cumulative state on its way to the master: only the buckets that hold something, checked on arrival.
+"""The cumulative state of a generator, as it sends it to the master every second: encoding, and checks on arrival.
 
-Its size depends on how many series there are and how their latencies spread, not on how many requests there were.
+The size depends on the number of series and the spread of their latencies, not on the number of requests.
 """
 
 from __future__ import annotations
@@ -17,16 +17,29 @@ from capacity.measures import Series, SparseTally, Tally, checked_count, decode_
 from capacity.rundir import series_tag
 from loadgen.measure import GeneratorHealth
 
-#: A snapshot may unpack to this much, and so much more for each series of the run.
+#: Most bytes of a decompressed snapshot: a base, and more for each series of the run.
 BASE_BYTES = 2 << 20
 SERIES_BYTES = 1 << 20
-#: Values of all devices of one host that a snapshot may carry.
-_MOST_READINGS = 10_000
+#: Most telemetry readings of one host in a snapshot.
+_READINGS_LIMIT = 10_000
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a generator knows. Times in seconds or, where they are named so, in ns and µs."""
+    """The state of one generator after snapshot number `sequence` of a run; everything is cumulative.
+
+    Attributes:
+        final: whether the generator has ended its part of the run.
+        measured_s: length of the measured part so far.
+        totals, warmups: requests of the measured part and of the warm-up.
+        first_ns: latency of the first request.
+        autocorrelation_times: of the latencies, in samples.
+        readings: telemetry of the host: (device, identity, measure, value).
+        offset_us, round_trip_us: estimate of the master's clock; None before there is one.
+        probe: number of the last probe that has ended; 0 without a search.
+        sources: how many sources take part in probes, for each pool of targets.
+        health: the generator's own health; None if this snapshot has none.
+    """
 
     run: str
     sequence: int
@@ -47,11 +60,14 @@ class Snapshot:
 
     @classmethod
     def unpack(cls, packed: object, known: Mapping[str, Series]) -> Self:
-        """What `pack` made, of series in `known` (by tag). ValueError on anything else, however large it unpacks."""
+        """Returns the snapshot that `pack` encoded. `known` maps the tags of the run's series to the series.
+
+        Raises ValueError for anything else. Decompression stops at the limit of size.
+        """
         if not isinstance(packed, bytes):
-            raise ValueError("a snapshot is bytes")
+            raise ValueError("malformed snapshot: expected bytes")
         try:
-            wire = msgpack.unpackb(_inflated(packed, BASE_BYTES + SERIES_BYTES * len(known)), raw=False)
+            wire = msgpack.unpackb(_decompress(packed, BASE_BYTES + SERIES_BYTES * len(known)), raw=False)
             return cls(
                 run=_text(wire["run"]),
                 sequence=checked_count(wire["sequence"]),
@@ -73,10 +89,10 @@ class Snapshot:
                 health=None if wire["health"] is None else GeneratorHealth.from_wire(wire["health"]),
             )
         except (KeyError, IndexError, TypeError, AttributeError, OverflowError, zlib.error, ValueError) as error:
-            raise ValueError(f"a snapshot came malformed: {error}") from None
+            raise ValueError(f"malformed snapshot: {error}") from None
 
     def follows(self, earlier: Self) -> bool:
-        """Whether everything that was counted in the earlier one is in this one too."""
+        """Returns whether every count is at least that of an earlier snapshot of the same run."""
         parts = ((self.totals, earlier.totals), (self.warmups, earlier.warmups))
         return all(
             series in later and later[series].follows(tally)
@@ -95,7 +111,7 @@ def pack(
     health: GeneratorHealth | None,
     **rest: Any,
 ) -> bytes:
-    """A Snapshot's fields, as the wire carries them."""
+    """Encodes the fields of a Snapshot: a compressed msgpack map."""
     wire = {
         **rest,
         "total": {series_tag(series, "latency"): encode_tally(tally) for series, tally in totals.items()},
@@ -111,36 +127,36 @@ def pack(
 
 
 def _readings(entries: Any) -> list[tuple[str, str, str, float]]:
-    """Telemetry: rows of (device, identity, measure, value); a value that no device can have is left out."""
-    if not isinstance(entries, list) or len(entries) > _MOST_READINGS:
-        raise ValueError("telemetry came malformed")
+    """Returns telemetry as (device, identity, measure, value), without values that are not finite."""
+    if not isinstance(entries, list) or len(entries) > _READINGS_LIMIT:
+        raise ValueError("telemetry is no list of readings")
     rows = [
         (_text(device), _text(identity), _text(measure), float(value)) for device, identity, measure, value in entries
     ]
     return [row for row in rows if math.isfinite(row[3])]
 
 
-def _inflated(packed: bytes, most: int) -> bytes:
+def _decompress(packed: bytes, limit: int) -> bytes:
     inflate = zlib.decompressobj()
-    body = inflate.decompress(packed, most)
+    body = inflate.decompress(packed, limit)
     if not inflate.eof:
-        raise ValueError("cut short, or larger than one can be")
+        raise ValueError("truncated, or larger than the limit")
     return body
 
 
 def _number(value: object) -> float:
     if not isinstance(value, (int, float)) or not 0 <= value < 1e18:
-        raise ValueError(f"{value!r} is not a number of this kind")
+        raise ValueError(f"{value!r} is not a number of at least 0")
     return float(value)
 
 
 def _finite(value: object) -> float:
     if not isinstance(value, (int, float)) or not -1e18 < value < 1e18:
-        raise ValueError(f"{value!r} is not a number of this kind")
+        raise ValueError(f"{value!r} is not a finite number")
     return float(value)
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or len(value) > 255:
-        raise ValueError("a name is a short text")
+        raise ValueError("a name has at most 255 characters")
     return value

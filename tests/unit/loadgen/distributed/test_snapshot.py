@@ -57,10 +57,10 @@ def snapshot(values_ns: Any, **changed: Any) -> Snapshot:
 
 @given(st.lists(st.integers(0, 2**45), max_size=60))
 def test_what_arrives_is_what_was_measured_bit_for_bit(values_ns: list[int]) -> None:
-    sent = tally_of(values_ns)
-    arrived = sum_tallies([Snapshot.unpack(packed(sent), KNOWN).totals[ONE]])
+    tally = tally_of(values_ns)
+    decoded = sum_tallies([Snapshot.unpack(packed(tally), KNOWN).totals[ONE]])
 
-    assert arrived == sent
+    assert decoded == tally
 
 
 def test_eight_generators_together_have_the_percentiles_of_all_their_values() -> None:
@@ -101,36 +101,38 @@ def test_a_later_snapshot_holds_all_that_an_earlier_one_did() -> None:
 
 
 def wire(**changed: Any) -> dict[str, Any]:
-    whole: dict[str, Any] = msgpack.unpackb(zlib.decompress(packed(tally_of([5_000, 9_000]))))
-    return {**whole, **changed}
+    original: dict[str, Any] = msgpack.unpackb(zlib.decompress(packed(tally_of([5_000, 9_000]))))
+    return {**original, **changed}
 
 
-def of(**changed: Any) -> dict[str, Any]:
+def with_tally(**changed: Any) -> dict[str, Any]:
     """A snapshot whose one tally is changed."""
     (tag,) = KNOWN
-    whole = wire()
-    return {**whole, "total": {tag: {**whole["total"][tag], **changed}}}
+    original = wire()
+    return {**original, "total": {tag: {**original["total"][tag], **changed}}}
 
 
-def latency(*parts: Any) -> dict[str, Any]:
+def with_latency(*parts: Any) -> dict[str, Any]:
     (tag,) = KNOWN
     histograms = wire()["total"][tag]["histograms"]
-    return of(histograms={**histograms, "latency": list(parts)})
+    return with_tally(histograms={**histograms, "latency": list(parts)})
 
 
 #: Buckets 5 and 9, with one sample in each, as the wire has them.
 STEPS, ONES = (1, b"\x04"), (1, b"\x01\x01")
 
 
-def test_the_snapshot_that_the_hostile_ones_are_made_of_is_taken() -> None:
-    taken = Snapshot.unpack(zlib.compress(msgpack.packb(latency(5, *STEPS, *ONES, 14_000, 5_000, 9_000, 0))), KNOWN)
+def test_the_snapshot_that_the_malformed_ones_are_made_of_is_accepted() -> None:
+    decoded = Snapshot.unpack(
+        zlib.compress(msgpack.packb(with_latency(5, *STEPS, *ONES, 14_000, 5_000, 9_000, 0))), KNOWN
+    )
 
-    assert taken.totals[ONE].requests == 2
-    assert taken.readings == [("cpu", "h", "utilisation_percent", 3.0)]
+    assert decoded.totals[ONE].requests == 2
+    assert decoded.readings == [("cpu", "h", "utilisation_percent", 3.0)]
 
 
 @pytest.mark.parametrize(
-    "hostile",
+    "malformed",
     [
         None,
         [],
@@ -154,40 +156,40 @@ def test_the_snapshot_that_the_hostile_ones_are_made_of_is_taken() -> None:
         wire(health={**wire()["health"], "due": [b"12345678"]}),
         wire(health={**wire()["health"], "timeline": [np.full(3, np.nan).tobytes()]}),
         wire(health={**wire()["health"], "timeline": [bytes(8)]}),
-        of(counts=[3, 2, 0, 0, 0]),
-        of(counts=[2, 2, 0, 0]),
-        of(counts=[-2, -2, 0, 0, 0]),
-        of(errors={"UNAVAILABLE": 1}),
-        of(errors={7: 0}),
-        of(histograms={"nothing": []}),
-        of(histograms={}),
-        latency(5, *STEPS, 1, b"\x01", 14_000, 5_000, 9_000, 0),
-        latency(5, *STEPS, 1, b"", 14_000, 5_000, 9_000, 0),
-        latency(5, *STEPS, 3, b"\x01\x01\x01", 14_000, 5_000, 9_000, 0),
-        latency(5, 1, b"\x00", *ONES, 14_000, 5_000, 5_000, 0),
-        latency(5, 8, b"\xff" * 8, *ONES, 14_000, 5_000, 9_000, 0),
-        latency(5, 8, (2**63 + 4).to_bytes(8, "little"), *ONES, 14_000, 5_000, 9_000, 0),
-        latency(5, 2, b"\x00\xff", *ONES, 14_000, 5_000, 9_000, 0),
-        latency(-5, *STEPS, *ONES, 14_000, 5_000, 9_000, 0),
-        latency(60_000, *STEPS, *ONES, 14_000, 5_000, 9_000, 0),
-        latency(5.0, *STEPS, *ONES, 14_000, 5_000, 9_000, 0),
-        latency(5, *STEPS, 1, b"\x02\x00", 14_000, 5_000, 9_000, 0),
-        latency(5, *STEPS, 8, b"\xff" * 16, 14_000, 5_000, 9_000, 0),
-        latency(5, *STEPS, *ONES, 30_000, 5_000, 9_000, 0),
-        latency(5, *STEPS, *ONES, 14_000, 9_000, 5_000, 0),
-        latency(5, *STEPS, *ONES, 14_000, 5_000, 99_000, 0),
-        latency(5, *STEPS, *ONES, 14_000, -5_000, 9_000, 0),
-        latency(5, *STEPS, *ONES, 14_000, 5_000, 9_000, 1),
-        latency(5, *STEPS, *ONES),
+        with_tally(counts=[3, 2, 0, 0, 0]),
+        with_tally(counts=[2, 2, 0, 0]),
+        with_tally(counts=[-2, -2, 0, 0, 0]),
+        with_tally(errors={"UNAVAILABLE": 1}),
+        with_tally(errors={7: 0}),
+        with_tally(histograms={"nothing": []}),
+        with_tally(histograms={}),
+        with_latency(5, *STEPS, 1, b"\x01", 14_000, 5_000, 9_000, 0),
+        with_latency(5, *STEPS, 1, b"", 14_000, 5_000, 9_000, 0),
+        with_latency(5, *STEPS, 3, b"\x01\x01\x01", 14_000, 5_000, 9_000, 0),
+        with_latency(5, 1, b"\x00", *ONES, 14_000, 5_000, 5_000, 0),
+        with_latency(5, 8, b"\xff" * 8, *ONES, 14_000, 5_000, 9_000, 0),
+        with_latency(5, 8, (2**63 + 4).to_bytes(8, "little"), *ONES, 14_000, 5_000, 9_000, 0),
+        with_latency(5, 2, b"\x00\xff", *ONES, 14_000, 5_000, 9_000, 0),
+        with_latency(-5, *STEPS, *ONES, 14_000, 5_000, 9_000, 0),
+        with_latency(60_000, *STEPS, *ONES, 14_000, 5_000, 9_000, 0),
+        with_latency(5.0, *STEPS, *ONES, 14_000, 5_000, 9_000, 0),
+        with_latency(5, *STEPS, 1, b"\x02\x00", 14_000, 5_000, 9_000, 0),
+        with_latency(5, *STEPS, 8, b"\xff" * 16, 14_000, 5_000, 9_000, 0),
+        with_latency(5, *STEPS, *ONES, 30_000, 5_000, 9_000, 0),
+        with_latency(5, *STEPS, *ONES, 14_000, 9_000, 5_000, 0),
+        with_latency(5, *STEPS, *ONES, 14_000, 5_000, 99_000, 0),
+        with_latency(5, *STEPS, *ONES, 14_000, -5_000, 9_000, 0),
+        with_latency(5, *STEPS, *ONES, 14_000, 5_000, 9_000, 1),
+        with_latency(5, *STEPS, *ONES),
     ],
 )
-def test_anything_else_is_refused(hostile: Any) -> None:
+def test_malformed_snapshots_are_refused(malformed: Any) -> None:
     with pytest.raises(ValueError, match="malformed"):
-        Snapshot.unpack(zlib.compress(msgpack.packb(hostile)), KNOWN)
+        Snapshot.unpack(zlib.compress(msgpack.packb(malformed)), KNOWN)
 
 
 @pytest.mark.parametrize(
-    "hostile",
+    "malformed",
     [
         None,
         "text",
@@ -200,6 +202,6 @@ def test_anything_else_is_refused(hostile: Any) -> None:
     ],
     ids=["nothing", "text", "empty", "noise", "cut", "nested", "bomb"],
 )
-def test_bytes_that_are_no_snapshot_are_refused(hostile: object) -> None:
+def test_bytes_that_are_no_snapshot_are_refused(malformed: object) -> None:
     with pytest.raises(ValueError, match="snapshot"):
-        Snapshot.unpack(hostile, KNOWN)
+        Snapshot.unpack(malformed, KNOWN)
