@@ -25,14 +25,14 @@ from locust import events
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen import _options
+from loadgen._console import print_line
 from loadgen._errors import InputError
 from loadgen._locust_runner import LocustControl, LocustGeneratorLink, LocustMasterLink
 from loadgen._locust_sockets import SocketReplacement, open_port_warning
 from loadgen._options import Options
-from loadgen.distributed import Generator, Master, MessageValidator, RunToken
-from loadgen.run._coordinator import Keeper, Node, say
-from loadgen.run._session import Session
-from loadgen.run._single import Alone
+from loadgen.distributed import GeneratorNode, MessageValidator, RemoteGenerators, RunToken, answer_pings
+from loadgen.generator import LoadSession
+from loadgen.run import Coordinator, LocalGenerators, Role
 from loadgen.targets import read_addresses
 from loadgen.web import _pages as _web
 
@@ -77,15 +77,15 @@ class _Registry:
         self.control: LocustControl | None = None
         self.master_link: LocustMasterLink | None = None
         #: This process's part in runs of InferenceUsers; None if the locustfile's chosen users have none.
-        self.role: Node | None = None
+        self.role: Role | None = None
         #: The same, if this process owns the run.
-        self.coordinator: Keeper | None = None
+        self.coordinator: Coordinator | None = None
 
 
 _registry = _Registry()
 
 
-def current_session() -> Session | None:
+def current_session() -> LoadSession | None:
     """Returns the run of this process; None outside a run, and on a master."""
     return _registry.role.session if _registry.role is not None else None
 
@@ -107,7 +107,7 @@ def install(user_class: type) -> None:
 def abort(environment: Any, error: Exception) -> None:
     """Ends a run whose locustfile asks for something impossible: it would not be the load that was intended."""
     if environment.process_exit_code is None and _registry.control is not None:
-        say(f"error: {error}")
+        print_line(f"error: {error}")
         _registry.control.set_exit_code(2)
         _registry.control.stop()
 
@@ -152,23 +152,24 @@ def _on_init(environment: Any, runner: Any, **_: Any) -> None:
     # Locust's stop() calls this to log its caller. The first call takes 60 ms, in which nothing would be sent.
     inspect.stack()
     if isinstance(runner, WorkerRunner):
-        _registry.role = Generator(environment, LocustGeneratorLink(environment, control.report_failure))
+        _registry.role = GeneratorNode(control, LocustGeneratorLink(environment, control.report_failure))
         return
     if isinstance(runner, MasterRunner):
         warning = open_port_warning(runner.master_bind_host, runner.server.port, _registry.token)
         if warning:
-            say(warning)
+            print_line(warning)
         link = _registry.master_link = LocustMasterLink(environment, control.report_failure)
-        coordinator: Keeper = Master(environment, _registry.validator, link)
+        answer_pings(link)
+        coordinator = Coordinator(control, RemoteGenerators(control, link, _registry.validator))
     else:
-        coordinator = Alone(environment)
+        coordinator = Coordinator(control, LocalGenerators(control))
     _registry.role = _registry.coordinator = coordinator
     try:
-        _web.install(environment, coordinator.onlooker.live)
+        _web.install(environment, coordinator.live)
         target_addresses = read_addresses(Options.read(options).targets, Path.cwd())
         if not target_addresses and options.headless:
             # Now, because --run-time counts from the end of Locust's init.
-            coordinator.embedded()
+            coordinator.start_fleet()
     except InputError as error:
         coordinator.stop_fleet()
         _exit(error)
@@ -216,11 +217,11 @@ def _report_failures(runner: Any, control: LocustControl) -> None:
 
 
 def _exit(error: InputError) -> NoReturn:
-    say(f"error: {error}")
+    print_line(f"error: {error}")
     raise SystemExit(2)
 
 
-def _on_test_start(role: Node, environment: Any, **_: Any) -> None:
+def _on_test_start(role: Role, environment: Any, **_: Any) -> None:
     if _registry.coordinator is not None and not _has_inference_user(environment):
         if _registry.master_link is not None:
             _registry.master_link.publish_plan(None)
@@ -234,32 +235,32 @@ def _on_test_start(role: Node, environment: Any, **_: Any) -> None:
             _registry.coordinator.stop_fleet()
         if environment.parsed_options.headless or _registry.coordinator is None:
             _exit(error)
-        say(f"error: {error}")
+        print_line(f"error: {error}")
         gevent.spawn(environment.runner.stop)
 
 
-def _on_spawning_complete(role: Node, **_: Any) -> None:
-    role.ramped()
+def _on_spawning_complete(role: Role, **_: Any) -> None:
+    role.users_ready()
 
 
-def _on_test_stopping(role: Node, **_: Any) -> None:
+def _on_test_stopping(role: Role, **_: Any) -> None:
     role.drain()
 
 
-def _on_test_stop(role: Node, **_: Any) -> None:
+def _on_test_stop(role: Role, **_: Any) -> None:
     try:
         role.end()
     finally:
         _registry.interrupts.restore()
 
 
-def _on_quitting(role: Node, environment: Any, **_: Any) -> None:
+def _on_quitting(role: Role, environment: Any, **_: Any) -> None:
     if role.running:
         # Locust determines its exit code before it stops a run that a signal ended, so the run is ended here.
         environment.runner.stop()
     # Another greenlet may be ending the run, for example when the last generator left. Then stop() returned at once,
     # and Locust's next step would kill that greenlet.
-    role.over.wait(END_TIMEOUT_S)
+    role.finished.wait(END_TIMEOUT_S)
 
 
 def _on_quit(**_: Any) -> None:
@@ -268,7 +269,7 @@ def _on_quit(**_: Any) -> None:
     if _registry.coordinator is None:
         return
     try:
-        _registry.coordinator.show()
+        _registry.coordinator.print_result()
     except Exception:
         # Locust has determined its exit code already.
         logging.getLogger("inferload").exception("printing the table of the run failed")

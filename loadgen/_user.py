@@ -15,7 +15,7 @@ from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING
 
 from loadgen import _locust
 from loadgen._errors import InputError
-from loadgen.run._session import Session
+from loadgen.generator import LoadSession
 from loadgen.targets import Route
 from loadgen.transport import UNAVAILABLE
 from worker.wire import parse_duration_ns
@@ -113,7 +113,7 @@ class InferenceUser(User):
         except ValueError as error:
             raise InputError(f"deadline of {type(self).__name__}: {error}") from None
 
-    def _next(self, session: Session) -> tuple[Route, bytes] | None:
+    def _next(self, session: LoadSession) -> tuple[Route, bytes] | None:
         """Returns the next request and its route; None if there is none, or if no route may take it."""
         route = session.router.choose(self._pinned, self._candidates)
         request = next(self._requests, None) if route is not None else None
@@ -128,7 +128,7 @@ class InferenceUser(User):
             _locust.abort(self.environment, error)
             return None
 
-    def _run_closed(self, session: Session) -> None:
+    def _run_closed(self, session: LoadSession) -> None:
         while session.issuing and self._state == LOCUST_STATE_RUNNING:
             if (request := self._next(session)) is None:
                 return
@@ -136,12 +136,12 @@ class InferenceUser(User):
                 # The reply came at once: a loop without a pause would count millions of errors and block the process.
                 self._stop_requested.wait(PAUSE_AFTER_UNAVAILABLE_S)
 
-    def _run_open(self, session: Session) -> None:
-        source = session.source(lambda: self._next(session), self._pinned, self._candidates, self._deadline_s)
+    def _run_open(self, session: LoadSession) -> None:
+        source = session.add_source(lambda: self._next(session), self._pinned, self._candidates, self._deadline_s)
         try:
             self._stop_requested.wait()
         finally:
-            session.silence(source)
+            session.remove_source(source)
 
     def stop(self, force: bool = False) -> bool:
         """Asks the user to end after its request in flight, which takes at most the deadline. Returns whether it has

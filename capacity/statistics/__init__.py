@@ -1,10 +1,12 @@
 """HDR histograms and their encoding, intervals, SLO verdicts, tests of arrivals."""
 
+from capacity.statistics.arrivals import anderson_darling_test, poisson_deviation
 from capacity.statistics.check import Check, CheckStatus
 from capacity.statistics.histogram import Histogram, percentile_rank
 from capacity.statistics.intervals import (
     CONFIDENCE,
     SAMPLES_PER_DEGREE,
+    early_stopping_samples,
     effective_samples,
     mean_interval_us,
     percentile_interval_us,
@@ -12,22 +14,7 @@ from capacity.statistics.intervals import (
 )
 from capacity.statistics.payload import BUCKET_COUNT, BUCKET_FLOORS_US, HIGHEST_US
 from capacity.statistics.slo import Slo
-from capacity.statistics.stationarity import estimate_autocorrelation_time
-from capacity.statistics.validity import (
-    check_backlog,
-    check_enough_samples,
-    check_generator_processor,
-    check_independent_samples,
-    check_lateness,
-    check_littles_law,
-    check_loop_lag,
-    check_offered_rate,
-    check_planned_arrivals,
-    check_range,
-    check_sent_arrivals,
-    check_unsent,
-    check_warm_up,
-)
+from capacity.statistics.stationarity import Values, estimate_autocorrelation_time, quarter_means, warm_up_cut
 from capacity.statistics.verdict import Verdict, VerdictStatus, judge_slo
 
 __all__ = [
@@ -40,26 +27,19 @@ __all__ = [
     "CheckStatus",
     "Histogram",
     "Slo",
+    "Values",
     "Verdict",
     "VerdictStatus",
-    "check_backlog",
-    "check_enough_samples",
-    "check_generator_processor",
-    "check_independent_samples",
-    "check_lateness",
-    "check_littles_law",
-    "check_loop_lag",
-    "check_offered_rate",
-    "check_planned_arrivals",
-    "check_range",
-    "check_sent_arrivals",
-    "check_unsent",
-    "check_warm_up",
+    "anderson_darling_test",
+    "early_stopping_samples",
     "effective_samples",
     "estimate_autocorrelation_time",
     "judge_slo",
     "mean_interval_us",
     "percentile_interval_us",
     "percentile_rank",
+    "poisson_deviation",
+    "quarter_means",
     "samples_needed",
+    "warm_up_cut",
 ]

@@ -8,6 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+#: Generator to master: its cumulative state.
+SNAPSHOT = "inferload_snapshot"
+#: Generator to master: its share of --requests or of the trace is sent and answered.
+EXHAUSTED = "inferload_exhausted"
+#: Master to generators: send nothing more, and report the last state.
+DRAIN = "inferload_drain"
+#: Master to generators: when measuring begins.
+START = "inferload_start"
+#: Master to generators: a probe begins, or ends early.
+PROBE = "inferload_probe"
+
 
 class MasterLink(Protocol):
     """A master's connection to all generators."""

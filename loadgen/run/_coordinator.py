@@ -1,266 +1,243 @@
-"""Who keeps the book of a run: finds the targets, opens the run directory, closes it; and what all roles share."""
+"""The process that owns a run: finds the targets, creates the run directory, collects and writes the results."""
 
 from __future__ import annotations
 
-import sys
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gevent
 from gevent.event import Event
-from gevent.lock import RLock
 
-from capacity.measures import Series, Tally
 from capacity.pricing import Catalogue
 from capacity.reporting.html import write_report
-from capacity.rundir import Run
-from loadgen import _options
+from capacity.rundir import Run, RunFile, TelemetryReading
+from loadgen._console import print_line
 from loadgen._errors import InputError
 from loadgen._options import Options
-from loadgen.measure import GeneratorHealth, RunTotals
-from loadgen.run._early_stop import Resolution
-from loadgen.run._observer import Onlooker
-from loadgen.run._session import Session
-from loadgen.run._validity import checks_of, exit_code, lights_of, show
-from loadgen.run._writer import Book
-from loadgen.search._probes import Order
-from loadgen.search._search import Shape, Sums
-from loadgen.targets import EmbeddedFleet, Target, TargetTelemetry, discover_targets, read_addresses
+from loadgen.checks import check_run
+from loadgen.generator import LoadSession
+from loadgen.run._control import RunControl
+from loadgen.run._generators import Generators, RunCallbacks
+from loadgen.run._live_feed import LiveFeed
+from loadgen.run._result import exit_code, print_result
+from loadgen.run._target_finder import TargetFinder
+from loadgen.run._telemetry import TelemetryRecorder
+from loadgen.run._ticker import Ticker
+from loadgen.run._writer import RunWriter
+from loadgen.search import EarlyStop, RateSearch
+from loadgen.targets import Target, TargetTelemetry
+from loadgen.web._live import LiveView
 
-TICK_S = 1.0
+#: How long a search may take to finish its last probe after nothing is in flight any more.
+_SEARCH_END_S = 30.0
 
 
-class Node(ABC):
-    """What all roles share: it hears Locust's events, and hands them to the role's own methods."""
+@dataclass
+class _ActiveRun:
+    """The parts of the run that goes on."""
 
-    session: Session | None = None
+    options: Options
+    writer: RunWriter
+    telemetry: TelemetryRecorder
+    feed: LiveFeed | None
+    early_stop: EarlyStop | None
+    search: RateSearch | None
+    #: The greenlet of the search, or the one that waits for the end of the warm-up.
+    greenlet: gevent.Greenlet | None = None
 
-    def __init__(self, environment: Any) -> None:
-        self.environment = environment
-        self.runner = environment.runner
-        self._ticker: gevent.Greenlet | None = None
-        self._tick_stop = Event()
-        self._tick_stop.set()
-        #: Set while nothing that a keeper has begun is still to be written down.
-        self.over = Event()
-        self.over.set()
-        #: Whoever ticks holds it.
-        self.turn = RLock()
+
+class Coordinator:
+    """Runs one after another over `generators`. `live` is the state of the live page."""
+
+    def __init__(self, control: RunControl, generators: Generators) -> None:
+        self.live = LiveView()
+        #: Set while every run that began is written down.
+        self.finished = Event()
+        self.finished.set()
+        self._control = control
+        self._generators = generators
+        self._targets = TargetFinder()
+        self._ticker = Ticker(self._tick, lambda error: self._fail("recording an interval", error))
+        self._run: _ActiveRun | None = None
+        self._result: tuple[Path, Path, str] | None = None
+
+    @property
+    def session(self) -> LoadSession | None:
+        """The load of this process, if it is a generator itself."""
+        return self._generators.session
 
     @property
     def running(self) -> bool:
-        """Between test_start and the end of the run."""
-        return not self._tick_stop.is_set()
+        """Whether a run has begun and not ended."""
+        return self._ticker.running
 
-    @abstractmethod
-    def begin(self) -> None:
-        """The run begins: test_start."""
-
-    @abstractmethod
-    def ramped(self) -> None:
-        """All users are there: spawning_complete."""
-
-    @abstractmethod
-    def drain(self) -> None:
-        """Nothing is sent any more; what is in flight is waited for: test_stopping."""
-
-    @abstractmethod
-    def end(self) -> None:
-        """The run is over: test_stop."""
-
-    @abstractmethod
-    def tick(self) -> None:
-        """Once a second while it runs."""
-
-    def _start_ticking(self) -> None:
-        self._tick_stop.clear()
-        self._ticker = gevent.spawn(self._tick)
-
-    def _stop_ticking(self) -> None:
-        self._tick_stop.set()
-        if self._ticker is not None:
-            self._ticker.join()
-
-    def _tick(self) -> None:
-        due = time.monotonic()
-        while True:
-            due += TICK_S
-            if self._tick_stop.wait(max(0.0, due - time.monotonic())):
-                return
-            with self.turn:
-                self.tick()
-
-
-class Keeper(Node):
-    """A node that keeps the Book: it finds the targets, and closes the run."""
-
-    def __init__(self, environment: Any) -> None:
-        super().__init__(environment)
-        self._fleet: EmbeddedFleet | None = None
-        self._book: Book | None = None
-        self._targets: tuple[Target, ...] = ()
-        self._options: Options | None = None
-        self._measuring: gevent.Greenlet | None = None
-        self._finished: tuple[Path, Path, str] | None = None
-        self._until: Resolution | None = None
-        self._shape: Shape | None = None
-        self.onlooker = Onlooker(shown=environment.web_ui is not None)
-
-    def _start_ticking(self) -> None:
-        self.over.clear()
-        super()._start_ticking()
-
-    def end(self) -> None:
-        if not self.running:
-            return
-        self._stop_ticking()
-        try:
-            self._end()
-        finally:
-            self.over.set()
-
-    @abstractmethod
-    def _end(self) -> None:
-        """Nothing is sent or ticks any more: what the run came to is written down."""
-
-    def embedded(self) -> EmbeddedFleet:
-        """The fleet of a run without targets, started if it is not there yet."""
-        if self._fleet is None:
-            say("no targets given: starting an embedded fleet, ResNet-18 on every cpu ordinal of this machine")
-            self._fleet = EmbeddedFleet()
-            say(f"embedded fleet is ready on {self._fleet.accelerators}")
-        return self._fleet
-
-    def _find(self) -> tuple[Options, Catalogue]:
-        options = Options.read(self.environment.parsed_options)
-        try:
-            catalogue = Catalogue.load(options.catalogue)
-        except ValueError as error:
-            raise InputError(str(error)) from None
-        found = read_addresses(options.targets, Path.cwd()) or self.embedded().addresses
-        self._targets = discover_targets(found, options, catalogue)
-        for target in self._targets:
-            if target.down:
-                say(f"target {target.address} is down: {target.down}; the run goes on, its requests count as errors")
-        self._options = options
-        self._until = Resolution(options.slo) if options.until_resolved and options.slo else None
-        return options, catalogue
-
-    def _open_book(self, options: Options, catalogue: Catalogue, session: Session) -> Book:
-        parsed = {
-            key: value
-            for key, value in vars(self.environment.parsed_options).items()
-            if key in _options.RECORDED and value not in (None, "")
-        }
-        book = Book(
-            options,
-            self._targets,
-            catalogue,
-            command=parsed,
-            request_shapes=session.request_shapes,
-            users=self.runner.target_user_count,
-        )
-        series = [target.series for target in self._targets]
-        self.onlooker.begin(book.directory, series, catalogue, options, TargetTelemetry(self._targets, options.access))
-        self._shape = Shape(self, book, options, self._targets, say=say, finish=finish) if options.shape else None
-        return book
-
-    # -- what a search asks of its keeper -----------------------------------------------------------------------------
-
-    @abstractmethod
-    def sources(self) -> list[int]:
-        """How many sources would take part in a probe, for each pool."""
-
-    @abstractmethod
-    def order(self, order: Order) -> None:
-        """Begins a probe, once all are told: its `begins_ns` is 0."""
-
-    @abstractmethod
-    def stop_probe(self, number: int) -> None:
-        """Nothing more is due in this probe."""
-
-    @abstractmethod
-    def rested(self, number: int) -> GeneratorHealth | None:
-        """The generators' notes of a probe that is over on all of them; None as long as it is not."""
-
-    @abstractmethod
-    def sums(self) -> Sums:
-        """What was measured so far, what was not, and how latencies of this probe depend on one another."""
-
-    @abstractmethod
-    def generators(self) -> list[dict[str, Any]]:
-        """Who takes part, and what is known of them."""
-
-    def ramped(self) -> None:
-        if self._shape is not None:
-            self._shape.start()
-        elif self._book is not None and self._options is not None and self._measuring is None:
-            self._measuring = gevent.spawn_later(self._options.warmup_ns / 1e9, self._book.measuring_begins)
-
-    def _stop_if_resolved(self, totals: Mapping[Series, Tally], dependence: Callable[[], dict[Series, float]]) -> None:
-        if self._until is not None and self._until.reached(totals, dependence()):
-            self._until = None
-            gevent.spawn(finish, self.environment)
-
-    def _judge(self, outcome: RunTotals) -> None:
-        """The lights of the live page, by what there is so far."""
-        assert self._options is not None
-        self.onlooker.judge(lights_of(outcome, self._options))
-
-    def _close(self, outcome: RunTotals) -> None:
-        assert self._book is not None
-        assert self._options is not None
-        if self._measuring is not None:
-            self._measuring.kill()
-            self._measuring = None
-        book, self._book = self._book, None
-        if self._shape is None:
-            file = book.close(outcome, checks_of(outcome, self._options))
-        else:
-            shape, self._shape = self._shape, None
-            file = shape.close(outcome)
-        self.onlooker.end(book.directory, file)
-        report = write_report([Run.load(book.directory)], book.directory, self._options.slo)
-        code = exit_code(file, self._options)
-        if code and self.environment.process_exit_code is None:
-            self.environment.process_exit_code = code
-        self.stop_fleet()
-        self._finished = (book.directory, report, self._options.by)
-        if not self.environment.parsed_options.headless:
-            self.show()
-
-    def show(self) -> None:
-        """Prints the table of the run that ended; once. Headless, that is after Locust's own tables."""
-        finished, self._finished = self._finished, None
-        if finished is not None:
-            show(*finished)
+    def start_fleet(self) -> None:
+        """Starts the embedded fleet that runs without targets use. Raises InputError."""
+        self._targets.start_fleet()
 
     def stop_fleet(self) -> None:
-        """Ends the embedded fleet, where there is one."""
-        if self._fleet is not None:
-            self._fleet.stop()
-            self._fleet = None
+        """Stops the embedded fleet, if there is one."""
+        self._targets.stop_fleet()
+
+    # -- course of a run --------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Begins a run. Raises InputError."""
+        options = self._control.options()
+        catalogue = _load_catalogue(options)
+        targets = self._targets.find(options, catalogue)
+        callbacks = RunCallbacks(self._ticker.tick_now, self._record_readings, self._control.stop)
+        shapes = self._generators.prepare(options, targets, callbacks)
+        try:
+            self._run = self._open(options, catalogue, targets, shapes)
+            self._generators.begin(self._run.writer.description)
+        except BaseException:
+            self._generators.close()
+            raise
+        self.finished.clear()
+        self._ticker.start()
+
+    def _open(
+        self, options: Options, catalogue: Catalogue, targets: Sequence[Target], shapes: dict[str, str]
+    ) -> _ActiveRun:
+        series = [target.series for target in targets]
+        writer = RunWriter(
+            options,
+            targets,
+            catalogue,
+            command=self._control.command(),
+            request_shapes=shapes,
+            users=self._control.user_count,
+        )
+        self.live.begin(series, catalogue, options.slo, options.arrivals)
+        search = None
+        if options.shape:
+            search = RateSearch(
+                self._generators.prober,
+                writer,
+                options,
+                series,
+                flush=self._ticker.tick_now,
+                users=self._control.user_count,
+                run_time_s=self._control.run_time_s,
+                print_line=print_line,
+            )
+        has_page = self._control.has_page
+        return _ActiveRun(
+            options,
+            writer,
+            TelemetryRecorder(writer.directory, TargetTelemetry(targets, options.access)),
+            LiveFeed(self.live, options, self._generators.current_totals) if has_page else None,
+            EarlyStop(options.slo) if options.until_resolved and options.slo else None,
+            search,
+        )
+
+    def users_ready(self) -> None:
+        """Begins the search, or the warm-up."""
+        run = self._run
+        if run is None:
+            return
+        if run.search is not None:
+            run.greenlet = run.greenlet or gevent.spawn(self._search, run.search)
+            return
+        delay_s = self._generators.start_measuring()
+        run.greenlet = run.greenlet or gevent.spawn_later(delay_s, run.writer.begin_measuring)
+
+    def _search(self, search: RateSearch) -> None:
+        try:
+            search.run()
+        except Exception as error:
+            self._fail("the search", error)
+            return
+        if not search.stopping:
+            self._control.stop()
+
+    def _fail(self, place: str, error: Exception) -> None:
+        """A bug: the run is not valid, and goes on no longer."""
+        self._control.report_failure(place, error)
+        self._control.stop()
+
+    def _tick(self) -> None:
+        """Writes one interval."""
+        run = self._run
+        if run is None:
+            return
+        interval = self._generators.collect()
+        run.writer.write_interval(interval.gained)
+        run.telemetry.collect_targets()
+        if run.feed is not None:
+            run.feed.push(interval, run.telemetry.busiest_share)
+        if run.early_stop is not None and self._is_resolved(run.early_stop):
+            run.early_stop = None
+            self._control.stop()
+
+    def _is_resolved(self, early_stop: EarlyStop) -> bool:
+        totals = self._generators.tallies().totals
+        due = min((tally.due for tally in totals.values()), default=0)
+        return early_stop.reached(due, lambda: totals, self._generators.autocorrelation)
+
+    def _record_readings(self, generator: str, host: str, readings: Sequence[TelemetryReading]) -> None:
+        if self._run is not None:
+            self._run.telemetry.record(generator, host, readings)
+
+    def drain(self) -> None:
+        """Sends nothing more, and blocks until nothing is in flight."""
+        if not self.running:
+            return
+        if self._run is not None and self._run.search is not None:
+            self._run.search.stop()
+        self._generators.drain()
+
+    def end(self) -> None:
+        """Writes the results of the run."""
+        if not self.running:
+            return
+        self._ticker.stop()
+        try:
+            if self._run is not None:
+                self._finish(self._run)
+        finally:
+            self._run = None
+            self.finished.set()
+
+    def _finish(self, run: _ActiveRun) -> None:
+        run.early_stop = None
+        if run.greenlet is not None:
+            if run.search is not None:
+                run.greenlet.join(_SEARCH_END_S)
+            run.greenlet.kill()
+        self._generators.close()
+        self._ticker.tick_now()
+        file = self._write(run)
+        run.telemetry.close()
+        directory = run.writer.directory
+        self.live.end(directory, file.checks, file.valid)
+        report = write_report([Run.load(directory)], directory, run.options.slo)
+        code = exit_code(file, run.options)
+        if code:
+            self._control.set_exit_code(code)
+        self.stop_fleet()
+        self._result = directory, report, run.options.by
+        if not self._control.headless:
+            self.print_result()
+
+    def _write(self, run: _ActiveRun) -> RunFile:
+        totals = self._generators.totals()
+        if run.search is None:
+            return run.writer.close(totals, check_run(totals, run.options))
+        outcome = run.search.outcome(totals)
+        return run.writer.close(outcome.totals, outcome.checks, outcome.results, outcome.durations_s)
+
+    def print_result(self) -> None:
+        """Prints the table of the run that ended, once. Headless, that is to be after Locust's own tables."""
+        result, self._result = self._result, None
+        if result is not None:
+            print_result(*result)
 
 
-def feed_all(stats: Any, gained: Mapping[Series, Tally]) -> None:
-    """One interval into Locust's own statistics."""
-    from loadgen.measure import _locust_statistics
-
-    for series, tally in gained.items():
-        _locust_statistics.feed(stats, series, tally)
-
-
-def say(line: str) -> None:
-    """One line to the user, beside Locust's log."""
-    print(f"inferload: {line}", file=sys.stderr, flush=True)
-
-
-def finish(environment: Any) -> None:
-    """Ends the run as --run-time would: quits when headless, stops when the web UI stays."""
-    if environment.parsed_options.headless:
-        environment.runner.quit()
-    else:
-        environment.runner.stop()
+def _load_catalogue(options: Options) -> Catalogue:
+    try:
+        return Catalogue.load(options.catalogue)
+    except ValueError as error:
+        raise InputError(str(error)) from None

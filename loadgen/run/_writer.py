@@ -1,4 +1,4 @@
-"""The book of a run, kept by the master or by a generator that is alone: run.hlog as it goes, run.json at its end."""
+"""Writes a run directory: run.hlog during the run, run.json at its end."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ from loadgen.measure import RunTotals
 from loadgen.targets import Target, own_histograms, read_snapshot
 from loadgen.transport import Access
 
+#: Where run directories are created, unless --run-dir is given.
 RUNS = Path("runs")
 
 
-class Book:
-    """One run directory. `command` is what the user typed, as the report shows it."""
+class RunWriter:
+    """Writes one run directory.
+
+    `command` has the options as the user gave them, `request_shapes` the shapes of requests per model.
+    """
 
     def __init__(
         self,
@@ -39,16 +43,17 @@ class Book:
         users: int,
     ) -> None:
         self.started = datetime.now(UTC)
-        self.directory = _fresh(options.run_dir or RUNS / self.started.astimezone().strftime("%Y%m%d-%H%M%S"))
+        self.directory = _new_directory(options.run_dir or RUNS / self.started.astimezone().strftime("%Y%m%d-%H%M%S"))
         self._options = options
         self._targets = targets
         self._catalogue = catalogue
         self._command = dict(command)
         self._request_shapes = dict(request_shapes)
         self._users = users
-        self._before: dict[str, Any] = {}
+        #: What targets had counted when measuring began, by address.
+        self._target_states: dict[str, Any] = {}
         self._origin = time.monotonic()
-        self._last = 0.0
+        self._last_s = 0.0
         self._log = IntervalLogWriter(
             self.directory / "run.hlog",
             self.started.timestamp(),
@@ -56,99 +61,98 @@ class Book:
         )
 
     @property
-    def at_s(self) -> float:
+    def position_s(self) -> float:
         """Where the log is, in seconds after its start."""
-        return round(self._last, 3)
+        return round(self._last_s, 3)
 
     @property
-    def plan(self) -> dict[str, Any]:
+    def description(self) -> dict[str, Any]:
         """What generators write into their own logs of this run, in plain types."""
         return {
             "started": self.started.isoformat(),
             "targets": [target.info.model_dump(mode="json") for target in self._targets if target.info is not None],
             "options": self._command,
-            "conditions": self._standing(),
+            "conditions": self._planned_conditions(),
             "slo": str(self._options.slo) if self._options.slo else None,
         }
 
-    def measuring_begins(self) -> None:
-        """Asks every worker for its own counters, so that what came before can be taken off at the end."""
-        self._before = _snapshots(self._targets, self._options.access)
+    def begin_measuring(self) -> None:
+        """Reads the targets' own counters, so that what came before is subtracted at the end."""
+        self._target_states = _snapshots(self._targets, self._options.access)
 
-    def interval(self, gained: Mapping[Series, Tally]) -> None:
-        """Appends what came in since the last interval."""
-        now = time.monotonic() - self._origin
+    def write_interval(self, gained: Mapping[Series, Tally]) -> None:
+        """Appends what was measured since the last interval."""
+        now_s = time.monotonic() - self._origin
         for series, tally in gained.items():
             for measure, histogram in tally.histograms.items():
                 if histogram.count:
-                    self._log.write(self._last, now - self._last, series_tag(series, measure), histogram)
+                    self._log.write(self._last_s, now_s - self._last_s, series_tag(series, measure), histogram)
                     # A third of a millisecond each: what is due meanwhile is sent in between.
                     gevent.sleep(0)
-        self._last = now
+        self._last_s = now_s
         self._log.flush()
 
-    def take_own(self, tallies: Mapping[Series, Tally], from_s: float = 0.0) -> dict[str, Any]:
-        """Adds what the workers' own clocks say since `measuring_begins` to the tallies, and to the log as of `from_s`.
+    def add_target_measures(self, tallies: Mapping[Series, Tally], from_s: float = 0.0) -> dict[str, Any]:
+        """Adds what targets measured since `begin_measuring` to the tallies, and to the log as of `from_s`.
 
-        Returns what each worker told, by address; the next time counts from here.
+        Returns the targets' states by address; the next call counts from them.
         """
-        after = _snapshots(self._targets, self._options.access)
+        states = _snapshots(self._targets, self._options.access)
         for target in self._targets:
-            own = own_histograms(self._before.get(target.address), after.get(target.address))
-            for measure, histogram in own.items():
+            histograms = own_histograms(self._target_states.get(target.address), states.get(target.address))
+            for measure, histogram in histograms.items():
                 if histogram.count and target.series in tallies:
                     tallies[target.series].histograms.setdefault(measure, Histogram()).add(histogram)
-                    self._log.write(from_s, self._last - from_s, series_tag(target.series, measure), histogram)
-        self._before = after
-        return after
+                    self._log.write(from_s, self._last_s - from_s, series_tag(target.series, measure), histogram)
+        self._target_states = states
+        return states
 
     def close(
         self,
-        outcome: RunTotals,
+        totals: RunTotals,
         checks: Sequence[Check],
-        curve: Sequence[SearchResult] = (),
+        searches: Sequence[SearchResult] = (),
         durations_s: Mapping[tuple[HardwareCombination, str, bool], float] | None = None,
     ) -> RunFile:
-        """Adds the workers' own histograms, writes run.json, and returns what it says. After a search the outcome has
-        them already, and is of the probes that the rows show: `durations_s` says how long each pool's was.
+        """Adds the targets' own measures, and writes run.json. Returns its content.
+
+        After a search `totals` are of the probes that the rows show, with the targets' measures, and `durations_s` says
+        how long each pool's probe was.
         """
-        totals = {series: tally.copy() for series, tally in outcome.totals.items()}
-        after = self.take_own({} if curve else totals)
-        targets = [
-            _with_peaks(target, after.get(target.address)) for target in self._targets if target.info is not None
-        ]
+        tallies = {series: tally.copy() for series, tally in totals.totals.items()}
+        states = self.add_target_measures({} if searches else tallies)
         self._log.close()
         file = build_run_file(
             started=self.started,
             options=self._command,
-            conditions=self._conditions(outcome),
-            targets=targets,
-            tallies=totals,
-            warmups=outcome.warmups,
-            first_requests_ns=outcome.first_requests_ns,
-            duration_s=outcome.measured_s,
+            conditions=self._conditions(totals),
+            targets=[_with_peaks(target, states.get(target.address)) for target in self._targets if target.info],
+            tallies=tallies,
+            warmups=totals.warmups,
+            first_requests_ns=totals.first_requests_ns,
+            duration_s=totals.measured_s,
             slo=self._options.slo,
             catalogue=self._catalogue,
             checks=list(checks),
-            autocorrelation_times=outcome.health.autocorrelation,
-            generators=[dict(generator) for generator in outcome.generators],
-            searches=curve,
+            autocorrelation_times=totals.health.autocorrelation,
+            generators=[dict(generator) for generator in totals.generators],
+            searches=searches,
             durations_s=durations_s,
-            events=outcome.health.events,
+            events=totals.health.events,
         )
         file.save(self.directory)
         return file
 
-    def _conditions(self, outcome: RunTotals) -> dict[str, str]:
+    def _conditions(self, totals: RunTotals) -> dict[str, str]:
         return {
-            **self._standing(),
+            **self._planned_conditions(),
             # Three digits, and no exponent where that is an hour.
-            "measured": f"{float(f'{outcome.measured_s:.3g}'):,.12g} s"
+            "measured": f"{float(f'{totals.measured_s:.3g}'):,.12g} s"
             + (" of one probe" if self._options.shape else f" after a warm-up of {self._options.warmup_ns / 1e9:g} s"),
-            "generators": f"{len(outcome.generators)} on {platform.node()}, {os.cpu_count()} cores",
+            "generators": f"{len(totals.generators)} on {platform.node()}, {os.cpu_count()} cores",
         }
 
-    def _standing(self) -> dict[str, str]:
+    def _planned_conditions(self) -> dict[str, str]:
         """The conditions that are known before the run."""
         options = self._options
         arrivals = f"{options.arrivals}, {self._users} users"
@@ -175,19 +179,19 @@ class Book:
         return conditions
 
 
-def _fresh(wanted: Path) -> Path:
+def _new_directory(path: Path) -> Path:
     """The directory, or the first of DIR-2, DIR-3, … that holds no run yet: a run never overwrites another."""
-    candidate, number = wanted, 1
+    candidate, number = path, 1
     while (candidate / "run.hlog").exists():
         number += 1
-        candidate = wanted.with_name(f"{wanted.name}-{number}")
+        candidate = path.with_name(f"{path.name}-{number}")
     candidate.mkdir(parents=True, exist_ok=True)
     return candidate
 
 
 def _snapshots(targets: Sequence[Target], access: Access) -> dict[str, Any]:
-    known = [target.address for target in targets if target.info is not None]
-    jobs = {address: gevent.spawn(read_snapshot, address, access) for address in known}
+    described = [target.address for target in targets if target.info is not None]
+    jobs = {address: gevent.spawn(read_snapshot, address, access) for address in described}
     gevent.joinall(list(jobs.values()))
     return {address: job.value for address, job in jobs.items() if job.value is not None}
 

@@ -19,12 +19,11 @@ from capacity.statistics import (
     Check,
     Histogram,
     Slo,
-    check_lateness,
-    check_unsent,
     judge_slo,
     percentile_rank,
     samples_needed,
 )
+from loadgen.checks import check_lateness, check_unsent
 
 #: What "the last seconds" are on the page, in ticks of one second.
 WINDOW = 10

@@ -121,7 +121,7 @@ def assert_same_run(cluster: Cluster, document: dict[str, Any]) -> None:
     for key, histogram in from_logs.items():
         assert histogram == from_master[key], key
     for target, expected in zip(merged["target_rows"], document["target_rows"], strict=True):
-        for name in ("worker", "due", "answered", "errors", "unsent", "warmup", "latency_us", "service_us"):
+        for name in ("target", "due", "answered", "errors", "unsent", "warmup", "latency_us", "service_us"):
             assert target[name] == expected[name], name
     fields = ("client", "host", "requests", "last_sequence", "complete")
     assert [[g[name] for name in fields] for g in merged["generators"]] == [

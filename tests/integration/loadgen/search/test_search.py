@@ -57,7 +57,7 @@ def test_each_combination_is_searched_and_its_row_is_the_probe_at_the_passing_ra
     )
 
     assert "search 1 of 2" in ended.err
-    assert "probe 1, bracket: " in ended.err
+    assert "probe 1, bracketing: " in ended.err
     run = Run.load(tmp_path / "run")
     check_identities(run, slow.address, fast.address)
     by_name = {curve.hardware: curve for curve in run.file.searches}

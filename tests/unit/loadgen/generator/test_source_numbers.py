@@ -1,13 +1,13 @@
-"""The schedule does not depend on how many generators share it, and an ended run was sent in full."""
+"""The schedule does not depend on how many generators share it."""
 
 from itertools import islice
 
 import numpy as np
 import pytest
 
-from capacity.measures import HardwareCombination, Series, Tally
-from capacity.statistics import Check, Slo, check_planned_arrivals
-from loadgen.run._early_stop import Resolution
+from capacity.measures import HardwareCombination, Series
+from capacity.statistics import Check
+from loadgen.checks._schedule import check_planned_arrivals
 from loadgen.schedule import arrival_offsets
 
 SERIES = Series(HardwareCombination("host", "cpu-1c"), "m", "cpu:0 @ a:1", False)
@@ -18,7 +18,7 @@ def phase(source: int) -> int:
 
 
 def sources(generators: int, users: int) -> set[int]:
-    """Numbers of the sources that users get on each generator, as Session counts them."""
+    """Numbers of the sources that users get on each generator, as LoadSession numbers them."""
     numbers = set()
     for generator in range(generators):
         source = generator - generators
@@ -47,28 +47,3 @@ def test_the_pooled_arrivals_of_four_generators_are_poisson() -> None:
     check: Check = check_planned_arrivals(np.diff(pooled) / 1e9, rate * users)
 
     assert check.status == "PASS"
-
-
-def tally(latency_ms: float, count: int) -> Tally:
-    made = Tally(due=count, answered=count)
-    made.histograms["latency"].record_ns(np.full(count, int(latency_ms * 1e6)))
-    return made
-
-
-def test_a_verdict_is_reached_when_it_was_found_twice() -> None:
-    until = Resolution(Slo.parse("p90=10ms"))
-
-    assert not until.reached({SERIES: tally(5, 10)}, {})
-    assert not until.reached({SERIES: tally(5, 60)}, {})
-    # Not looked at again before the sample has grown by a quarter.
-    assert not until.reached({SERIES: tally(5, 65)}, {})
-    assert until.reached({SERIES: tally(5, 80)}, {})
-
-
-def test_dependent_samples_resolve_later() -> None:
-    until = Resolution(Slo.parse("p90=10ms"))
-
-    assert not until.reached({SERIES: tally(5, 100)}, {SERIES: 50.0})
-    assert not until.reached({SERIES: tally(5, 200)}, {SERIES: 50.0})
-    assert not until.reached({SERIES: tally(5, 4000)}, {SERIES: 50.0})
-    assert until.reached({SERIES: tally(5, 8000)}, {SERIES: 50.0})
