@@ -159,7 +159,7 @@ def test_models_that_are_mixed(
     shutil.copytree(whole, first)
     edited(first, targets=[{**worker, "model_sha256": "1" * 64}])
     line = said(monkeypatch, capsys, "merge", first, same, "--out", tmp_path / "merged")
-    assert "the runs served different files as the model gpt: they do not merge" in line
+    assert "the runs served different files as the model gpt: they cannot be merged" in line
     assert not (tmp_path / "merged").exists()
 
 
@@ -169,7 +169,7 @@ def test_models_that_are_mixed(
         (("report", "RUN", "--slo", "p90"), "p90"),
         (("report", "RUN", "--format", "xml"), "--format xml: choose one of"),
         (("report", "RUN", "--by", "planet"), "planet"),
-        (("merge", "RUN", "--out", "OUT"), "it takes two runs to merge"),
+        (("merge", "RUN", "--out", "OUT"), "a merge needs at least two runs"),
         (("merge", "RUN", "RUN", "--out", "OUT"), "one run is given twice"),
         (("compare", "RUN", "RUN", "--fail-if", "p98 > 5%"), "is not a limit such as 'p99 > +5%'"),
     ],

@@ -165,20 +165,20 @@ def refused(tmp_path: Path, runs: list[Run], why: str) -> None:
 def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     one = make(tmp_path / "a", [1] * 9)
     later: dict[str, Any] = {"minute": 1}
-    refused(tmp_path, [one], "takes two")
+    refused(tmp_path, [one], "at least two runs")
     refused(tmp_path, [one, one], "given twice")
     refused(tmp_path, [one, make(tmp_path / "copy", [1] * 9)], "given twice")
     refused(
         tmp_path,
         [one, make(tmp_path / "b", [1] * 9, slo="p90=9ms", **later)],
-        "different SLOs do not merge: p90=15ms and p90=9ms",
+        "different SLOs cannot be merged: p90=15ms and p90=9ms",
     )
     refused(tmp_path, [one, make(tmp_path / "c", [1] * 9, arrivals="closed", **later)], "different arrivals")
     refused(tmp_path, [one, make(tmp_path / "g", [1] * 9, sha="1c", **later)], "different files as the model gpt")
     dear = Catalogue.parse("[hosts.box]\nprice = 9\n", "test")
-    refused(tmp_path, [one, make(tmp_path / "d", [1] * 9, price=dear, **later)], "price box \\+ cpu-1c differently")
+    refused(tmp_path, [one, make(tmp_path / "d", [1] * 9, price=dear, **later)], "different prices of box \\+ cpu-1c")
     shared = make(tmp_path / "e", [1] * 9, minute=0.1, workers=("cpu:0 @ a:1", "cpu:1 @ a:2"))
-    refused(tmp_path, [one, shared], "share some of their workers")
+    refused(tmp_path, [one, shared], "share some of their targets")
     twin = make(tmp_path / "f", [1] * 9, minute=0.1, instance="two")
     refused(tmp_path, [one, twin], "one address in them was of two processes")
 
@@ -190,7 +190,7 @@ def test_a_run_whose_files_disagree_is_refused(tmp_path: Path) -> None:
     refused(
         tmp_path,
         [one, Run.load(two.directory)],
-        r"not whole: of cpu:0 @ a:1, run\.hlog holds 81 answers and run\.json says 90",
+        r"not complete: of cpu:0 @ a:1, run\.hlog holds 81 answers and run\.json says 90",
     )
     log.unlink()
     refused(tmp_path, [one, Run.load(two.directory)], r"has no run\.hlog")

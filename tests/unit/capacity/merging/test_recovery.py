@@ -1,4 +1,4 @@
-"""Generators' own logs become one run: exact, each once, torn ends left out and named, and never two runs mixed."""
+"""A run is recovered from the logs of its generators, with every value; what is damaged or not of one run is refused."""
 
 import shutil
 from collections.abc import Callable
@@ -30,7 +30,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SECONDS = 3
 
 
-def plan(**changed: Any) -> RunDescription:
+def description(**changed: Any) -> RunDescription:
     tags = [series_tag(ONE, "latency")]
     return RunDescription(
         **{"run": "r", "started": NOON, "clients": ["a", "b"], "tags": tags, "options": {"deadline": "1s"}, **changed}
@@ -47,7 +47,7 @@ def write(
     """A generator's log: a request answered and one failed each second beside the values, and a warm-up of two."""
     directory = folder / client
     header = GeneratorLogHeader(
-        schema=2, client=client, host=f"host-{client}", began=NOON.timestamp() + 0.25, description=of or plan()
+        schema=2, client=client, host=f"host-{client}", began=NOON.timestamp() + 0.25, description=of or description()
     )
     writer = GeneratorLogWriter(directory, header)
     total, warmup = Tally(), Tally(2, 2)
@@ -70,7 +70,7 @@ def logs(tmp_path: Path) -> Path:
     return tmp_path / "logs"
 
 
-def put_together(logs: Path, name: str = "out") -> RunFile:
+def recover(logs: Path, name: str = "out") -> RunFile:
     return recover_run(find_generator_logs(logs), logs.parent / name)
 
 
@@ -79,7 +79,7 @@ def check(file: RunFile, name: str) -> Any:
 
 
 def test_the_run_has_every_value_of_every_generator(logs: Path) -> None:
-    file = put_together(logs)
+    file = recover(logs)
     histogram = Run.load(logs.parent / "out").histograms[ONE, "latency"]
     everything = np.concatenate([values_of("a").ravel(), values_of("b").ravel()])
 
@@ -94,9 +94,9 @@ def test_the_run_has_every_value_of_every_generator(logs: Path) -> None:
     assert [generator["requests"] for generator in file.generators] == [303, 303]
 
 
-def test_a_log_that_was_copied_counts_once_and_is_told(logs: Path) -> None:
+def test_a_copied_log_counts_once_and_is_reported(logs: Path) -> None:
     shutil.copytree(logs / "a", logs / "again")
-    file = put_together(logs)
+    file = recover(logs)
 
     assert file.rows[0].answered == 600
     assert check(file, "copied logs").value == 1
@@ -104,70 +104,70 @@ def test_a_log_that_was_copied_counts_once_and_is_told(logs: Path) -> None:
 
 def test_of_a_copy_made_on_the_way_the_longer_one_counts(logs: Path) -> None:
     write(logs / "early", "a", seconds=2, ended=False)
-    file = put_together(logs)
+    file = recover(logs)
 
     assert file.rows[0].answered == 600
     assert not file.incomplete
 
 
 @pytest.mark.parametrize("name", [PROGRESS_NAME, LOG_NAME])
-def test_a_torn_last_line_is_left_out_and_told(logs: Path, name: str) -> None:
+def test_a_truncated_last_line_is_left_out_and_reported(logs: Path, name: str) -> None:
     shutil.rmtree(logs / "b")
     write(logs, "b", ended=False)
     with (logs / "b" / name).open("ab") as file:
         file.write((logs / "a" / name).read_bytes().splitlines()[-1][:-20])
-    found = put_together(logs)
+    recovered = recover(logs)
 
-    assert found.rows[0].answered == 600
-    assert found.incomplete
-    assert [generator["complete"] for generator in found.generators] == [True, False]
-    torn = [one.detail for one in found.checks if one.name == "torn logs"]
-    assert torn == (["a last line was cut off and left out: b"] if name == PROGRESS_NAME else [])
+    assert recovered.rows[0].answered == 600
+    assert recovered.incomplete
+    assert [generator["complete"] for generator in recovered.generators] == [True, False]
+    truncated = [one.detail for one in recovered.checks if one.name == "truncated logs"]
+    assert truncated == (["a last line was cut off and left out: b"] if name == PROGRESS_NAME else [])
 
 
-def test_a_second_that_is_not_whole_in_the_journal_does_not_count(logs: Path) -> None:
+def test_a_second_that_is_not_whole_in_the_log_does_not_count(logs: Path) -> None:
     shutil.rmtree(logs / "b")
-    journal = write(logs, "b", ended=False) / PROGRESS_NAME
-    journal.write_bytes(journal.read_bytes()[:-30])
-    file = put_together(logs)
+    log = write(logs, "b", ended=False) / PROGRESS_NAME
+    log.write_bytes(log.read_bytes()[:-30])
+    file = recover(logs)
 
     assert file.rows[0].answered == 500
     assert file.generators[1]["last_sequence"] == 2
     assert file.generators[1]["truncated"]
 
 
-def test_a_log_whose_first_line_is_torn_says_nothing_and_its_generator_is_named(logs: Path) -> None:
+def test_a_log_whose_first_line_is_truncated_is_empty_and_its_generator_is_named(logs: Path) -> None:
     (logs / "b" / PROGRESS_NAME).write_bytes(b'{"schema": 2, "cli')
-    file = put_together(logs)
+    file = recover(logs)
 
     assert file.rows[0].answered == 300
     assert [(generator["client"], generator["complete"]) for generator in file.generators] == [
         ("a", True),
         ("b", False),
     ]
-    assert check(file, "logs not begun").detail.endswith(": b")
+    assert check(file, "empty logs").detail.endswith(": b")
 
 
 def test_a_generator_without_a_log_is_named(logs: Path) -> None:
     shutil.rmtree(logs / "b")
-    file = put_together(logs)
+    file = recover(logs)
 
     assert file.incomplete
     assert check(file, "generators that reported their end").detail == "missing: b"
 
 
 def another_run(logs: Path) -> None:
-    write(logs / "more", "c", of=plan(run="s"))
+    write(logs / "more", "c", of=description(run="s"))
 
 
 def another_configuration(logs: Path) -> None:
-    write(logs / "more", "c", of=plan(options={"deadline": "2s"}))
+    write(logs / "more", "c", of=description(options={"deadline": "2s"}))
 
 
 def another_of_the_same_name(logs: Path) -> None:
     directory = write(logs / "more", "a")
-    journal = directory / PROGRESS_NAME
-    journal.write_text(journal.read_text().replace('"DEADLINE_EXCEEDED"', '"UNAVAILABLE"'))
+    log = directory / PROGRESS_NAME
+    log.write_text(log.read_text().replace('"DEADLINE_EXCEEDED"', '"UNAVAILABLE"'))
 
 
 def a_line_is_missing(logs: Path) -> None:
@@ -176,15 +176,15 @@ def a_line_is_missing(logs: Path) -> None:
 
 
 def a_sequence_is_missing(logs: Path) -> None:
-    journal = logs / "a" / PROGRESS_NAME
-    lines = journal.read_text().splitlines(keepends=True)
-    journal.write_text("".join(lines[:2] + lines[3:]))
+    log = logs / "a" / PROGRESS_NAME
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(lines[:2] + lines[3:]))
 
 
 def a_line_in_the_middle_is_noise(logs: Path) -> None:
-    journal = logs / "a" / PROGRESS_NAME
-    lines = journal.read_text().splitlines(keepends=True)
-    journal.write_text("".join([*lines[:2], "noise\n", *lines[2:]]))
+    log = logs / "a" / PROGRESS_NAME
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join([*lines[:2], "noise\n", *lines[2:]]))
 
 
 @pytest.mark.parametrize(
@@ -218,10 +218,10 @@ def test_what_does_not_belong_together_is_refused_in_one_line(
     assert not (out / "run.json").exists()
 
 
-def test_a_journal_read_back_is_what_was_written(logs: Path) -> None:
-    journal = GeneratorLog.load(logs / "a")
+def test_a_log_read_back_is_what_was_written(logs: Path) -> None:
+    log = GeneratorLog.load(logs / "a")
 
-    assert journal.last is not None
-    assert (journal.last.sequence, journal.end, journal.truncated) == (SECONDS, GeneratorLogEnd(), False)
-    assert journal.warmups[ONE].requests == 2
-    assert journal.tallies()[ONE].requests == 303
+    assert log.last is not None
+    assert (log.last.sequence, log.end, log.truncated) == (SECONDS, GeneratorLogEnd(), False)
+    assert log.warmups[ONE].requests == 2
+    assert log.tallies()[ONE].requests == 303
