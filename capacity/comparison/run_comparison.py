@@ -1,6 +1,6 @@
-"""Is run B better than run A: ratios with bootstrap intervals over blocks of time, in words.
+"""Comparison of run B with run A: ratios of measures with bootstrap intervals over blocks of time.
 
-The intervals hold all together: of two runs that are alike, 95 in 100 comparisons call no difference in any measure.
+The intervals hold simultaneously: of two equal runs, 95 in 100 comparisons report no difference in any measure.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from capacity.measures import LATENCY_ERROR, UNSENT, Series
 from capacity.rundir import HLOG_NAME, Row, Run, interval_log_extent, parse_series_tag, read_interval_log
 from capacity.statistics import BUCKET_FLOORS_US, CONFIDENCE, Histogram, effective_samples, samples_needed
 
-# Blocks long enough to hold what requests remember of each other, and enough of them to resample.
+# Blocks are longer than requests are correlated, and enough of them can be resampled.
 _MOST_BLOCKS, _FEWEST_BLOCKS, _RESAMPLES = 60, 8, 1000
-# A histogram holds three digits: a ratio nearer to one than two of its steps is not a difference.
+# A histogram has three digits: a ratio nearer to 1 than two of its steps is not a difference.
 _RESOLUTION = 0.002
 _PERCENTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 MEASURES = ("mean", *_PERCENTILES, "throughput", "cost")
-_WORDS = {"throughput": ("more", "less"), "cost": ("dearer", "cheaper")}
+_WORDS = {"throughput": ("more", "less"), "cost": ("more expensive", "cheaper")}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Difference:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the interval leaves no change out, by more than the histograms' resolution."""
+        """Whether the interval excludes 1, and the ratio differs from 1 by more than the histograms' resolution."""
         if self.interval is None or self.ratio is None or abs(self.ratio - 1) <= _RESOLUTION:
             return False
         return not self.interval[0] <= 1 <= self.interval[1]
@@ -54,7 +54,7 @@ class Difference:
         low, high = (100 * (end - 1) for end in self.interval)
         change = 100 * (self.ratio - 1)
         if not self.distinguishable:
-            return f"{self.measure}: not told apart ({low:+.1f} % to {high:+.1f} %)"
+            return f"{self.measure}: no significant difference ({low:+.1f} % to {high:+.1f} %)"
         up, down = _WORDS.get(self.measure, ("slower", "faster"))
         return f"{self.measure}: B is {abs(change):.1f} % {up if change > 0 else down} ({low:+.1f} % to {high:+.1f} %)"
 
@@ -70,7 +70,7 @@ class RowComparison:
 
 @dataclass(frozen=True)
 class ChangeLimit:
-    """`p99 > +5%`: fails where the change goes beyond, and is told apart from none."""
+    """`p99 > +5%`: is exceeded by a larger change that is significant."""
 
     measure: str
     above: bool
@@ -81,7 +81,7 @@ class ChangeLimit:
         """Reads `p99 > +5%` or `throughput < -3%`; InputError in one sentence."""
         match = re.fullmatch(r"\s*(\w+)\s*([<>])\s*([+-]?\d+(?:\.\d+)?)\s*%\s*", text)
         if not match or match[1] not in MEASURES:
-            raise InputError(f"'{text}' is not a limit such as 'p99 > +5%'; measures are {', '.join(MEASURES)}")
+            raise InputError(f"'{text}' is not a limit such as 'p99 > +5%' (measures: {', '.join(MEASURES)})")
         return cls(match[1], match[2] == ">", float(match[3]) / 100)
 
     def __str__(self) -> str:
@@ -98,7 +98,7 @@ class ChangeLimit:
 def compare_runs(first: Run, second: Run, seed: int = 1) -> list[RowComparison]:
     """Pairs of rows of the same combination and model, or of one model where each run has just one row of it.
 
-    InputError for an invalid run, one without a log, or where nothing can be paired.
+    Raises InputError for an invalid run, one without a log, or where no rows can be paired.
     """
     for run in (first, second):
         if not run.file.valid:
@@ -131,15 +131,15 @@ def differing_conditions(first: Run, second: Run) -> list[tuple[str, str, str]]:
 
 
 def _pairs(ours: Sequence[Row], theirs: Sequence[Row]) -> list[tuple[Row, Row]]:
-    found = []
+    pairs = []
     for row in ours:
         same = [other for other in theirs if _key(other) == _key(row)]
         alone = [other for other in theirs if other.model == row.model]
         if same:
-            found.append((row, same[0]))
+            pairs.append((row, same[0]))
         elif len(alone) == 1 and sum(other.model == row.model for other in ours) == 1:
-            found.append((row, alone[0]))
-    return found
+            pairs.append((row, alone[0]))
+    return pairs
 
 
 def _key(row: Row) -> tuple[str, str, bool]:
@@ -148,9 +148,9 @@ def _key(row: Row) -> tuple[str, str, bool]:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Of one row, cut in windows of equal length: counts by bucket (blocks, buckets), and per block the exact sums.
+    """One row, cut into blocks of equal length: `counts` by bucket, shape (blocks, buckets), and exact sums, (blocks,).
 
-    `beyond` are failed requests and those never sent; where the log does not tell when that was, in equal shares.
+    `beyond` are failed and unsent requests; where the log does not say when they were due, in equal shares.
     """
 
     counts: NDArray[np.float64]
@@ -168,31 +168,31 @@ def _blocks(run: Run, rows: Sequence[Row]) -> list[Blocks]:
     path = run.directory / HLOG_NAME
     owners: dict[str, tuple[list[int], str]] = {}
 
-    def owned(tag: str) -> list[int]:
+    def rows_of(tag: str) -> list[int]:
         if tag not in owners:
             series, measure = parse_series_tag(tag)
-            wanted = measure in ("latency", LATENCY_ERROR, UNSENT)
-            owners[tag] = ([i for i, row in enumerate(rows) if wanted and _owns(row, series)], measure)
+            relevant = measure in ("latency", LATENCY_ERROR, UNSENT)
+            owners[tag] = ([i for i, row in enumerate(rows) if relevant and _owns(row, series)], measure)
         return owners[tag][0]
 
     # The measured part: a log may begin with the run, before its warm-up.
-    first, last = interval_log_extent(path, lambda tag: bool(owned(tag))) or (0.0, 0.0)
+    first, last = interval_log_extent(path, lambda tag: bool(rows_of(tag))) or (0.0, 0.0)
     total = last - first
     number = max(min(_MOST_BLOCKS, math.floor(total + 0.5)), 1)
-    held: dict[tuple[int, str, int], Histogram] = defaultdict(Histogram)
+    histograms: dict[tuple[int, str, int], Histogram] = defaultdict(Histogram)
     for interval in read_interval_log(path):
         middle = (interval.start_s + interval.length_s / 2 - first) / total if total > 0 else 0.0
-        for index in owned(interval.tag):
-            held[index, owners[interval.tag][1], min(int(middle * number), number - 1)].add(interval.histogram)
+        for index in rows_of(interval.tag):
+            histograms[index, owners[interval.tag][1], min(int(middle * number), number - 1)].add(interval.histogram)
     empty = Histogram()
-    made = []
+    all_blocks = []
     for index, row in enumerate(rows):
-        answered = [held.get((index, "latency", block), empty) for block in range(number)]
+        answered = [histograms.get((index, "latency", block), empty) for block in range(number)]
         failed, unsent = (
-            np.array([held.get((index, measure, block), empty).count for block in range(number)], float)
+            np.array([histograms.get((index, measure, block), empty).count for block in range(number)], float)
             for measure in (LATENCY_ERROR, UNSENT)
         )
-        made.append(
+        all_blocks.append(
             Blocks(
                 np.stack([histogram.counts for histogram in answered]).astype(np.float64),
                 np.array([histogram.sum_ns / 1000 for histogram in answered]),
@@ -200,7 +200,7 @@ def _blocks(run: Run, rows: Sequence[Row]) -> list[Blocks]:
                 total / number,
             )
         )
-    return made
+    return all_blocks
 
 
 def _owns(row: Row, series: Series) -> bool:
@@ -216,11 +216,11 @@ def row_differences(
     resamples: int = _RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> list[Difference]:
-    """Every measure of row B against row A, from their blocks of time; the intervals hold all at once."""
+    """Every measure of row B against row A, from their blocks; the intervals hold simultaneously."""
     few = min(ours.number, theirs.number)
     if few < _FEWEST_BLOCKS:
-        why = f"too short to tell: {few} s, and {_FEWEST_BLOCKS} s are needed"
-        return [Difference(measure, None, None, why) for measure in MEASURES[:-1]]
+        reason = f"too short: {few} s, at least {_FEWEST_BLOCKS} s are needed"
+        return [Difference(measure, None, None, reason) for measure in MEASURES[:-1]]
     draws = [_resampled(blocks, generator, resamples) for blocks in (ours, theirs)]
     fewest = min(math.floor(effective_samples(row.due, row.autocorrelation_time)) for row in (a, b))
     kind = "independent samples" if fewest < min(a.due, b.due) else "samples"
@@ -234,28 +234,28 @@ def row_differences(
         elif not np.isfinite(ratio[0]):
             reasons[measure] = "beyond all answered requests"
         elif np.isfinite(ratio[1:]).mean() < 0.9:
-            reasons[measure] = "too many failed to tell"
+            reasons[measure] = "too many failed requests"
         else:
             ratios[measure] = np.where(np.isfinite(ratio), ratio, math.nan)
     reach = _reach(ratios, few, confidence)
-    found = []
+    differences = []
     for measure in MEASURES[:-1]:
         if measure in reasons:
-            found.append(Difference(measure, None, None, reasons[measure]))
+            differences.append(Difference(measure, None, None, reasons[measure]))
             continue
         centre, half = float(ratios[measure][0]), reach * float(np.nanstd(ratios[measure][1:]))
-        found.append(Difference(measure, math.exp(centre), (math.exp(centre - half), math.exp(centre + half))))
+        differences.append(Difference(measure, math.exp(centre), (math.exp(centre - half), math.exp(centre + half))))
     if a.price_per_hour and b.price_per_hour and a.currency == b.currency:
         factor = (b.price_per_hour / b.count) / (a.price_per_hour / a.count)
-        mean = found[0]
+        mean = differences[0]
         if mean.ratio is not None and mean.interval is not None:
             ends = (mean.interval[0] * factor, mean.interval[1] * factor)
-            found.append(Difference("cost", mean.ratio * factor, ends))
-    return found
+            differences.append(Difference("cost", mean.ratio * factor, ends))
+    return differences
 
 
 def _reach(ratios: Mapping[str, NDArray[np.float64]], blocks: int, confidence: float) -> float:
-    """How many of its own deviations each measure's interval reaches to either side, so that all hold at once.
+    """By how many standard deviations an interval reaches to either side, so that all hold simultaneously.
 
     The quantile of the resamples' largest deviation among all measures (Romano and Wolf, Econometrica 73, 2005).
     """
@@ -267,12 +267,12 @@ def _reach(ratios: Mapping[str, NDArray[np.float64]], blocks: int, confidence: f
             scaled.append(np.nan_to_num(np.abs(resamples)) / deviation)
     largest = float(np.quantile(np.max(scaled, axis=0), confidence)) if scaled else 0.0
     tail = (1 + confidence) / 2
-    # The bootstrap's spread is that of the blocks about their mean: widened to the sample's, and to Student's t.
+    # The bootstrap has the spread of blocks about their own mean: widened to that of a sample, and to Student's t.
     return largest * math.sqrt(blocks / (blocks - 1)) * float(stdtrit(blocks - 1, tail)) / float(ndtri(tail))
 
 
 def _resampled(blocks: Blocks, generator: np.random.Generator, resamples: int) -> dict[str, NDArray[np.float64]]:
-    """Each measure over all blocks, then over each of the resamples; shape (1 + resamples,)."""
+    """Each measure over all blocks, then over each resample of them; shape (1 + resamples,)."""
     drawn = generator.multinomial(blocks.number, np.full(blocks.number, 1 / blocks.number), size=resamples)
     weights = np.vstack([np.ones(blocks.number), drawn]).astype(np.float64)
     used = np.flatnonzero(blocks.counts.sum(axis=0))
@@ -280,7 +280,7 @@ def _resampled(blocks: Blocks, generator: np.random.Generator, resamples: int) -
     answered = cumulative[:, -1] if used.size else np.zeros(weights.shape[0])
     total = answered + weights @ blocks.beyond
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = {
+        measures = {
             "mean": weights @ blocks.sums_us / answered,
             "throughput": answered / (blocks.number * blocks.seconds),
         }
@@ -289,5 +289,5 @@ def _resampled(blocks: Blocks, generator: np.random.Generator, resamples: int) -
     for name, p in _PERCENTILES.items():
         ranks = np.maximum(np.ceil(total * p / 100 - 1e-6), 1)
         reached = np.count_nonzero(cumulative < ranks[:, None], axis=1)
-        found[name] = tops[reached]
-    return found
+        measures[name] = tops[reached]
+    return measures

@@ -92,7 +92,7 @@ class Reasons:
         lost = [
             Lost(hardware=loser.label, step=step.name, reason=loser.reason)
             for step in self._ground.offers.steps
-            for loser in step.losers
+            for loser in step.excluded
         ]
         for number, offer in enumerate(self._all):
             if self._ground.pools.highest(number, 1) <= 0:
@@ -174,7 +174,7 @@ class Reasons:
             f"memory: {loser.label} is left out ({loser.reason})"
             for step in self._ground.offers.steps
             if step.name == "memory"
-            for loser in step.losers
+            for loser in step.excluded
         ]
         kinds = sorted(number for number, count in enumerate(found.counts) if count)
         dearer = [

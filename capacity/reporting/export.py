@@ -108,8 +108,8 @@ def _markdown(runs: Sequence[Run], found: Sequence[LabeledRow], slo: Slo | None)
     for choice in choose_per_model(found, slo) if found and found[0].row.target is None else ():
         lines += ["", f"**{_cell(choice.model)}**: {_cell(choice.sentence)}", ""]
         for step in choice.steps:
-            lines.append(f"- {step.name}: {len(step.kept)} of {len(step.kept) + len(step.losers)}")
-            lines += [f"  - {_cell(entry.label)}: {_cell(entry.reason)}" for entry in (*step.losers, *step.remarks)]
+            lines.append(f"- {step.name}: {len(step.remaining)} of {len(step.remaining) + len(step.excluded)}")
+            lines += [f"  - {_cell(entry.label)}: {_cell(entry.reason)}" for entry in (*step.excluded, *step.remarks)]
     return "\n".join(lines).strip() + "\n"
 
 

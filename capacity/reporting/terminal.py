@@ -95,8 +95,10 @@ def _print_choice(choice: Choice, console: Console) -> None:
     # Where nobody's window sets the width, a line ends where its sentence does.
     console.print(f"\n[bold]{escape(choice.model)}[/bold]: {escape(choice.sentence)}", soft_wrap=loose(console))
     for step in choice.steps:
-        console.print(f"  {step.name}: {len(step.kept)} of {len(step.kept) + len(step.losers)} pass", highlight=False)
-        for mark, who in (("out", step.losers), ("note", step.remarks)):
+        console.print(
+            f"  {step.name}: {len(step.remaining)} of {len(step.remaining) + len(step.excluded)} pass", highlight=False
+        )
+        for mark, who in (("out", step.excluded), ("note", step.remarks)):
             for entry in who:
                 said = f"    {mark}: {escape(entry.label)}: {escape(entry.reason)}"
                 console.print(said, soft_wrap=loose(console))

@@ -1,4 +1,4 @@
-"""Two runs are compared in words with an interval; equal ones are not told apart, and a gate fails on a real change."""
+"""Two runs are compared in words with intervals; equal ones do not differ, and a limit fails on a real change."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,8 +85,8 @@ def test_a_slower_run_is_called_slower_by_how_much(tmp_path: Path) -> None:
         assert interval[0] < 1.3 < interval[1]
         assert by[measure].distinguishable or measure == "p99"
     assert "slower (+" in by["p90"].sentence
-    assert "dearer" in by["cost"].sentence
-    assert by["throughput"].sentence == "throughput: not told apart (+0.0 % to +0.0 %)"
+    assert "more expensive" in by["cost"].sentence
+    assert by["throughput"].sentence == "throughput: no significant difference (+0.0 % to +0.0 %)"
     assert by["p999"].sentence == "p999: not enough samples (1500 < 2995)"
     back = found(make(tmp_path / "c", 1.3, seed=2), make(tmp_path / "d"))
     assert "faster (-" in back["mean"].sentence
@@ -123,7 +123,7 @@ def test_errors_are_beyond_the_percentiles_they_reach(tmp_path: Path) -> None:
 
 def test_a_run_too_short_to_tell_says_so(tmp_path: Path) -> None:
     by = found(make(tmp_path / "a", seconds=5), make(tmp_path / "b", seconds=5))
-    assert by["mean"].sentence == "mean: too short to tell: 5 s, and 8 s are needed"
+    assert by["mean"].sentence == "mean: too short: 5 s, at least 8 s are needed"
 
 
 def test_a_log_that_begins_before_the_measured_part_is_cut_in_the_same_blocks(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     shared = make(tmp_path / "e", [1] * 9, minute=0.1, workers=("cpu:0 @ a:1", "cpu:1 @ a:2"))
     refused(tmp_path, [one, shared], "share some of their targets")
     twin = make(tmp_path / "f", [1] * 9, minute=0.1, instance="two")
-    refused(tmp_path, [one, twin], "one address in them was of two processes")
+    refused(tmp_path, [one, twin], "two processes had the same address")
 
 
 def test_a_run_whose_files_disagree_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run is recovered from the logs of its generators, with every value; what is damaged or not of one run is refused."""
+"""A run is recovered from the logs of its generators with every value; what is damaged or mixed is refused."""
 
 import shutil
 from collections.abc import Callable

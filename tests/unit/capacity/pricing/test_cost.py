@@ -47,9 +47,9 @@ MEDIUM = entry("c5.large + eia2.medium", 9.89, 10.03, 0.21)
 LARGE = entry("c5.large + eia2.large", 9.05, 8.77, 0.33)
 
 
-def losers(candidates: list[Candidate], step: str, slo: Slo | None = SLO) -> dict[str, str]:
-    found = next(entry for entry in choose(candidates, slo).steps if entry.name == step)
-    return {loser.label: loser.reason for loser in found.losers}
+def excluded(candidates: list[Candidate], step: str, slo: Slo | None = SLO) -> dict[str, str]:
+    entries = next(entry for entry in choose(candidates, slo).steps if entry.name == step).excluded
+    return {entry.label: entry.reason for entry in entries}
 
 
 def test_the_article_chooses_c5_large_with_eia2_medium() -> None:
@@ -59,9 +59,9 @@ def test_the_article_chooses_c5_large_with_eia2_medium() -> None:
     choice = choose([LARGE, MEDIUM, cpu], SLO)
     assert choice.winner == MEDIUM
     assert [step.name for step in choice.steps] == ["memory", "latency", "cost"]
-    assert losers([LARGE, MEDIUM, cpu], "memory") == {}
-    assert losers([LARGE, MEDIUM, cpu], "latency") == {"c5.xlarge": "P90 30 ms > 15ms"}
-    assert losers([LARGE, MEDIUM, cpu], "cost") == {"c5.large + eia2.large": "$0.08 per 100,000: 37 % more"}
+    assert excluded([LARGE, MEDIUM, cpu], "memory") == {}
+    assert excluded([LARGE, MEDIUM, cpu], "latency") == {"c5.xlarge": "P90 30 ms > 15ms"}
+    assert excluded([LARGE, MEDIUM, cpu], "cost") == {"c5.large + eia2.large": "$0.08 per 100,000: 37 % more"}
     assert choice.sentence == (
         "c5.large + eia2.medium: the lowest sequential price under p90=15ms, $0.06 per 100,000 inferences."
     )
@@ -70,10 +70,10 @@ def test_the_article_chooses_c5_large_with_eia2_medium() -> None:
 def test_equal_prices_go_to_the_lower_p90() -> None:
     slower = entry("m5.large + eia2.medium", 9.95, 10.03, 0.21)
     assert choose([slower, MEDIUM], SLO).winner == MEDIUM
-    assert losers([slower, MEDIUM], "cost") == {slower.label: "$0.06 per 100,000: the same, and slower"}
+    assert excluded([slower, MEDIUM], "cost") == {slower.label: "$0.06 per 100,000: the same, and slower"}
 
 
-def test_prices_whose_intervals_overlap_are_not_told_apart() -> None:
+def test_prices_whose_intervals_overlap_have_no_significant_difference() -> None:
     def near(name: str, mean_ms: float, half: float) -> Candidate:
         made = entry(name, 10, mean_ms, 0.21, offered_rps=10.0)
         cost = made.row.cost_per_100k.sequential
@@ -83,11 +83,11 @@ def test_prices_whose_intervals_overlap_are_not_told_apart() -> None:
 
     first, second = near("a + eia", 10, 0.0005), near("b + eia", 10.1, 0.0005)
     # The gap is 0.00058 and the halves add up to 0.001: 2.94 times the 100 s that were measured.
-    said = "$0.06 per 100,000: 1 % more, not told apart yet; about 4 min more would"
-    assert losers([first, second], "cost") == {"b + eia": said}
-    assert "not told apart" not in losers([first, near("b + eia", 12, 0.0005)], "cost")["b + eia"]
-    same = losers([first, near("b + eia", 10, 0.0005)], "cost")["b + eia"]
-    assert same == "$0.06 per 100,000: the same, and slower, not told apart"
+    reason = "$0.06 per 100,000: 1 % more, no significant difference; about 4 min more would decide it"
+    assert excluded([first, second], "cost") == {"b + eia": reason}
+    assert "no significant difference" not in excluded([first, near("b + eia", 12, 0.0005)], "cost")["b + eia"]
+    same = excluded([first, near("b + eia", 10, 0.0005)], "cost")["b + eia"]
+    assert same == "$0.06 per 100,000: the same, and slower, no significant difference"
 
 
 def test_without_an_slo_every_latency_will_do() -> None:
@@ -101,7 +101,7 @@ def test_too_little_memory_loses_the_first_step_by_what_was_seen_or_by_model_and
     seen = entry("a + x", 1, 1, 1, memory=Memory(host_bytes=4 * GIB, host_peak_bytes=5 * GIB))
     least = entry("b + x", 1, 1, 1, memory=Memory(model_bytes=2 * GIB, input_bytes=GIB, accelerator_bytes=2 * GIB))
     cpu = entry("c", 1, 1, 1, memory=Memory(model_bytes=9 * GIB, host_bytes=8 * GIB))
-    assert losers([MEDIUM, seen, least, cpu], "memory") == {
+    assert excluded([MEDIUM, seen, least, cpu], "memory") == {
         "a + x": "needs 5 GiB of host memory and has 4 GiB",
         "b + x": "needs 3 GiB of accelerator memory and has 2 GiB",
         "c": "needs 9 GiB of host memory and has 8 GiB",
@@ -113,20 +113,21 @@ def test_tight_or_unknown_memory_is_remarked_and_kept() -> None:
     tight = entry("a + x", 1, 1, 1, memory=Memory(host_bytes=10 * GIB, host_peak_bytes=9 * GIB))
     unknown = entry("b + x", 1, 1, 1, memory=Memory(host_peak_bytes=GIB))
     step = choose([tight, unknown], SLO).steps[0]
-    assert step.kept == ("a + x", "b + x")
+    assert step.remaining == ("a + x", "b + x")
     assert {remark.label: remark.reason for remark in step.remarks} == {
         "a + x": "tight: 9 GiB of 10 GiB of host memory",
-        "b + x": "needs 1 GiB of host memory; how much there is is not known",
+        "b + x": "needs 1 GiB of host memory; the memory of the host is unknown",
     }
 
 
 def test_an_unknown_price_loses_the_last_step_by_name() -> None:
     laptop = entry("laptop", 1, 1, None)
-    assert losers([MEDIUM, laptop], "cost") == {"laptop": "no price for the host 'laptop' in the catalogue"}
+    assert excluded([MEDIUM, laptop], "cost") == {"laptop": "no price for the host 'laptop' in the catalogue"}
     choice = choose([laptop, entry("server", 2, 2, None)], SLO)
     assert choice.winner is None
     assert choice.sentence == (
-        "No price is known, so none can be chosen by cost. The lowest P90 under p90=15ms is that of laptop: 1 ms."
+        "No price is known, so no combination can be chosen by cost. "
+        "The lowest P90 under p90=15ms is that of laptop: 1 ms."
     )
 
 
@@ -134,9 +135,9 @@ def test_the_only_one_left_needs_no_price_to_compare() -> None:
     laptop, slow = entry("laptop", 1, 1, None), entry("server", 20, 20, 1)
     choice = choose([laptop, slow], SLO)
     assert choice.winner == laptop
-    assert choice.sentence == "laptop: the only one that is left under p90=15ms; its price is not known."
+    assert choice.sentence == "laptop: the only combination that meets p90=15ms; its price is unknown."
     assert choose([MEDIUM, slow], SLO).reason == (
-        "the only one that is left under p90=15ms, $0.06 per 100,000 inferences."
+        "the only combination that meets p90=15ms, $0.06 per 100,000 inferences."
     )
 
 
@@ -145,9 +146,9 @@ def test_slices_of_one_host_are_compared_without_its_price() -> None:
     two = entry("laptop + cpu-2c", 8, 8, None, host="laptop", accelerator="cpu-2c", kind="cpu")
     choice = choose([two, one], SLO)
     assert choice.winner == one
-    assert losers([two, one], "cost") == {two.label: "33 % more of the host's time an inference"}
+    assert excluded([two, one], "cost") == {two.label: "33 % more time of the host per inference"}
     assert choice.reason == (
-        "the least of the host's time an inference under p90=15ms, 6 ms. All are slices of one host of unknown price."
+        "the shortest time of the host per inference under p90=15ms, 6 ms. All are parts of one host of unknown price."
     )
     elsewhere = entry("server + cpu-1c", 8, 8, None, host="server", accelerator="cpu-1c", kind="cpu")
     assert choose([two, elsewhere], SLO).winner is None
@@ -156,22 +157,22 @@ def test_slices_of_one_host_are_compared_without_its_price() -> None:
 def test_an_invalid_run_never_wins_and_never_loses_as_hardware() -> None:
     broken = entry("c5.large + eia2.large", 1, 1, 0.01, invalid="lateness 12 ms")
     assert choose([MEDIUM, broken], SLO).winner == MEDIUM
-    assert losers([MEDIUM, broken], "validity") == {broken.label: "its run is not valid: lateness 12 ms"}
+    assert excluded([MEDIUM, broken], "validity") == {broken.label: "its run is not valid: lateness 12 ms"}
     nobody = choose([broken], SLO)
     assert nobody.winner is None
-    assert nobody.sentence == "No run is valid, so nothing can be said about the hardware."
+    assert nobody.sentence == "No run is valid, so there is no result about the hardware."
 
 
 def test_a_sample_too_small_to_tell_is_not_a_pass_and_not_a_failure() -> None:
     few = entry("a", 1, 1, 0.01, verdict="inconclusive", verdict_reasons=["P90: not enough samples (10 < 29)"])
     choice = choose([few], SLO)
     assert choice.winner is None
-    assert "too few to tell" in choice.sentence
-    assert losers([few], "latency") == {"a": "P90: not enough samples (10 < 29)"}
+    assert "some verdicts are inconclusive" in choice.sentence
+    assert excluded([few], "latency") == {"a": "P90: not enough samples (10 < 29)"}
     longer = entry(
         "a", 1, 1, 1, verdict="inconclusive", verdict_reasons=["P90 too close"], more_samples=90, more_seconds=8.2
     )
-    assert losers([longer], "latency") == {"a": "P90 too close; about 9 s more would tell"}
+    assert excluded([longer], "latency") == {"a": "P90 too close; about 9 s more would decide it"}
     assert choose([entry("b", 20, 20, 1)], SLO).sentence == "No combination meets p90=15ms."
 
 
@@ -180,7 +181,7 @@ def test_two_currencies_are_not_compared() -> None:
     choice = choose([MEDIUM, euro], SLO)
     assert choice.winner is None
     assert "different currencies" in choice.sentence
-    assert losers([MEDIUM, euro], "cost") == {MEDIUM.label: "priced in USD", "a": "priced in EUR"}
+    assert excluded([MEDIUM, euro], "cost") == {MEDIUM.label: "priced in USD", "a": "priced in EUR"}
 
 
 def test_a_simulated_winner_is_called_simulated() -> None:
@@ -189,7 +190,7 @@ def test_a_simulated_winner_is_called_simulated() -> None:
 
 def test_models_are_not_mixed() -> None:
     other = entry("a", 1, 1, 1, model="resnet18")
-    with pytest.raises(ValueError, match="one model at a time"):
+    with pytest.raises(ValueError, match="rows of one model"):
         choose([MEDIUM, other], SLO)
 
 
