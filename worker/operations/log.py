@@ -32,5 +32,5 @@ def log_info(event: str, **fields: Any) -> None:
 
 
 def log_warning(event: str, **fields: Any) -> None:
-    """Logs an event that someone should look at, with named values."""
+    """Logs an event that an operator should look into, with named values."""
     _LOGGER.warning(event, extra={"fields": fields})

@@ -24,7 +24,7 @@ class WarmUp(NamedTuple):
 
 
 class ExecutionContext(Protocol):
-    """One model on one accelerator for life. All methods are called in one thread, the attributes are read in any."""
+    """One model on one accelerator, as long as the process lives. All methods are called in one thread."""
 
     specification: Specification
     #: Size of parameters and buffers as loaded, in bytes.

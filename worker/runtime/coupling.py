@@ -1,7 +1,7 @@
 """Coupling of simulated ordinals: how much the service time of one grows while others of its fleet are busy.
 
-Real neighbours share memory bandwidth, power and cores in ways that nobody knows beforehand. Here the cost is an input,
-so that a measurement can be compared with it.
+Real neighbours share memory bandwidth, power and cores, at a cost that is unknown beforehand. Here the cost is an
+input, so that a measurement can be compared with it.
 """
 
 import contextlib

@@ -13,7 +13,7 @@ from worker.errors import InputError
 from worker.runtime.context import ForwardPass, WarmUp
 from worker.runtime.model_file import Specification
 from worker.runtime.staging import PinnedCopy, Staging, device_bytes, host_bytes
-from worker.runtime.tensors import Tensor, TensorSpec
+from worker.runtime.tensors import NUMPY_TYPES, Tensor, TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ class TorchContext:
         self._ordinal = ordinal
         self._path = path
         self._inference_mode = inference_mode
-        self._life = contextlib.ExitStack()
+        self._contexts = contextlib.ExitStack()
         self._forward: Any = None
 
     def load(self) -> None:
@@ -86,8 +86,8 @@ class TorchContext:
         self.parameter_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         if self._kind.freezes and hasattr(module, "training"):  # a module that was frozen before has no such attribute
             module = torch.jit.freeze(module)
-        self._life.enter_context(torch.inference_mode() if self._inference_mode else torch.no_grad())
-        self._life.enter_context(self._kind.forward_context(self._ordinal))
+        self._contexts.enter_context(torch.inference_mode() if self._inference_mode else torch.no_grad())
+        self._contexts.enter_context(self._kind.forward_context(self._ordinal))
         pinned = self._kind.device.startswith("cuda")
         self._staging = [Staging(torch, self._dtypes[spec.datatype], pinned) for spec in self.specification.inputs]
         self._needs_move = self._cast is not None or self._kind.device != "cpu"
@@ -100,6 +100,7 @@ class TorchContext:
             self.specification = self.specification.model_copy(update={"outputs": self._observed_outputs()})
 
     def run(self, batch: Sequence[Sequence[Tensor]]) -> ForwardPass:
+        """Copies a batch in, runs the model, copies the outputs out. Raises what the model raises."""
         events = self._events
         if events:
             events[0].record()
@@ -185,8 +186,8 @@ class TorchContext:
         names = {dtype: name for name, dtype in self._dtypes.items()}
 
         def outputs(any_size: int) -> list["torch.Tensor"]:
-            feeds = [spec.example_tensor(any_size=any_size) for spec in self.specification.inputs]
-            inputs = [self._move(staging.fill(feed)) for staging, feed in zip(self._staging, feeds, strict=True)]
+            examples = [spec.example_tensor(any_size=any_size) for spec in self.specification.inputs]
+            inputs = [self._move(staging.fill(one)) for staging, one in zip(self._staging, examples, strict=True)]
             results = list(_flatten(self._forward(*inputs)))
             self._kind.synchronize()
             return results
@@ -213,26 +214,16 @@ class TorchContext:
 
 
 def _dtypes(torch: Any) -> dict[str, Any]:
-    attributes = {
-        "BOOL": "bool",
-        "UINT8": "uint8",
-        "UINT16": "uint16",
-        "UINT32": "uint32",
-        "UINT64": "uint64",
-        "INT8": "int8",
-        "INT16": "int16",
-        "INT32": "int32",
-        "INT64": "int64",
-        "FP16": "float16",
-        "BF16": "bfloat16",
-        "FP32": "float32",
-        "FP64": "float64",
-    }
-    # Torch has the wide unsigned types since 2.3.
-    return {name: getattr(torch, attribute) for name, attribute in attributes.items() if hasattr(torch, attribute)}
+    """Returns torch's data types by the protocol's names, without those that this version of torch lacks.
+
+    Torch uses numpy's names, and has the wide unsigned types since 2.3.
+    """
+    names = {name: dtype.name for name, dtype in NUMPY_TYPES.items()} | {"BF16": "bfloat16"}
+    return {name: getattr(torch, attribute) for name, attribute in names.items() if hasattr(torch, attribute)}
 
 
 def _flatten(result: Any) -> "Iterator[torch.Tensor]":
+    """Yields the tensors in whatever a model returns: a tensor, or nested sequences and mappings of tensors."""
     if hasattr(result, "dtype"):
         yield result
     else:
@@ -263,5 +254,5 @@ def _first_line(error: Exception) -> str:
 
 
 def _last_line(error: Exception) -> str:
-    """TorchScript puts its own stack first and what went wrong last."""
+    """Returns the last line of an error: TorchScript writes its own stack before it."""
     return ([line for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1].strip()

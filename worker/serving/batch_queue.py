@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from worker.errors import unavailable
 from worker.runtime import ForwardPass, Tensor
 
-# A job that was cancelled stays in the queue until the executor thread comes by. Beyond so many, jobs are refused.
+# A cancelled job stays in the queue until the executor thread takes its next batch. With more than so many of them,
+# further jobs are refused.
 MAX_CANCELLED = 10_000
 
 
@@ -153,7 +154,7 @@ class BatchQueue:
         if not job.claim():
             return False
         self._cancelled += 1
-        job.inputs = ()  # it stays in the queue until the executor comes by, and its tensors need not
+        job.inputs = ()  # the job stays in the queue until the next batch; its tensors need not
         return True
 
     def next_batch(self, now_ns: int, *, final: bool = False) -> Batch:
@@ -173,7 +174,7 @@ class BatchQueue:
             rows = sum(job.rows for job in jobs)
             if preferred := max((size for size in policy.preferred if size <= rows), default=0):
                 jobs = _up_to(jobs, preferred)
-            # Whoever is waiting besides does not fit.
+            # A job of the queue that is not among them does not fit, so that the batch cannot grow.
             elif rows < policy.max_batch_size and len(jobs) == sum(map(len, self._levels)) and not final:
                 oldest_ns = min(job.arrived_ns for job in jobs)
                 wait_ns = oldest_ns + policy.max_queue_delay_us * 1000 - now_ns
