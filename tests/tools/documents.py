@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from worker.accelerators import KINDS
+
 ROOT = Path(__file__).parents[2]
 #: Every document whose commands are checked.
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,8 +37,6 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 _OPTION = re.compile(r"--?[a-z][a-z0-9-]*(=.*)?")
 _NAME = re.compile(r"[a-z]+(_[a-z0-9]+)*(\.[a-z]+(_[a-z0-9]+)*)*")
 _FILE = re.compile(r"[\w-]+\.(csv|hlog|html|json|md|png|py|svg|toml|txt|yaml)")
-#: Kinds of accelerators, which no help lists.
-KINDS = frozenset({"cpu", "cuda", "eia", "mps", "neuron", "sim", "xpu"})
 #: Other names in documents: of other projects, columns of files, keys of manifests.
 OTHER_NAMES = frozenset({"constant_throughput", "forward", "record_value", "replicas", "request", "size"})
 
@@ -169,7 +169,7 @@ def _file_problems(words: list[str]) -> list[str]:
 def _name_problems(code: str) -> list[str]:
     """A bare word must be a field of a JSON file, or a word of some command; of a dotted one, that begins with a field,
     every part must be a field."""
-    if (ROOT / code).exists() or code in KINDS | OTHER_NAMES or _FILE.fullmatch(code):
+    if (ROOT / code).exists() or code in KINDS.keys() | OTHER_NAMES or _FILE.fullmatch(code):
         return []
     first, *others = code.split(".")
     if not others:
