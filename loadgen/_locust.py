@@ -25,14 +25,13 @@ from locust import events
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen import _options
-from loadgen._console import print_line
 from loadgen._errors import InputError
 from loadgen._locust_runner import LocustControl, LocustGeneratorLink, LocustMasterLink
 from loadgen._locust_sockets import SocketReplacement, open_port_warning
 from loadgen._options import Options
 from loadgen.distributed import GeneratorNode, MessageValidator, RemoteGenerators, RunToken, answer_pings
 from loadgen.generator import LoadSession
-from loadgen.run import Coordinator, LocalGenerators, Role
+from loadgen.run import Coordinator, LocalGenerators, Role, print_line
 from loadgen.targets import read_addresses
 from loadgen.web import _pages as _web
 

@@ -18,7 +18,6 @@ from gevent.lock import RLock
 
 from capacity.measures import Series
 from capacity.rundir import GeneratorLogEnd, RunDescription, series_tag
-from loadgen._console import print_line
 from loadgen._errors import SendError
 from loadgen.checks import check_run
 from loadgen.distributed._clock_sync import ClockSync
@@ -27,7 +26,7 @@ from loadgen.distributed._local_log import LocalLog
 from loadgen.distributed._snapshot import pack
 from loadgen.generator import LoadSession, ProbeOrder
 from loadgen.measure import GeneratorHealth, HostSampler, RunTotals
-from loadgen.run import CHECK_INTERVAL, RunControl, Ticker
+from loadgen.run import CHECK_INTERVAL, RunControl, Ticker, print_line
 from loadgen.targets import Target
 
 #: Where generators write their own logs, unless --local-dir is given.
@@ -160,8 +159,8 @@ class GeneratorNode:
 
     def _health_for_page(self, session: LoadSession) -> GeneratorHealth | None:
         """From time to time, what the master's live page checks, if there is one."""
-        wanted = self._shown and session.monitor.measuring and self._sequence % CHECK_INTERVAL == 0
-        return session.current_health() if wanted else None
+        due = self._shown and session.monitor.measuring and self._sequence % CHECK_INTERVAL == 0
+        return session.current_health() if due else None
 
     def _send_snapshot(self, session: LoadSession, health: GeneratorHealth | None, *, final: bool) -> None:
         recorder, prober = session.recorder, session.prober

@@ -5,6 +5,7 @@ from loadgen.run._coordinator import Coordinator
 from loadgen.run._generators import Generators, Interval, RunCallbacks
 from loadgen.run._live_feed import CHECK_INTERVAL
 from loadgen.run._local_generators import LocalGenerators
+from loadgen.run._terminal import print_line
 from loadgen.run._ticker import Ticker
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "RunCallbacks",
     "RunControl",
     "Ticker",
+    "print_line",
 ]

@@ -12,7 +12,6 @@ from gevent.event import Event
 from capacity.pricing import Catalogue
 from capacity.reporting.html import write_report
 from capacity.rundir import Run, RunFile, TelemetryReading
-from loadgen._console import print_line
 from loadgen._errors import InputError
 from loadgen._options import Options
 from loadgen.checks import check_run
@@ -20,9 +19,9 @@ from loadgen.generator import LoadSession
 from loadgen.run._control import RunControl
 from loadgen.run._generators import Generators, RunCallbacks
 from loadgen.run._live_feed import LiveFeed
-from loadgen.run._result import exit_code, print_result
 from loadgen.run._target_finder import TargetFinder
 from loadgen.run._telemetry import TelemetryRecorder
+from loadgen.run._terminal import exit_code, print_line, print_result
 from loadgen.run._ticker import Ticker
 from loadgen.run._writer import RunWriter
 from loadgen.search import EarlyStop, RateSearch

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from capacity.pricing import Catalogue
-from loadgen._console import print_line
 from loadgen._options import Options
+from loadgen.run._terminal import print_line
 from loadgen.targets import EmbeddedFleet, Target, discover_targets, read_addresses
 
 

@@ -1,4 +1,4 @@
-"""What a run returns to its user: the exit code, and the table on the terminal."""
+"""What a run says on the terminal, and its exit code."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from loadgen._options import Options
 
 #: Columns of the table where no terminal sets its width.
 _WIDTH = 160
+
+
+def print_line(text: str) -> None:
+    """Prints one line to standard error, beside Locust's log."""
+    print(f"inferload: {text}", file=sys.stderr, flush=True)
 
 
 def exit_code(file: RunFile, options: Options) -> int:
