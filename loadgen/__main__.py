@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m loadg
     if words[:1] == ["convert-azure"]:
         raise SystemExit(_convert_azure(words[1:], f"{program} convert-azure"))
     if words[:1] == ["password"]:
-        from loadgen.web._login import print_user
+        from loadgen.web import print_user
 
         raise SystemExit(print_user(words[1:], f"{program} password"))
     if words[:1] == ["load"]:

@@ -33,7 +33,7 @@ from loadgen.distributed import GeneratorNode, MessageValidator, RemoteGenerator
 from loadgen.generator import LoadSession
 from loadgen.run import Coordinator, LocalGenerators, Role, print_line
 from loadgen.targets import read_addresses
-from loadgen.web import _pages as _web
+from loadgen.web import add_pages
 
 #: How long the end of a run may take if another greenlet is already ending it: longer than any deadline of a request.
 END_TIMEOUT_S = 300.0
@@ -164,7 +164,10 @@ def _on_init(environment: Any, runner: Any, **_: Any) -> None:
         coordinator = Coordinator(control, LocalGenerators(control))
     _registry.role = _registry.coordinator = coordinator
     try:
-        _web.install(environment, coordinator.live)
+        if environment.web_ui is not None:
+            live = coordinator.live
+            base_path = options.web_base_path or ""
+            add_pages(environment.web_ui, live, base_path=base_path, users_file=options.web_users)
         target_addresses = read_addresses(Options.read(options).targets, Path.cwd())
         if not target_addresses and options.headless:
             # Now, because --run-time counts from the end of Locust's init.

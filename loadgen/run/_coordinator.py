@@ -26,7 +26,7 @@ from loadgen.run._ticker import Ticker
 from loadgen.run._writer import RunWriter
 from loadgen.search import EarlyStop, RateSearch
 from loadgen.targets import Target, TargetTelemetry
-from loadgen.web._live import LiveView
+from loadgen.web import LiveView
 
 #: How long a search may take to finish its last probe after nothing is in flight any more.
 _SEARCH_END_S = 30.0

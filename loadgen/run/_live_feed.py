@@ -9,7 +9,7 @@ from loadgen._options import Options
 from loadgen.checks import check_generator_processor, check_running
 from loadgen.measure import RunTotals
 from loadgen.run._generators import Interval
-from loadgen.web._live import LiveView, merged
+from loadgen.web import LiveView, merge_checks
 
 #: Ticks between two evaluations of all checks, which cost as much as a second's load.
 CHECK_INTERVAL = 5
@@ -34,4 +34,4 @@ class LiveFeed:
             if totals is not None:
                 self._checks = check_running(totals, self._options)
         fresh = [] if busiest_share is None else [check_generator_processor(busiest_share)]
-        self._live.tick(interval.gained, interval.in_flight, merged(self._checks, fresh))
+        self._live.tick(interval.gained, interval.in_flight, merge_checks(self._checks, fresh))

@@ -1,4 +1,4 @@
-"""Login for Locust's pages (--web-login): a file of `name:hash` lines; `python -m loadgen.web._login` makes one."""
+"""Login for Locust's pages (--web-login): its file of `name:hash` lines, and the command that prints such a line."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _HASH = re.compile(r"(scrypt|pbkdf2)(:[\w]+)*\$[^$]+\$[0-9a-f]+")
 
 
 class _User(UserMixin):
-    """A name that logged in."""
+    """A user who is logged in."""
 
     def __init__(self, name: str) -> None:
         self.id = name
 
 
 def read_users(path: Path) -> dict[str, str]:
-    """Names and password hashes of a file; blank lines and lines that begin with # are skipped. Raises InputError."""
+    """Names and password hashes of a user file. Blank lines and comments (#) are skipped. Raises InputError."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -40,32 +40,32 @@ def read_users(path: Path) -> dict[str, str]:
             continue
         name, colon, hashed = line.strip().partition(":")
         if not colon or not name or not _HASH.fullmatch(hashed):
-            # The line itself is not repeated: it may hold a password in plain text.
+            # The line itself is not shown: it may hold a password in plain text.
             raise InputError(
                 f"--web-users {path}, line {number}: expected name:hash, as `inferload password NAME` prints it"
             )
         users[name] = hashed
     if not users:
-        raise InputError(f"--web-users {path}: no user in it")
+        raise InputError(f"--web-users {path}: expected at least one line name:hash")
     return users
 
 
-def install(web_ui: Any, users: dict[str, str], base: str = "") -> None:
-    """Wires Locust's own login page to these users. Sessions end with this process. `base` is --web-base-path."""
+def add_login(web_ui: Any, users: dict[str, str], base: str = "") -> None:
+    """Connects Locust's login page to these users. Sessions end with this process. `base` is --web-base-path."""
     app = web_ui.app
     app.secret_key = secrets.token_bytes(32)
     app.config.update(SESSION_COOKIE_SAMESITE="Lax", SESSION_COOKIE_HTTPONLY=True, REMEMBER_COOKIE_HTTPONLY=True)
     web_ui.login_manager.user_loader(lambda name: _User(name) if name in users else None)
-    # A name that is not there takes as long to refuse as one that is.
-    nobody = generate_password_hash(secrets.token_hex())
+    # An unknown name takes as long to refuse as a known one.
+    unknown = generate_password_hash(secrets.token_hex())
 
     @app.route(f"{base}/inferload/login", methods=["POST"])
     def inferload_login() -> Any:
         name, password = request.form.get("username", ""), request.form.get("password", "")
-        known = users.get(name, nobody)
-        # Tens of milliseconds on purpose: not on the loop that drives the load.
-        right = gevent.get_hub().threadpool.apply(check_password_hash, (known, password))
-        if right and name in users:
+        password_hash = users.get(name, unknown)
+        # Takes tens of milliseconds by design: not on the event loop that sends the load.
+        matches = gevent.get_hub().threadpool.apply(check_password_hash, (password_hash, password))
+        if matches and name in users:
             login_user(_User(name))
             return redirect(url_for("locust.index"))
         session["auth_error"] = "Wrong name or password"
@@ -93,7 +93,3 @@ def print_user(arguments: Sequence[str], program: str) -> int:
     password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
     print(f"{arguments[0]}:{generate_password_hash(password)}")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(print_user(sys.argv[1:], "python -m loadgen.web._login"))

@@ -60,7 +60,7 @@ def test_the_page_follows_a_distributed_run_to_its_end(
     page.wait_for_function("document.querySelector(\"section tr.sum td[data-name='P90, 10 s']\").textContent !== '–'")
     assert cell(page, "In flight") != "–"
     assert page.locator("section figure polyline").count() >= 3
-    assert page.locator("#lights li").count() >= 1
+    assert page.locator("#checks li").count() >= 1
     for width, scheme in ((400, "dark"), (1600, "light")):
         other = visit(f"{url}/inferload", width, scheme)
         other.page.locator("section tbody tr").first.wait_for()
@@ -70,14 +70,14 @@ def test_the_page_follows_a_distributed_run_to_its_end(
     tab.page.get_by_text("c5.large + 2 × eia2.medium").first.wait_for()
     assert tab.errors == []
 
-    # All that is checked at the end is a light before it, by the same name.
+    # Every check of run.json is on the page before the end, by the same name.
     page.get_by_text("independent samples").wait_for()
-    lights = {check["name"] for check in asked(f"{url}/inferload/live.json")["checks"]}
+    checks = {check["name"] for check in asked(f"{url}/inferload/live.json")["checks"]}
 
     urllib.request.urlopen(f"{url}/stop", data=b"", timeout=60).close()
     page.get_by_role("heading", name="Ended").wait_for()
     document = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert lights == {check["name"] for check in document["checks"]}
+    assert checks == {check["name"] for check in document["checks"]}
     (row,) = document["rows"]
     (live,) = asked(f"{url}/inferload/live.json")["rows"]
     assert (live["answered"], live["errors"], live["unsent"]) == (row["answered"], row["errors"], row["unsent"])
@@ -85,8 +85,8 @@ def test_the_page_follows_a_distributed_run_to_its_end(
     assert live["run"] == pytest.approx({name: figures[name] for name in live["run"]}, abs=1e-3)
     assert live["mean_us"] == pytest.approx(figures["mean"], abs=1e-3)
     assert live["cost"] == pytest.approx(row["cost_per_100k"]["sequential"], abs=1e-6)
-    assert {ordinal["name"]: ordinal["answered"] for ordinal in live["ordinals"]} == {
-        ordinal["target"]: ordinal["answered"] for ordinal in document["target_rows"]
+    assert {target["name"]: target["answered"] for target in live["targets"]} == {
+        target["target"]: target["answered"] for target in document["target_rows"]
     }
     page.get_by_role("link", name="report").click()
     page.get_by_role("heading", name="What run run measured").wait_for()

@@ -21,8 +21,7 @@ from capacity.pricing.catalogue import Catalogue, HardwareCombination
 from capacity.statistics.slo import Slo
 from capacity.measures.tally import Series, Tally
 from loadgen import _options
-from loadgen.web import _pages as _web
-from loadgen.web._live import LiveView
+from loadgen.web import LiveView, add_pages
 
 parser = get_empty_argument_parser()
 setup_parser_arguments(parser)
@@ -31,7 +30,7 @@ environment = Environment(parsed_options=parser.parse_args([]))
 environment.create_local_runner()
 ui = environment.create_web_ui(host="127.0.0.1", port=0, delayed_start=True)
 live = LiveView()
-_web.install(environment, live)
+add_pages(ui, live)
 ui.start()
 while ui.server is None or not ui.server.started:
     gevent.sleep(0.01)
@@ -103,10 +102,10 @@ def test_the_page_in_trouble(visit: Callable[..., Any], fed: Fed) -> None:
     assert page.locator("section h2 + span").inner_text() == "a & <b>model</b>"
     assert "no price for the host" in page.locator("[data-field=cost]").inner_text()
     assert page.locator("section .badge.no").all_inner_texts() == ["p99=15ms,errors=1% missed", "1600 UNAVAILABLE"]
-    lights = page.locator("#lights li").all_inner_texts()
-    assert any(light.startswith("✕ unsent requests: 1600, asked") for light in lights)
+    checks = page.locator("#checks li").all_inner_texts()
+    assert any(check.startswith("✕ unsent requests: 1600, expected") for check in checks)
     dashes = page.locator("tr.sum td[data-name='P99, run']")
-    assert (dashes.inner_text(), dashes.get_attribute("title")) == ("–", "beyond all answered")
+    assert (dashes.inner_text(), dashes.get_attribute("title")) == ("–", "beyond all answered requests")
     assert opened.overflow <= 0
     wide = visit(fed.url, 1600)
     wide.page.locator("section tbody tr").first.wait_for()
@@ -118,4 +117,4 @@ def test_the_page_in_trouble(visit: Callable[..., Any], fed: Fed) -> None:
     assert opened.errors == []
 
     fed.end()
-    page.get_by_role("heading", name="The generator does not answer any more").wait_for()
+    page.get_by_role("heading", name="The coordinator does not answer").wait_for()

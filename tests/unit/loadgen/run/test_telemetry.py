@@ -13,7 +13,7 @@ from capacity.statistics import Slo
 from loadgen.run import Interval
 from loadgen.run._live_feed import LiveFeed
 from loadgen.run._telemetry import TelemetryRecorder
-from loadgen.web._live import LiveView
+from loadgen.web import LiveView
 
 SERIES = Series(HardwareCombination("c5.large", ""), "gpt", "cpu:0 @ h:1", False)
 OPTIONS: Any = SimpleNamespace(slo=Slo.parse("p90=15ms"), arrivals="closed", shape="")

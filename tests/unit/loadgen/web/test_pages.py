@@ -15,8 +15,7 @@ from locust.env import Environment
 from capacity.pricing.catalogue import Catalogue, HardwareCombination
 from capacity.measures.tally import Series, Tally
 from loadgen import _options
-from loadgen.web import _pages as _web
-from loadgen.web._live import LiveView
+from loadgen.web import LiveView, add_pages
 from loadgen._errors import InputError
 from pathlib import Path
 
@@ -31,10 +30,10 @@ def app_of(web_login=False, web_users="", base=""):
         host="127.0.0.1", port=0, delayed_start=True, web_login=web_login, web_base_path=base
     )
     live = LiveView()
-    _web.install(environment, live)
+    add_pages(ui, live, base_path=base, users_file=web_users)
     return ui, live
 
-def say(value):
+def show(value):
     print(json.dumps(value))
 """
 
@@ -52,7 +51,7 @@ def child(tmp_path: Path, script: str) -> Any:
 
 
 def test_the_page_its_data_and_a_runs_files(tmp_path: Path) -> None:
-    found = child(
+    answers = child(
         tmp_path,
         """
         ui, live = app_of()
@@ -70,7 +69,7 @@ def test_the_page_its_data_and_a_runs_files(tmp_path: Path) -> None:
         Path("run/report.html").write_text("<p>the report</p>")
         Path("secret.txt").write_text("secret")
         live.end(Path("run"), [], True)
-        say({
+        show({
             "before": before,
             "page": [page.status_code, page.headers["Content-Security-Policy"], page.text.count("<script")],
             "data": [data.json["rows"][0]["name"], data.headers["Cache-Control"]],
@@ -82,30 +81,30 @@ def test_the_page_its_data_and_a_runs_files(tmp_path: Path) -> None:
         })
         """,
     )
-    assert found["before"] == 404
-    assert found["page"][0] == 200
-    assert found["page"][1].startswith("default-src 'none'")
-    assert found["data"] == ["c5.large + eia2.medium", "no-store"]
-    (tab,) = found["tab"]
+    assert answers["before"] == 404
+    assert answers["page"][0] == 200
+    assert answers["page"][1].startswith("default-src 'none'")
+    assert answers["data"] == ["c5.large + eia2.medium", "no-store"]
+    (tab,) = answers["tab"]
     assert tab["key"] == "inferload"
     assert tab["data"][0]["hardware"] == "c5.large + eia2.medium, gpt (simulated)"
     assert tab["data"][0]["p50"] == "10"
-    assert found["index"] is True
-    assert found["report"] == "<p>the report</p>"
-    assert set(found["others"]) == {404}
+    assert answers["index"] is True
+    assert answers["report"] == "<p>the report</p>"
+    assert set(answers["others"]) == {404}
 
 
 def test_with_a_login_nothing_is_shown_without_it(tmp_path: Path) -> None:
-    made = subprocess.run(
-        [sys.executable, "-m", "loadgen.web._login", "ada"],
+    password = subprocess.run(
+        [sys.executable, "-m", "loadgen", "password", "ada"],
         input="engine\n",
         capture_output=True,
         text=True,
         timeout=60,
     )
-    (tmp_path / "users.txt").write_text(f"# who may\n\n{made.stdout}")
-    assert "engine" not in made.stdout
-    found = child(
+    (tmp_path / "users.txt").write_text(f"# who may\n\n{password.stdout}")
+    assert "engine" not in password.stdout
+    answers = child(
         tmp_path,
         """
         ui, live = app_of(web_login=True, web_users="users.txt")
@@ -118,49 +117,50 @@ def test_with_a_login_nothing_is_shown_without_it(tmp_path: Path) -> None:
         page = "Wrong name or password" in client.get("/login").text
         still = client.get("/inferload").status_code
         right = login("ada", "engine")
-        say({"without": without, "wrong": wrong, "still": still, "page": page, "right": right,
+        show({"without": without, "wrong": wrong, "still": still, "page": page, "right": right,
              "with": [client.get(path).status_code for path in paths]})
         """,
     )
-    assert found["without"] == [302, 302, 302]
-    assert found["wrong"] == ["/login", "/login", "/login"]
-    assert found["still"] == 302
-    assert found["page"] is True
-    assert found["right"] == "/"
-    assert found["with"] == [200, 200, 404]
+    assert answers["without"] == [302, 302, 302]
+    assert answers["wrong"] == ["/login", "/login", "/login"]
+    assert answers["still"] == 302
+    assert answers["page"] is True
+    assert answers["right"] == "/"
+    assert answers["with"] == [200, 200, 404]
 
 
-def test_a_wrong_login_file_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_a_wrong_user_file_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "plain.txt").write_text("ada:engine\n")
     (tmp_path / "empty.txt").write_text("\n")
-    found = child(
+    answers = child(
         tmp_path,
         """
-        said = []
+        errors = []
         for login, users in ((True, ""), (True, "none.txt"), (True, "plain.txt"), (True, "empty.txt"), (False, "x")):
             try:
                 app_of(web_login=login, web_users=users)
             except InputError as error:
-                said.append(str(error))
-        say(said)
+                errors.append(str(error))
+        show(errors)
         """,
     )
-    assert found == [
-        "--web-login: say who may log in, with --web-users FILE",
+    assert answers == [
+        "--web-login: expected a file of users, give --web-users FILE",
         "--web-users none.txt: No such file or directory",
         "--web-users plain.txt, line 1: expected name:hash, as `inferload password NAME` prints it",
-        "--web-users empty.txt: no user in it",
-        "--web-users: give --web-login too",
+        "--web-users empty.txt: expected at least one line name:hash",
+        "--web-users: no login is asked for, give --web-login too",
     ]
 
 
 def test_below_a_base_path_everything_moves(tmp_path: Path) -> None:
-    found = child(
+    answers = child(
         tmp_path,
         """
         ui, live = app_of(base="/bench")
         client = ui.app.test_client()
-        say([client.get(path).status_code for path in ("/inferload", "/bench/inferload", "/bench/inferload/live.json")])
+        paths = ("/inferload", "/bench/inferload", "/bench/inferload/live.json")
+        show([client.get(path).status_code for path in paths])
         """,
     )
-    assert found == [404, 200, 200]
+    assert answers == [404, 200, 200]
