@@ -22,13 +22,18 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from tools.measured import Measured, measured_run  # noqa: E402
 
-from capacity.experiments.verification import verify  # noqa: E402
-from capacity.planning.demand import Demand  # noqa: E402
-from capacity.planning.fleet_search import Counts  # noqa: E402
-from capacity.planning.offers import Offers, gather  # noqa: E402
-from capacity.planning.planner import Planner  # noqa: E402
-from capacity.planning.pools import Pools, Service  # noqa: E402
-from capacity.planning.problem import Ground, Task  # noqa: E402
+from capacity.experiments.verification import verify_plan  # noqa: E402
+from capacity.planning import (  # noqa: E402
+    Counts,
+    Demand,
+    FleetRequirements,
+    OfferSelection,
+    Planner,
+    PlanningProblem,
+    ServiceConditions,
+    SimulatedPools,
+    select_offers,
+)
 from capacity.pricing import Catalogue  # noqa: E402
 from capacity.rundir import Run  # noqa: E402
 from capacity.statistics import Slo  # noqa: E402
@@ -65,7 +70,7 @@ class Problem:
         return cls(rows, tuple(map(float, prices)), Slo.parse(f"p{percentile}={bound_ms:.3f}ms"), min(rate, 380.0))
 
 
-def offers_of(problem: Problem, folder: Path) -> Offers:
+def offers_of(problem: Problem, folder: Path) -> OfferSelection:
     """The problem's runs and prices as the command line would read them."""
     hosts = "\n".join(
         f'[hosts."h{n}.large"]\nprice = {price:.4f}\naccelerator = "x{n}"\naccelerators = 1\nmemory_gib = 8'
@@ -73,20 +78,22 @@ def offers_of(problem: Problem, folder: Path) -> Offers:
     )
     catalogue = Catalogue.parse(hosts, "prices")
     run = Run.load(measured_run(folder / "run", problem.rows, catalogue=catalogue))
-    return gather([run], None, catalogue, ("on-demand",), {})
+    return select_offers([run], None, catalogue, ("on-demand",), {})
 
 
-def cheapest_of_all(offers: Offers, service: Service, rate: float, below: float) -> tuple[float, Counts] | None:
+def cheapest_of_all(
+    selection: OfferSelection, service: ServiceConditions, rate: float, below: float
+) -> tuple[float, Counts] | None:
     """The cheapest fleet under a price that holds by simulation, every mixture looked at in the order of its price."""
-    pools = Pools(offers.kept, service)
-    prices = [offer.price for offer in offers.kept]
+    pools = SimulatedPools(selection.offers, service)
+    prices = [offer.price for offer in selection.offers]
     ranges = [range(int(below / price) + 1) for price in prices]
     fleets = [
         (sum(count * price for count, price in zip(counts, prices, strict=True)), counts) for counts in product(*ranges)
     ]
     for cost, counts in sorted(fleets):
-        capacity = sum(count * pools.ceiling(number) for number, count in enumerate(counts))
-        if cost < below - 1e-9 and capacity > rate and pools.verdict(counts, rate).holds:
+        capacity = sum(count * pools.saturation_rate(number) for number, count in enumerate(counts))
+        if cost < below - 1e-9 and capacity > rate and pools.predict(counts, rate).meets_slo:
             return cost, counts
     return None
 
@@ -115,24 +122,24 @@ def overhead_here() -> float:
 def one(seed: int, overhead_us: float, seconds: float) -> tuple[bool, float, bool | None]:
     """Whether there was a plan, what it costs over the cheapest fleet of all, and whether it met its SLO when run."""
     problem = Problem.of(seed, overhead_us)
-    service = Service(problem.slo)
+    service = ServiceConditions(problem.slo)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        offers = offers_of(problem, folder)
+        selection = offers_of(problem, folder)
         began = time.monotonic()
-        ground = Ground(offers, Task(service))
-        found = Planner(ground).plan(problem.rate)
+        planning = PlanningProblem(selection, FleetRequirements(service))
+        plan = Planner(planning).plan(problem.rate)
         took = time.monotonic() - began
-        if not found.rows or found.cost_per_hour is None:
-            print(f"{seed:3d} {problem.slo} {problem.rate:.0f}/s: no fleet, {found.why_not}", flush=True)
+        if not plan.rows or plan.cost_per_hour is None:
+            print(f"{seed:3d} {problem.slo} {problem.rate:.0f}/s: no fleet, {plan.reason}", flush=True)
             return False, 0.0, None
-        better = cheapest_of_all(offers, service, problem.rate, found.cost_per_hour)
-        over = found.cost_per_hour / better[0] - 1 if better else 0.0
-        said = f"{seed:3d} {problem.slo} {problem.rate:.0f}/s: {found.fleet}, {100 * over:.1f} % over, {took:.1f} s"
+        better = cheapest_of_all(selection, service, problem.rate, plan.cost_per_hour)
+        over = plan.cost_per_hour / better[0] - 1 if better else 0.0
+        line = f"{seed:3d} {problem.slo} {problem.rate:.0f}/s: {plan.fleet}, {100 * over:.1f} % over, {took:.1f} s"
         met: bool | None = None
-        ordinals = sum(row.instances * row.ordinals for row in found.rows)
+        ordinals = sum(row.instances * row.ordinals for row in plan.rows)
         if seconds and ordinals <= MOST_ORDINALS:
-            check = verify(ground, found.rows, problem.rate, folder / "out", seconds)
+            check = verify_plan(planning, plan.rows, problem.rate, folder / "out", seconds)
             percentile, bound = problem.slo.bounds[0]
             run = Run.load(Path(check.run_dir))
             latencies = [histogram for row in run.file.rows if (histogram := run.histogram(row, "latency"))]
@@ -141,12 +148,12 @@ def one(seed: int, overhead_us: float, seconds: float) -> tuple[bool, float, boo
                 total.add(more)
             seen = total.percentile_us(percentile, check.requests - check.answered)
             met = seen is not None and seen <= bound / 1000
-            errors = ", ".join(f"{row.name} {100 * (row.error or 0):+.0f} %" for row in check.compared)
+            errors = ", ".join(f"{row.name} {100 * (row.error or 0):+.0f} %" for row in check.percentiles)
             valid = "valid" if check.valid else f"NOT VALID ({'; '.join(check.failures)})"
-            said += (
+            line += (
                 f"; run: P{percentile:g} {(seen or 0) / 1000:.1f} ms, {'met' if met else 'MISSED'}, {errors}, {valid}"
             )
-        print(said, flush=True)
+        print(line, flush=True)
         return True, over, met
 
 
@@ -165,20 +172,21 @@ def large() -> None:
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        offers = offers_of(problem, folder)
+        selection = offers_of(problem, folder)
         best = max(range(20), key=lambda n: 1 / (means[n] * prices[n]))
         peak = 0.95 * 1000 * 1000 / means[best]
         shape = 0.55 - 0.45 * np.cos((np.arange(24) - 3) / 24 * 2 * np.pi)
         demand = folder / "demand.csv"
         demand.write_text("start,rps\n" + "".join(f"{h:02d}:00,{peak * s:.0f}\n" for h, s in enumerate(shape)))
+        planning = PlanningProblem(selection, FleetRequirements(ServiceConditions(problem.slo)))
         began, cpu = time.monotonic(), time.process_time()
-        schedule = Planner(Ground(offers, Task(Service(problem.slo)))).schedule(Demand.load(demand), "demand.csv")
+        schedule = Planner(planning).plan_day(Demand.load(demand), "demand.csv")
         took = time.monotonic() - began
         most = max(sum(row.instances for row in slot.rows) for slot in schedule.slots)
         print(
             f"20 kinds, 24 slots, up to {most:,} instances at {peak:,.0f} requests/s: planned in {took:.1f} s "
             f"({time.process_time() - cpu:.1f} s of processor), solver's gap {schedule.solver_gap:.2g}, "
-            f"{schedule.cost_per_day / schedule.least_cost - 1:.1%} over the bound by capacity alone"
+            f"{schedule.cost_per_day / schedule.cost_lower_bound - 1:.1%} over the bound by capacity alone"
         )
 
 
@@ -188,14 +196,14 @@ def main() -> None:
     parser.add_argument("--problems", default="0:50")
     parser.add_argument("--verify", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--large", action="store_true")
-    asked = parser.parse_args()
-    if asked.large:
+    options = parser.parse_args()
+    if options.large:
         large()
         return
-    first, _, end = asked.problems.partition(":")
-    overhead = overhead_here() if asked.verify else 600.0
+    first, _, end = options.problems.partition(":")
+    overhead = overhead_here() if options.verify else 600.0
     print(f"overhead {overhead:.0f} µs", flush=True)
-    results = [one(seed, overhead, asked.verify) for seed in range(int(first), int(end))]
+    results = [one(seed, overhead, options.verify) for seed in range(int(first), int(end))]
     planned = [over for there, over, _met in results if there]
     run = [met for _there, _over, met in results if met is not None]
     print(

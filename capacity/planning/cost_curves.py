@@ -1,39 +1,44 @@
-"""What pools of one combination alone cost, from low rates to high: the plan's picture."""
+"""The cost of pools of one combination against the rate, for the plan's chart."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from capacity.planning.fleet_search import never_less
+from capacity.planning.optimizer import rising_rates
 from capacity.planning.plan_file import CostCurve, FleetPlan
-from capacity.planning.problem import Ground
+from capacity.planning.problem import PlanningProblem
 
-# A picture with more lines says nothing.
-_CURVES = 8
-_CURVE_SIZES = (1, 2, 4, 8, 16, 32, 64)
-# Beyond this many ordinals a curve is drawn on with the rate of each that the last simulated pool had.
-_CURVE_ORDINALS = 64
+# A chart with more curves cannot be read.
+_MAX_CURVES = 8
+_POOL_SIZES = (1, 2, 4, 8, 16, 32, 64)
+# Beyond so many ordinals a curve continues with the rate per instance of the last simulated pool.
+_MAX_ORDINALS = 64
+_STEPS_PER_DECADE = 40
 
 
-def cost_curves(ground: Ground, rates: Sequence[float], plans: Sequence[FleetPlan]) -> list[CostCurve]:
-    """What pools of one combination alone cost, from a fifth of the lowest rate to twice the highest."""
+def cost_curves(problem: PlanningProblem, rates: Sequence[float], plans: Sequence[FleetPlan]) -> list[CostCurve]:
+    """Returns the cost curves of single combinations, from a fifth of the lowest rate to twice the highest.
+
+    Combinations that `plans` use come first, then those with the lowest cost per capacity.
+    """
     low, high = min(rates) / 5, 2 * max(rates)
-    able = ground.able
+    offers = problem.offers
     used = {(row.hardware, row.market) for plan in plans for row in plan.rows}
-    used |= {(row.hardware, row.market) for plan in plans for other in plan.runner_ups for row in other.rows}
-    able.sort(
+    used |= {(row.hardware, row.market) for plan in plans for other in plan.alternatives for row in other.rows}
+    order = sorted(
+        problem.usable,
         key=lambda number: (
-            (ground.all[number].instance.name, ground.all[number].market) not in used,
-            ground.all[number].price / ground.pools.ceiling(number),
-        )
+            (offers[number].instance.name, offers[number].market) not in used,
+            offers[number].price / problem.pools.saturation_rate(number),
+        ),
     )
-    made = []
-    for number in able[:_CURVES]:
-        offer = ground.all[number]
-        ground.task.say(f"{offer.name}: cost against rate")
-        points = _points(ground, number, high, plans)
-        made.append(
+    curves = []
+    for number in order[:_MAX_CURVES]:
+        offer = offers[number]
+        problem.requirements.progress(f"{offer.name}: cost against rate")
+        points = _rates_by_size(problem, number, high, plans)
+        curves.append(
             CostCurve(
                 hardware=offer.instance.name,
                 market=offer.market,
@@ -41,44 +46,46 @@ def cost_curves(ground: Ground, rates: Sequence[float], plans: Sequence[FleetPla
                 simulated=offer.simulated,
                 points=[
                     (rate, count * offer.price)
-                    for rate in _steps(low, high)
-                    if (count := _needed(points, rate)) and (offer.limit is None or count <= offer.limit)
+                    for rate in _geometric_steps(low, high)
+                    if (count := _smallest_pool(points, rate)) and (offer.limit is None or count <= offer.limit)
                 ],
             )
         )
-    return made
+    return curves
 
 
-def _points(ground: Ground, number: int, high: float, plans: Sequence[FleetPlan]) -> list[tuple[int, float]]:
-    offer = ground.all[number]
-    points: dict[int, float] = {}
-    for size in _CURVE_SIZES:
-        if size * offer.ordinals > _CURVE_ORDINALS and points:
+def _rates_by_size(
+    problem: PlanningProblem, number: int, high: float, plans: Sequence[FleetPlan]
+) -> list[tuple[int, float]]:
+    offer = problem.offers[number]
+    rates: dict[int, float] = {}
+    for size in _POOL_SIZES:
+        if size * offer.ordinals > _MAX_ORDINALS and rates:
             break
-        points[size] = ground.pools.highest(number, size)
-        if points[size] >= high:
+        rates[size] = problem.pools.highest_rate(number, size)
+        if rates[size] >= high:
             break
     for plan in plans:
-        for rows in [plan.rows, *(other.rows for other in plan.runner_ups)]:
+        for rows in [plan.rows, *(other.rows for other in plan.alternatives)]:
             if len(rows) == 1 and (rows[0].hardware, rows[0].market) == (offer.instance.name, offer.market):
-                size = max(rows[0].instances - ground.task.survive, 1)
-                points[size] = max(points.get(size, 0.0), plan.required_rps)
-    return never_less(points)
+                size = max(rows[0].instances - problem.requirements.survive, 1)
+                rates[size] = max(rates.get(size, 0.0), plan.required_rps)
+    return rising_rates(rates)
 
 
-def _steps(low: float, high: float) -> list[float]:
-    """Rates from low to high, forty to a power of ten."""
-    count = max(math.ceil(40 * math.log10(high / low)), 2)
+def _geometric_steps(low: float, high: float) -> list[float]:
+    """Rates from low to high in equal ratios."""
+    count = max(math.ceil(_STEPS_PER_DECADE * math.log10(high / low)), 2)
     return [low * (high / low) ** (step / count) for step in range(count + 1)]
 
 
-def _needed(points: Sequence[tuple[int, float]], rate: float) -> int | None:
-    """The smallest pool that surely carries a rate: each point's rate per instance holds up to the next point."""
-    fewest = None
-    for (k, carried), following in zip(points, [*(k for k, _ in points[1:]), None], strict=True):
-        if carried <= 0:
+def _smallest_pool(points: Sequence[tuple[int, float]], rate: float) -> int | None:
+    """The smallest pool for a rate: between two points a pool has the rate per instance of the lower one."""
+    smallest = None
+    for (size, highest), following in zip(points, [*(size for size, _ in points[1:]), None], strict=True):
+        if highest <= 0:
             continue
-        count = max(math.ceil(rate * k / carried - 1e-9), k)
+        count = max(math.ceil(rate * size / highest - 1e-9), size)
         if following is None or count < following:
-            fewest = count if fewest is None else min(fewest, count)
-    return fewest
+            smallest = count if smallest is None else min(smallest, count)
+    return smallest

@@ -1,4 +1,4 @@
-"""plan.json as types: the fleet for each rate, what it predicts, what would break it, and what running it showed."""
+"""plan.json as types: the fleet for each rate, its prediction, its sensitivity, and its verification."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from capacity.rundir import read_json_file, write_json_file
 
-PLAN_SCHEMA = 1
+PLAN_SCHEMA = 2
 PLAN_NAME = "plan.json"
 
 Money = Annotated[float, Field(ge=0), AfterValidator(lambda value: round(value, 6))]
@@ -23,7 +23,7 @@ class _Frozen(BaseModel):
 
 
 class PlanRow(_Frozen):
-    """So many instances of one kind; `ordinals` of each, `price_each` an hour."""
+    """Instances of one kind: `ordinals` and the price an hour, `price_each`, are of one instance."""
 
     hardware: str
     host: str
@@ -36,8 +36,8 @@ class PlanRow(_Frozen):
     simulated: bool
 
     @property
-    def words(self) -> str:
-        """`12 × c5.large + eia2.medium`; the market where it is not on-demand, and where it was simulated."""
+    def description(self) -> str:
+        """Such as `12 × c5.large + eia2.medium (spot, simulated)`; on-demand is not named."""
         marks = [self.market] if self.market != "on-demand" else []
         marks += ["simulated"] if self.simulated else []
         return f"{self.instances} × {self.hardware}{_in_brackets(marks)}"
@@ -48,7 +48,7 @@ def _in_brackets(marks: list[str]) -> str:
 
 
 class Percentiles(_Frozen):
-    """Latency in µs; null where failed requests begin before it."""
+    """Latency in µs; null where the percentile falls among failed requests."""
 
     p50: Us | None = None
     p90: Us | None = None
@@ -57,24 +57,24 @@ class Percentiles(_Frozen):
 
 
 class Prediction(_Frozen):
-    """What the simulated fleet did at `rps`: latency, and the share of their time that its ordinals compute."""
+    """The simulated fleet at `rps` requests a second: latency, and the share of the time that its ordinals compute."""
 
     rps: Rate
     latency_us: Percentiles
-    busy: float
+    busy_share: float
     requests: int
 
 
 class Alternative(_Frozen):
-    """Another fleet that holds, dearer by the share `more`."""
+    """Another fleet that meets the SLO, more expensive by `extra_share`: 0.1 is 10 % more."""
 
     rows: list[PlanRow]
     cost_per_hour: Money
-    more: float
+    extra_share: float
 
 
-class Lost(_Frozen):
-    """A combination that is not in the fleet, at which step it dropped out, and why."""
+class ExcludedCombination(_Frozen):
+    """A combination that is not in the fleet, the step that excluded it, and the reason."""
 
     hardware: str
     step: str
@@ -82,23 +82,21 @@ class Lost(_Frozen):
 
 
 class Sensitivity(_Frozen):
-    """With service times `factor` times as long: whether this fleet holds, its percentiles, what one costs that does.
-
-    `cost_per_hour` is null where no fleet does.
-    """
+    """The fleet with service times `factor` times as long; `cost_per_hour` is that of the cheapest fleet that meets the
+    SLO then, null where none does."""
 
     factor: float
-    holds: bool
+    meets_slo: bool
     latency_us: Percentiles
     cost_per_hour: Money | None = None
 
 
 class FleetPlan(_Frozen):
-    """The fleet for `rps` requests a second; `required_rps` has the headroom on it.
+    """The fleet for `rps` requests a second; `required_rps` includes the headroom.
 
-    No fleet of these combinations costs less than `least_cost`, by capacity and service times alone; `solver_gap` is
-    the share of its cost that the integer program left open. `cost_interval` is what it costs at both ends of the
-    service times' 95 % intervals. `why_not` says why there is no fleet where `rows` is empty.
+    No fleet of these combinations costs less than `cost_lower_bound`, by capacity and service times alone; `solver_gap`
+    is the share of the cost that the integer program left open. `cost_interval` is the cost at both ends of the 95 %
+    intervals of the service times. Where `rows` is empty, `reason` says why there is no fleet.
     """
 
     rps: Rate
@@ -109,23 +107,23 @@ class FleetPlan(_Frozen):
     cost_per_100k: Money | None = None
     prediction: Prediction | None = None
     after_losses: Prediction | None = None
-    least_cost: Money | None = None
+    cost_lower_bound: Money | None = None
     solver_gap: float | None = None
     simulated_fleets: int = 0
-    binds: list[str] = []
-    runner_ups: list[Alternative] = []
-    losers: list[Lost] = []
+    constraints: list[str] = []
+    alternatives: list[Alternative] = []
+    excluded: list[ExcludedCombination] = []
     sensitivity: Sensitivity | None = None
-    why_not: str = ""
+    reason: str = ""
 
     @property
     def fleet(self) -> str:
-        """In words."""
-        return " and ".join(row.words for row in self.rows)
+        """The rows in words."""
+        return " and ".join(row.description for row in self.rows)
 
 
 class SlotPlan(_Frozen):
-    """What runs from `start` (HH:MM) for `hours`: the fleet for its rate, and what it costs in that time."""
+    """The fleet from `start` (HH:MM) for `hours`, and its cost in that time."""
 
     start: str
     hours: float
@@ -137,23 +135,23 @@ class SlotPlan(_Frozen):
 
     @property
     def fleet(self) -> str:
-        """In words; a dash for none."""
-        return " and ".join(row.words for row in self.rows) or "–"
+        """The rows in words; a dash for none."""
+        return " and ".join(row.description for row in self.rows) or "–"
 
 
 class Schedule(_Frozen):
-    """A day by slots; `peak_cost` is what the fleet of the busiest slot would cost all day."""
+    """A day by slots; `peak_cost` is the cost of the busiest slot's fleet for the whole day."""
 
     demand: str
     slots: list[SlotPlan]
     cost_per_day: Money
     peak_cost: Money
-    least_cost: Money
+    cost_lower_bound: Money
     solver_gap: float
 
 
 class CostCurve(_Frozen):
-    """The price an hour of the smallest pool of one combination alone that carries a rate, as (rate, price an hour)."""
+    """Points (rate, price an hour) of the smallest pool of one combination that meets the SLO at a rate."""
 
     hardware: str
     market: str
@@ -162,8 +160,8 @@ class CostCurve(_Frozen):
     points: list[tuple[Rate, Money]]
 
 
-class Compared(_Frozen):
-    """One percentile as predicted and as measured, in µs; `error` is the prediction's, as a share of the measured."""
+class PercentileComparison(_Frozen):
+    """A predicted and a measured percentile in µs; `error` is that of the prediction, as a share of the measured."""
 
     name: str
     predicted: Us | None
@@ -172,14 +170,14 @@ class Compared(_Frozen):
 
 
 class Verification(_Frozen):
-    """The fleet, or so much of it as this machine can run, under Poisson arrivals: prediction against measurement.
+    """A run of the fleet, or of as much of it as this machine can run, under Poisson arrivals, beside its prediction.
 
-    `said` tells what was run and which parts of it were simulated. `meets_slo` is of the measured percentiles, null
-    where they were not enough to tell; `valid` of the run itself.
+    `description` says what was run and which parts of it were simulated. `meets_slo` is that of the measured requests,
+    null where it is inconclusive; `valid` that of the run itself.
     """
 
-    said: str
-    whole: bool
+    description: str
+    whole_fleet: bool
     rows: list[PlanRow]
     real_workers: int
     simulated_workers: int
@@ -187,8 +185,8 @@ class Verification(_Frozen):
     seconds: float
     requests: int
     answered: int
-    compared: list[Compared]
-    predicted_meets: bool
+    percentiles: list[PercentileComparison]
+    predicted_meets_slo: bool
     meets_slo: bool | None
     slo_reasons: list[str] = []
     valid: bool
@@ -197,10 +195,10 @@ class Verification(_Frozen):
 
 
 class PlanFile(_Frozen):
-    """plan.json. `simulated` is true where any measurement or part of it is not of real hardware."""
+    """plan.json. `simulated` is true where any measurement is not of real hardware."""
 
-    version: Literal[1] = Field(default=1, alias="schema")
-    made: datetime
+    version: Literal[2] = Field(default=2, alias="schema")
+    created: datetime
     model: str
     slo: str
     router: str
@@ -225,10 +223,10 @@ class PlanFile(_Frozen):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, populate_by_name=True)
 
     def save(self, directory: Path) -> Path:
-        """Writes plan.json into a folder; OSError where that cannot be."""
+        """Writes plan.json into a folder and returns its path. Raises OSError."""
         return write_json_file(self, directory / PLAN_NAME)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads and checks a plan.json; ValueError in one sentence naming file and field."""
+        """Reads and checks a plan.json. Raises ValueError with the file and the field."""
         return read_json_file(cls, path, PLAN_SCHEMA)

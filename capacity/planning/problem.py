@@ -1,59 +1,62 @@
-"""What fleets are planned from: the offers, the pools that simulate them, the search over them."""
+"""The planning problem: the offers, what a fleet must fulfil, and the pools and the search that all answers share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from capacity.planning.fleet_search import Counts, Search, Verdict
-from capacity.planning.offers import Offer, Offers
+from capacity.planning.offers import Offer, OfferSelection
+from capacity.planning.optimizer import Counts, FleetSearch, PoolPrediction
 from capacity.planning.plan_file import Percentiles, PlanRow, Prediction
-from capacity.planning.pools import Pools, Service
+from capacity.planning.simulated_pools import ServiceConditions, SimulatedPools
 
 
-def no_words(_text: str) -> None:
-    """For a caller that shows no progress."""
+def ignore_progress(_text: str) -> None:
+    """Takes a line about progress and shows nothing."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is asked of every fleet: how it serves, how many of its instances may be gone, and how much room it has.
+class FleetRequirements:
+    """What every fleet must fulfil.
 
-    `headroom` is a share: 0.3 asks for 130 % of each rate. `max_price` is an hour's.
+    It meets the SLO of `service` with any `survive` of its instances gone, at each rate times 1 + `headroom`, for at
+    most `max_price` an hour. `progress` is called with a line about each step.
     """
 
-    service: Service
+    service: ServiceConditions
     survive: int = 0
     headroom: float = 0.0
     max_price: float | None = None
-    say: Callable[[str], None] = no_words
+    progress: Callable[[str], None] = ignore_progress
 
 
-class Ground:
-    """Offers and what was simulated of them, which all that is planned and said of them shares."""
+class PlanningProblem:
+    """The offers and the requirements, with the simulated pools that all plans and explanations share."""
 
-    def __init__(self, offers: Offers, task: Task) -> None:
-        self.offers, self.task = offers, task
-        self.all = list(offers.kept)
-        self.pools = Pools(self.all, task.service)
-        self.search = self.searcher(self.all, self.pools, task.say)
+    def __init__(self, selection: OfferSelection, requirements: FleetRequirements) -> None:
+        self.selection, self.requirements = selection, requirements
+        self.offers = list(selection.offers)
+        self.pools = SimulatedPools(self.offers, requirements.service)
+        self.search = self.search_among(self.offers, self.pools, requirements.progress)
 
-    def searcher(self, offers: Sequence[Offer], pools: Pools, say: Callable[[str], None] = no_words) -> Search:
-        """A search among other offers, as of slower ones, for the same task."""
-        return Search([offer.stock for offer in offers], pools, self.task.survive, say)
+    def search_among(
+        self, offers: Sequence[Offer], pools: SimulatedPools, progress: Callable[[str], None] = ignore_progress
+    ) -> FleetSearch:
+        """Returns a search among other offers with the same requirements."""
+        return FleetSearch([offer.supply for offer in offers], pools, self.requirements.survive, progress)
 
     @property
-    def able(self) -> list[int]:
-        """The offers of which one instance meets the SLO at some rate."""
-        return [number for number in range(len(self.all)) if self.pools.highest(number, 1) > 0]
+    def usable(self) -> list[int]:
+        """The numbers of the offers of which one instance meets the SLO at some rate."""
+        return [number for number in range(len(self.offers)) if self.pools.highest_rate(number, 1) > 0]
 
-    def counts_of(self, rows: Sequence[PlanRow]) -> Counts:
-        """Rows of a plan as counts of the offers."""
-        have = {(row.hardware, row.market): row.instances for row in rows}
-        return tuple(have.get((offer.instance.name, offer.market), 0) for offer in self.all)
+    def counts(self, rows: Sequence[PlanRow]) -> Counts:
+        """Returns the counts of the offers for rows of a plan."""
+        instances = {(row.hardware, row.market): row.instances for row in rows}
+        return tuple(instances.get((offer.instance.name, offer.market), 0) for offer in self.offers)
 
-    def rows_of(self, counts: Counts) -> list[PlanRow]:
-        """Counts of the offers as rows of a plan."""
+    def rows(self, counts: Counts) -> list[PlanRow]:
+        """Returns the rows of a plan for counts of the offers."""
         return [
             PlanRow(
                 hardware=offer.instance.name,
@@ -66,18 +69,21 @@ class Ground:
                 price_each=offer.price,
                 simulated=offer.simulated,
             )
-            for offer, count in zip(self.all, counts, strict=True)
+            for offer, count in zip(self.offers, counts, strict=True)
             if count
         ]
 
 
-def prediction_of(rate: float, verdict: Verdict) -> Prediction:
-    """What was simulated of a fleet, as a plan has it."""
+def plan_prediction(rate: float, prediction: PoolPrediction) -> Prediction:
+    """Returns a pool's prediction at a rate as a plan has it."""
     return Prediction(
-        rps=rate, latency_us=percentiles_of(verdict), busy=round(verdict.busy, 4), requests=verdict.requests
+        rps=rate,
+        latency_us=plan_percentiles(prediction),
+        busy_share=round(prediction.busy_share, 4),
+        requests=prediction.requests,
     )
 
 
-def percentiles_of(verdict: Verdict) -> Percentiles:
-    """A verdict's latencies in µs by the plan's names."""
-    return Percentiles(**{f"p{percentile:g}": value for percentile, value in verdict.percentiles})
+def plan_percentiles(prediction: PoolPrediction) -> Percentiles:
+    """Returns a pool's predicted latencies in µs as a plan has them."""
+    return Percentiles(**{f"p{percentile:g}": value for percentile, value in prediction.percentiles})

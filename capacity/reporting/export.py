@@ -13,11 +13,11 @@ from typing import Any
 from capacity.pricing import LabeledRow, choose_per_model
 from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
 from capacity.reporting.entries import title
-from capacity.reporting.ordinals import slower
+from capacity.reporting.ordinals import slower_ordinals
 from capacity.rundir import Run
 from capacity.statistics import Slo
 
-FORMATS = ("csv", "json", "markdown", "parquet")
+EXPORT_FORMATS = ("csv", "json", "markdown", "parquet")
 _SUFFIXES = {"markdown": "md"}
 _FIGURES = ("samples", "beyond", "mean", "min", "p50", "p90", "p95", "p99", "p999", "max")
 _INTERVALS = ("mean_interval", "p90_interval", "p99_interval")
@@ -31,12 +31,12 @@ _PLAIN = (
 _PRICES = ("sequential", "saturated", "at_slo")
 
 
-def name_of(kind: str) -> str:
+def export_file_name(kind: str) -> str:
     """The file's name in this format."""
     return f"report.{_SUFFIXES.get(kind, kind)}"
 
 
-def text(kind: str, runs: Sequence[Run], found: Sequence[LabeledRow], slo: Slo | None) -> str:
+def export_text(kind: str, runs: Sequence[Run], found: Sequence[LabeledRow], slo: Slo | None) -> str:
     """The rows as `csv`, `json` or `markdown`."""
     if kind == "csv":
         return _csv(found, slo)
@@ -103,7 +103,7 @@ def _markdown(runs: Sequence[Run], found: Sequence[LabeledRow], slo: Slo | None)
         lines += ["", f"| {_cell(model)} | {' | '.join(_cell(column.name) for column in columns)} |"]
         lines.append(f"|:---|{'---:|' * len(columns)}")
         lines += [_line(entry, columns) for entry in found if entry.row.model == model]
-    said = [*notes(found), *slower(found)]
+    said = [*notes(found), *slower_ordinals(found)]
     lines += ["", *(f"- {_cell(note)}" for note in said)] if said else []
     for choice in choose_per_model(found, slo) if found and found[0].row.target is None else ():
         lines += ["", f"**{_cell(choice.model)}**: {_cell(choice.sentence)}", ""]

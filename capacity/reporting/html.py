@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from capacity.comparison import ordinal_pools
 from capacity.pricing import (
     Catalogue,
     LabeledRow,
@@ -27,13 +28,10 @@ from capacity.reporting.charts.png import write_png
 from capacity.reporting.charts.price_latency import by_percentile, cost_and_latency
 from capacity.reporting.columns import cost_columns, cost_words, latency_columns, notes
 from capacity.reporting.entries import PERCENTILES, judged_percentile, ms, title
-from capacity.reporting.ordinals import pools
+from capacity.reporting.ordinals import throughput_chart
 from capacity.reporting.pareto import beaten, front
-from capacity.reporting.terminal import print_table
 from capacity.rundir import HLOG_NAME, JSON_NAME, TELEMETRY_MEASURES, TELEMETRY_NAME, Run, WindowStatistics
 from capacity.statistics import Slo
-
-__all__ = ["print_table", "write_report"]
 
 # A page shows the widest of these that fits it, and paper the middle one.
 _WIDE, _MIDDLE, _NARROW = 1176, 720, 364
@@ -93,7 +91,14 @@ def write_report(
         charts=charts,
         notes=notes(found),
         pools=[
-            (pool, _both(f"Throughput of each ordinal of {pool.entry.label}", pool.picture)) for pool in pools(found)
+            (
+                pool,
+                _both(
+                    f"Throughput of each ordinal of {pool.entry.label}",
+                    lambda width, pool=pool: throughput_chart(pool, width),
+                ),
+            )
+            for pool in ordinal_pools(found)
         ],
         files=_files(runs, out_dir),
         conditions=_conditions(runs),

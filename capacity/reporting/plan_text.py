@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from capacity.planning.plan_file import Alternative, FleetPlan, Percentiles, PlanFile, Schedule, Verification
+from capacity.planning import Alternative, FleetPlan, Percentiles, PlanFile, Schedule, Verification
 from capacity.pricing import format_hourly, format_money
 from capacity.reporting.charts.canvas import Picture, stacked
 from capacity.reporting.charts.plan import cost_against_rate, day, write_png
@@ -45,7 +45,7 @@ def _title(file: PlanFile) -> str:
     return f"{file.model}{' (simulated)' if file.simulated else ''}"
 
 
-def asked(file: PlanFile) -> str:
+def describe_request(file: PlanFile) -> str:
     """What the plan was asked for, in a sentence."""
     more = [f"router {file.router}"]
     more += [f"batching {file.batching}"] if file.batching else []
@@ -59,46 +59,50 @@ def asked(file: PlanFile) -> str:
 def headline(plan: FleetPlan, currency: str) -> str:
     """The answer in a line."""
     if not plan.rows:
-        return f"{plan.rps:,g} requests/s: no fleet, because {plan.why_not}"
+        return f"{plan.rps:,g} requests/s: no fleet, because {plan.reason}"
     assert plan.cost_per_hour is not None
     cost = format_hourly(plan.cost_per_hour, currency)
     between = ""
     if plan.cost_interval and plan.cost_interval[0] != plan.cost_interval[1]:
         low, high = (format_hourly(end, currency) for end in plan.cost_interval)
-        between = f" ({low} to {high} as exactly as service times are known)"
+        between = f" ({low} to {high} over the 95 % intervals of the service times)"
     each = f"; {format_money(plan.cost_per_100k, currency)} per 100,000" if plan.cost_per_100k else ""
     return f"{plan.rps:,g} requests/s: {plan.fleet}, {cost} an hour{between}{each}"
 
 
 def _facts(plan: FleetPlan, file: PlanFile) -> list[tuple[str, str]]:
-    """What is to be said of one fleet, as (name, sentence)."""
+    """What is to be sentence of one fleet, as (name, sentence)."""
     if not plan.rows:
-        return [(f"out, {lost.step}", f"{lost.hardware}: {lost.reason}") for lost in plan.losers]
+        return [(f"excluded by {other.step}", f"{other.hardware}: {other.reason}") for other in plan.excluded]
     facts = []
     if plan.prediction:
-        said = f"{_latencies(plan.prediction.latency_us)} ms at {plan.prediction.rps:,g} requests/s"
-        said += f"; ordinals compute {100 * plan.prediction.busy:.0f} % of the time"
-        facts.append(("predicted", said))
+        sentence = f"{_latencies(plan.prediction.latency_us)} ms at {plan.prediction.rps:,g} requests/s"
+        sentence += f"; ordinals compute {100 * plan.prediction.busy_share:.0f} % of the time"
+        facts.append(("predicted", sentence))
     if plan.after_losses:
-        facts.append((f"{file.survive} lost", f"{_latencies(plan.after_losses.latency_us)} ms, at worst"))
-    if plan.least_cost is not None and plan.cost_per_hour:
-        said = f"no fleet can cost under {format_hourly(plan.least_cost, file.currency)} an hour, by capacity alone"
+        facts.append((f"after {file.survive} lost", f"{_latencies(plan.after_losses.latency_us)} ms in the worst case"))
+    if plan.cost_lower_bound is not None and plan.cost_per_hour:
+        sentence = (
+            f"no fleet costs less than {format_hourly(plan.cost_lower_bound, file.currency)} an hour, by capacity alone"
+        )
         gap = f"{100 * (plan.solver_gap or 0):.2g} %"
-        facts.append(("bound", f"{said}; solver's gap {gap}; fleets simulated: {plan.simulated_fleets}"))
-    facts += [("binds", said) for said in plan.binds]
-    facts += [("next", _runner_up(other, file.currency)) for other in plan.runner_ups]
+        facts.append(("lower bound", f"{sentence}; solver's gap {gap}; fleets simulated: {plan.simulated_fleets}"))
+    facts += [("constraint", constraint) for constraint in plan.constraints]
+    facts += [("alternative", _alternative(other, file.currency)) for other in plan.alternatives]
     if plan.sensitivity:
         worse = f"{100 * (plan.sensitivity.factor - 1):.0f} %"
         cost = plan.sensitivity.cost_per_hour
-        if plan.sensitivity.holds:
-            said = f"the fleet still holds, {_latencies(plan.sensitivity.latency_us)} ms"
+        if plan.sensitivity.meets_slo:
+            sentence = f"the fleet still meets the SLO, {_latencies(plan.sensitivity.latency_us)} ms"
         else:
-            said = "the fleet would miss the SLO; "
-            said += (
-                "no fleet would hold" if cost is None else f"one that holds costs {format_hourly(cost, file.currency)}"
+            sentence = "the fleet would miss the SLO; "
+            sentence += (
+                "no fleet would meet it"
+                if cost is None
+                else f"one that meets it costs {format_hourly(cost, file.currency)}"
             )
-        facts.append((f"{worse} slower", said))
-    facts += [(f"out, {lost.step}", f"{lost.hardware}: {lost.reason}") for lost in plan.losers]
+        facts.append((f"{worse} slower", sentence))
+    facts += [(f"excluded by {other.step}", f"{other.hardware}: {other.reason}") for other in plan.excluded]
     return facts
 
 
@@ -106,14 +110,14 @@ def _latencies(percentiles: Percentiles) -> str:
     return ", ".join(f"{name} {ms(getattr(percentiles, name.lower()))}" for name in _NAMES)
 
 
-def _runner_up(other: Alternative, currency: str) -> str:
-    rows = " and ".join(row.words for row in other.rows)
-    return f"{rows}, {format_hourly(other.cost_per_hour, currency)} an hour, {100 * other.more:+.0f} %"
+def _alternative(other: Alternative, currency: str) -> str:
+    rows = " and ".join(row.description for row in other.rows)
+    return f"{rows}, {format_hourly(other.cost_per_hour, currency)} an hour, {100 * other.extra_share:+.0f} %"
 
 
 def print_plan(file: PlanFile, console: Console) -> None:
     """The answer first, then the fleet, then why."""
-    console.print(f"[bold]{escape(asked(file))}[/bold]", soft_wrap=loose(console), highlight=False)
+    console.print(f"[bold]{escape(describe_request(file))}[/bold]", soft_wrap=loose(console), highlight=False)
     if file.simulated:
         console.print("[yellow]simulated[/yellow]: measured on simulated accelerators, not on hardware")
     for plan in file.plans:
@@ -126,8 +130,8 @@ def print_plan(file: PlanFile, console: Console) -> None:
         )
         if plan.rows:
             console.print(_rows_table(plan, file.currency))
-        for name, said in _facts(plan, file):
-            console.print(f"  {escape(name)}: {escape(said)}", soft_wrap=loose(console), highlight=False)
+        for name, sentence in _facts(plan, file):
+            console.print(f"  {escape(name)}: {escape(sentence)}", soft_wrap=loose(console), highlight=False)
     if file.schedule is not None:
         _print_schedule(file.schedule, file.currency, console)
     if file.verification is not None:
@@ -174,27 +178,31 @@ def _schedule_sentence(schedule: Schedule, currency: str) -> str:
     saved = f"{100 * (1 - schedule.cost_per_day / schedule.peak_cost):.0f} %" if schedule.peak_cost else "nothing"
     return (
         f"{schedule.demand}: {format_money(schedule.cost_per_day, currency)} a day, {saved} less than the busiest "
-        f"slot's fleet all day ({format_money(schedule.peak_cost, currency)}); no schedule can cost under "
-        f"{format_money(schedule.least_cost, currency)}, by capacity alone; "
+        f"slot's fleet all day ({format_money(schedule.peak_cost, currency)}); no schedule costs less than "
+        f"{format_money(schedule.cost_lower_bound, currency)}, by capacity alone; "
         f"solver's gap {100 * schedule.solver_gap:.2g} %"
     )
 
 
 def verdict_words(check: Verification) -> str:
     """Whether the run met the SLO, as far as it could tell."""
-    measured = {True: "meets the SLO", False: "misses the SLO", None: "too few samples to tell the SLO's verdict"}
+    measured = {
+        True: "meets the SLO",
+        False: "misses the SLO",
+        None: "inconclusive: too few samples for a verdict on the SLO",
+    }
     validity = "" if check.valid else "; NOT VALID: " + "; ".join(check.failures)
-    predicted = "met" if check.predicted_meets else "missed"
+    predicted = "met" if check.predicted_meets_slo else "missed"
     return f"{measured[check.meets_slo]} (predicted: {predicted}){validity}"
 
 
 def _print_verification(check: Verification, console: Console) -> None:
     colour = "green" if check.meets_slo and check.valid else "red"
-    console.print(f"\n[bold]verified[/bold]: {escape(check.said)}", soft_wrap=loose(console), highlight=False)
+    console.print(f"\n[bold]verified[/bold]: {escape(check.description)}", soft_wrap=loose(console), highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("", "predicted ms", "measured ms", "error"):
         table.add_column(name, justify="right")
-    for row in check.compared:
+    for row in check.percentiles:
         table.add_row(row.name, ms(row.predicted), ms(row.measured), _percent(row.error))
     console.print(table)
     console.print(f"[{colour}]{escape(verdict_words(check))}[/{colour}]", soft_wrap=loose(console), highlight=False)
@@ -206,7 +214,7 @@ def _percent(share: float | None) -> str:
 
 def markdown(file: PlanFile, pictured: bool) -> str:
     """plan.md: the same as the terminal, for a document; `pictured` where plan.svg stands beside it."""
-    lines = [f"# Capacity plan: {_title(file)}", "", f"{asked(file)}."]
+    lines = [f"# Capacity plan: {_title(file)}", "", f"{describe_request(file)}."]
     if file.simulated:
         lines += ["", "**Simulated**: measured on simulated accelerators, not on hardware."]
     if pictured:
@@ -224,7 +232,7 @@ def markdown(file: PlanFile, pictured: bool) -> str:
             )
             total = row.instances * row.ordinals
             lines.append(f"| {row.instances:,} | {name} | {row.market} | {total:,} | {each} | {whole} |")
-        lines += ["", *(f"- **{name}**: {said}" for name, said in _facts(plan, file))]
+        lines += ["", *(f"- **{name}**: {sentence}" for name, sentence in _facts(plan, file))]
     if file.schedule is not None:
         lines += ["", "## The day", "", "| from | requests a second | fleet | P90, ms | P99, ms | cost |"]
         lines += ["|---|---:|---|---:|---:|---:|"]
@@ -235,15 +243,19 @@ def markdown(file: PlanFile, pictured: bool) -> str:
         lines += ["", f"{_schedule_sentence(file.schedule, file.currency)}."]
     if file.verification is not None:
         check = file.verification
-        lines += ["", "## Verified", "", f"{check.said}.", "", "| | predicted, ms | measured, ms | error |"]
+        lines += ["", "## Verified", "", f"{check.description}.", "", "| | predicted, ms | measured, ms | error |"]
         lines += ["|---|---:|---:|---:|"]
         lines += [
             f"| {row.name} | {ms(row.predicted)} | {ms(row.measured)} | {_percent(row.error)} |"
-            for row in check.compared
+            for row in check.percentiles
         ]
         lines += ["", f"{verdict_words(check)}.", *(f"- {reason}" for reason in check.slo_reasons)]
     lines += ["", "## Conditions", ""]
-    lines += [f"- runs: {', '.join(file.runs)}", f"- made: {file.made:%Y-%m-%d %H:%M:%S %Z}", f"- seed: {file.seed}"]
+    lines += [
+        f"- runs: {', '.join(file.runs)}",
+        f"- created: {file.created:%Y-%m-%d %H:%M:%S %Z}",
+        f"- seed: {file.seed}",
+    ]
     lines += [f"- prices: {note}" for note in file.price_notes]
     lines += [f"- {note}" for note in file.notes]
     return "\n".join(lines) + "\n"

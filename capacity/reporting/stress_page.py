@@ -1,16 +1,16 @@
-"""stress.html and the terminal's tables: what a scenario did, what it found, whether it passed."""
+"""The result of a stress test in the terminal, and as stress.html."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from capacity.experiments.stress.findings import Drawn, Stress
-from capacity.reporting import templates as pages
+from capacity.experiments.stress import ChartPanel, StressResult
+from capacity.reporting import templates
 from capacity.reporting.charts.canvas import DASHES, STYLE
 from capacity.reporting.charts.over_time import Curve, Panel, over_time
 
@@ -19,39 +19,40 @@ _WIDTHS = (("wide", 1176), ("middle", 720), ("narrow", 364))
 _COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
 
 
-def show(found: Stress, console: Console) -> None:
-    """Prints it."""
-    mark = " [yellow]simulated[/yellow]" if found.simulated else ""
-    console.print(f"[bold]stress {escape(found.scenario)}[/bold]{mark}", highlight=False)
-    for sentence in found.sentences:
+def print_stress_result(result: StressResult, console: Console) -> None:
+    """Prints the summary, the tables and the checks."""
+    mark = " [yellow]simulated[/yellow]" if result.simulated else ""
+    console.print(f"[bold]stress {escape(result.scenario)}[/bold]{mark}", highlight=False)
+    for sentence in result.summary:
         console.print(escape(sentence), soft_wrap=True, highlight=False)
-    for one in found.tables:
-        table = Table(title=escape(one.title), title_justify="left", box=None, header_style="bold", pad_edge=False)
-        for number, column in enumerate(one.columns):
+    for content in result.tables:
+        table = Table(title=escape(content.title), title_justify="left", box=None, header_style="bold", pad_edge=False)
+        for number, column in enumerate(content.columns):
             table.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
-        for row in one.rows:
+        for row in content.rows:
             table.add_row(*map(escape, row))
         console.print()
         console.print(table)
-        if one.note:
-            console.print(f"[dim]{escape(one.note)}[/dim]")
+        if content.note:
+            console.print(f"[dim]{escape(content.note)}[/dim]")
     console.print()
-    for check in found.checks:
-        said = f"{check.name}: {check.value}, asked {check.threshold}{f': {check.detail}' if check.detail else ''}"
-        console.print(f"[{_COLOURS[check.status]}]{check.status}[/] {escape(said)}", soft_wrap=True, highlight=False)
+    for check in result.checks:
+        detail = f": {check.detail}" if check.detail else ""
+        line = escape(f"{check.name}: {check.value} (expected {check.threshold}){detail}")
+        console.print(f"[{_COLOURS[check.status]}]{check.status}[/] {line}", soft_wrap=True, highlight=False)
 
 
-def write(found: Stress, directory: Path) -> Path:
-    """Writes stress.html, one file that needs no network, with links to the runs beside it."""
+def write_stress_page(result: StressResult, directory: Path) -> Path:
+    """Writes stress.html, one file that needs no network, with links to the runs beside it; returns its path."""
     path = directory / PAGE_NAME
     text = (
-        pages.environment()
+        templates.environment()
         .get_template("stress.html")
         .render(
-            found=found,
+            result=result,
             style=STYLE,
-            pictures=_pictures(found),
-            keys=[(number, name) for number, name in enumerate(_names(found.panels))],
+            charts=_charts(result),
+            keys=list(enumerate(_curve_names(result.panels))),
             dashes=DASHES,
         )
     )
@@ -59,19 +60,20 @@ def write(found: Stress, directory: Path) -> Path:
     return path
 
 
-def _names(panels: list[Drawn]) -> list[str]:
-    """Curves are told apart by name over all panels, as far as there are dashes."""
+def _curve_names(panels: Sequence[ChartPanel]) -> list[str]:
+    """The names of the curves over all panels, as many as there are dash patterns."""
     return list(dict.fromkeys(name for panel in panels for name in panel.curves))[: len(DASHES)]
 
 
-def _pictures(found: Stress) -> str:
-    names = _names(found.panels)
-    panels: list[Any] = [
-        Panel(
-            panel.heading, [Curve(names.index(name), points) for name, points in panel.curves.items() if name in names]
-        )
-        for panel in found.panels
+def _charts(result: StressResult) -> str:
+    """The chart over time at three widths, as SVG."""
+    if not result.panels:
+        return ""
+    names = _curve_names(result.panels)
+    panels = [
+        Panel(panel.title, [Curve(names.index(name), points) for name, points in panel.curves.items() if name in names])
+        for panel in result.panels
     ]
-    label = f"{found.scenario} over time"
-    drawn = [(variant, over_time(panels, width, found.marks)) for variant, width in _WIDTHS] if panels else []
-    return "".join(picture.svg(label, variant) for variant, picture in drawn if picture)
+    marks = [(mark.at_s, mark.down) for mark in result.marks]
+    charts = [(variant, over_time(panels, width, marks)) for variant, width in _WIDTHS]
+    return "".join(chart.svg(f"{result.scenario} over time", variant) for variant, chart in charts if chart)

@@ -14,7 +14,7 @@ from capacity.pricing import Catalogue, Choice, LabeledRow, choose_per_model, la
 from capacity.reporting.charts.curve import sentence
 from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
 from capacity.reporting.entries import title
-from capacity.reporting.ordinals import slower
+from capacity.reporting.ordinals import slower_ordinals
 from capacity.rundir import Run
 from capacity.statistics import Slo
 
@@ -50,7 +50,7 @@ def print_table(
         for columns in [halves[0] + halves[1]] if console.width >= _ONE_TABLE else halves:
             console.print()
             console.print(_table(model, rows, columns))
-    for note in [*notes(found), *slower(found)]:
+    for note in [*notes(found), *slower_ordinals(found)]:
         console.print(f"[dim]{escape(note)}[/dim]", soft_wrap=loose(console))
     for run in runs:
         _print_checks(run, console, several=len(runs) > 1)

@@ -10,7 +10,7 @@ import gevent
 from gevent.event import Event
 
 from capacity.pricing import Catalogue
-from capacity.reporting.html import write_report
+from capacity.reporting import write_report
 from capacity.rundir import Run, RunFile, TelemetryReading
 from loadgen._errors import InputError
 from loadgen._options import Options

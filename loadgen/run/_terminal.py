@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from capacity.reporting.html import print_table
+from capacity.reporting import print_table
 from capacity.rundir import Run, RunFile
 from loadgen._options import Options
 

@@ -10,7 +10,7 @@ import pytest
 
 from capacity.measures import HardwareCombination, Series, Tally
 from capacity.pricing import Catalogue
-from capacity.reporting.html import write_report
+from capacity.reporting import write_report
 from capacity.rundir import (
     IntervalLogWriter,
     Run,

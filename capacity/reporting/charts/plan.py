@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from capacity.planning.plan_file import CostCurve, FleetPlan, PlanFile, Schedule
+from capacity.planning import CostCurve, FleetPlan, PlanFile, Schedule
 from capacity.pricing import format_hourly
 from capacity.reporting.charts.canvas import DASHES, Picture, Scale, short, text_at
 from capacity.statistics import Slo

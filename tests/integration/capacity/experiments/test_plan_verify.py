@@ -11,8 +11,9 @@ import pytest
 from tools.measured import Measured, measured_run
 from tools.processes import ENVIRONMENT
 
-from capacity.experiments.verification import Room, scaled
-from capacity.planning.plan_file import PlanFile
+from capacity.experiments.verification import LocalCapacity
+from capacity.experiments.verification.local_capacity import scale_fleet
+from capacity.planning import PlanFile
 from capacity.rundir import Run
 
 
@@ -52,11 +53,11 @@ def test_a_mixed_fleet_is_run_and_what_was_predicted_stands_beside_what_was_meas
     file = PlanFile.load(tmp_path / "plan" / "plan.json")
     check = file.verification
     assert check is not None, done.stderr
-    assert check.whole
+    assert check.whole_fleet
     assert check.real_workers == 0
     assert check.simulated_workers == sum(row.instances for row in file.plans[0].rows)
     assert {row.hardware for row in check.rows} == {row.hardware for row in file.plans[0].rows}
-    assert "simulated workers that replay the measured times" in check.said
+    assert "simulated workers that replay the measured times" in check.description
     # Its own run stands behind every figure.
     measured = Run.load(Path(tmp_path / check.run_dir))
     assert check.requests == sum(row.due for row in measured.file.rows)
@@ -65,22 +66,22 @@ def test_a_mixed_fleet_is_run_and_what_was_predicted_stands_beside_what_was_meas
     assert {row.hardware.split(" + ")[0] for row in measured.file.rows} <= {"a.large", "b.large"}
     assert measured.file.options["router"] == "least-outstanding"
     assert measured.file.arrivals == "poisson"
-    assert [row.name for row in check.compared] == ["P50", "P90", "P99"]
-    assert all(row.predicted is not None and row.measured is not None for row in check.compared)
+    assert [row.name for row in check.percentiles] == ["P50", "P90", "P99"]
+    assert all(row.predicted is not None and row.measured is not None for row in check.percentiles)
     assert check.valid == measured.file.valid
     assert (done.returncode == 0) == (check.valid and check.meets_slo is not False)
     assert "## Verified" in (tmp_path / "plan" / "plan.md").read_text(encoding="utf-8")
-    assert check.said in done.stdout
+    assert check.description in done.stdout
     assert started_here() == []
 
 
 def test_a_fleet_too_large_for_this_machine_is_scaled_down_or_refused() -> None:
-    room = Room(workers=16, rps=400)
+    capacity = LocalCapacity(workers=16, rps=400)
 
-    assert scaled((3, 2), (1, 2), 300.0, room) == ((3, 2), 1.0)
-    counts, share = scaled((30, 10), (1, 2), 4000.0, room)
+    assert scale_fleet((3, 2), (1, 2), 300.0, capacity) == ((3, 2), 1.0)
+    counts, share = scale_fleet((30, 10), (1, 2), 4000.0, capacity)
     assert share == 0.1
     assert counts == (3, 1)
-    assert scaled((1, 0), (4, 1), 4000.0, room)[0] == (1, 0)
-    with pytest.raises(ValueError, match="one instance is 32 workers, and this machine runs 16 at most"):
-        scaled((2, 0), (32, 1), 400.0, room)
+    assert scale_fleet((1, 0), (4, 1), 4000.0, capacity)[0] == (1, 0)
+    with pytest.raises(ValueError, match="one instance is 32 workers, and this machine runs at most 16"):
+        scale_fleet((2, 0), (32, 1), 400.0, capacity)

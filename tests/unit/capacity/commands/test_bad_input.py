@@ -167,7 +167,7 @@ def test_models_that_are_mixed(
     ("words", "expected"),
     [
         (("report", "RUN", "--slo", "p90"), "p90"),
-        (("report", "RUN", "--format", "xml"), "--format xml: choose one of"),
+        (("report", "RUN", "--format", "xml"), "--format xml: unknown format (choose csv"),
         (("report", "RUN", "--by", "planet"), "planet"),
         (("merge", "RUN", "--out", "OUT"), "a merge needs at least two runs"),
         (("merge", "RUN", "RUN", "--out", "OUT"), "one run is given twice"),

@@ -13,12 +13,16 @@ import pytest
 from tools.measured import Measured, measured_run
 
 from capacity.__main__ import main
-from capacity.experiments.stress.findings import Interference, Stress
-from capacity.planning.offers import gather
-from capacity.planning.plan_file import PlanFile
-from capacity.planning.planner import Planner
-from capacity.planning.pools import Pools, Service
-from capacity.planning.problem import Ground, Task
+from capacity.experiments.stress import Interference, StressResult
+from capacity.planning import (
+    FleetRequirements,
+    PlanFile,
+    Planner,
+    PlanningProblem,
+    ServiceConditions,
+    SimulatedPools,
+    select_offers,
+)
 from capacity.pricing import Catalogue
 from capacity.rundir import Run
 from capacity.statistics import Slo
@@ -51,7 +55,7 @@ def test_the_question_of_the_article_is_answered_for_every_rate_in_one_picture(
 ) -> None:
     code = run_main(monkeypatch, tmp_path, *article, "--slo", "p90=15ms", "--rate", "100,250", "--out", "plan")
 
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     file = PlanFile.load(tmp_path / "plan" / "plan.json")
     assert code == 0
     assert [plan.rps for plan in file.plans] == [100, 250]
@@ -60,19 +64,19 @@ def test_the_question_of_the_article_is_answered_for_every_rate_in_one_picture(
         assert plan.prediction is not None
         assert plan.prediction.latency_us.p90 is not None
         assert plan.prediction.latency_us.p90 <= 15_000
-        assert plan.least_cost is not None
-        assert plan.least_cost <= plan.cost_per_hour
+        assert plan.cost_lower_bound is not None
+        assert plan.cost_lower_bound <= plan.cost_per_hour
         assert plan.sensitivity is not None
-        assert plan.binds
-        assert any(lost.hardware == "c5.large" and lost.step == "latency" for lost in plan.losers)
-        assert all(other.cost_per_hour >= plan.cost_per_hour for other in plan.runner_ups)
-        names = {row.hardware for row in plan.rows} | {lost.hardware for lost in plan.losers}
+        assert plan.constraints
+        assert any(other.hardware == "c5.large" and other.step == "latency" for other in plan.excluded)
+        assert all(other.cost_per_hour >= plan.cost_per_hour for other in plan.alternatives)
+        names = {row.hardware for row in plan.rows} | {other.hardware for other in plan.excluded}
         assert {row.hardware for row in ARTICLE} <= names
     # Nothing that is not hardware is shown without saying so.
     assert file.simulated
     text = (tmp_path / "plan" / "plan.md").read_text(encoding="utf-8")
     svg = (tmp_path / "plan" / "plan.svg").read_text(encoding="utf-8")
-    assert "simulated" in said
+    assert "simulated" in output
     assert "**Simulated**" in text
     assert "simulated" in svg
     ET.fromstring(svg)
@@ -90,7 +94,7 @@ def test_markdown_and_json_say_the_same(
         monkeypatch, tmp_path, article[0], "--slo", "p90=15ms", "--rate", "200", "--survive", "1", "--headroom", "30%"
     )
 
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     folder = Path(article[0]).parent / "plan"
     file, text = PlanFile.load(folder / "plan.json"), (folder / "plan.md").read_text(encoding="utf-8")
     (plan,) = file.plans
@@ -101,7 +105,7 @@ def test_markdown_and_json_say_the_same(
     (row,) = plan.rows
     for words in (f"{row.instances} × c5.large + eia2.medium", "30 % headroom", "any 1 instance may be lost"):
         assert words in text
-        assert words in said
+        assert words in output
 
 
 def test_a_day_is_a_schedule_that_costs_less_than_its_peak_all_day(
@@ -117,7 +121,7 @@ def test_a_day_is_a_schedule_that_costs_less_than_its_peak_all_day(
     assert schedule.slots[0].rows == []
     assert schedule.slots[1].fleet == schedule.slots[3].fleet
     assert schedule.cost_per_day == pytest.approx(sum(slot.cost for slot in schedule.slots), abs=1e-4)
-    assert schedule.least_cost <= schedule.cost_per_day < schedule.peak_cost
+    assert schedule.cost_lower_bound <= schedule.cost_per_day < schedule.peak_cost
     for slot in schedule.slots[1:]:
         assert slot.latency_us.p90 is not None
         assert slot.latency_us.p90 <= 15_000
@@ -142,7 +146,7 @@ def test_limits_and_markets_decide_what_is_bought(
     assert limited.cost_per_hour is not None
     assert free.cost_per_hour is not None
     assert limited.cost_per_hour > free.cost_per_hour
-    assert any(said.startswith("limit:") for said in limited.binds)
+    assert any(said.startswith("limit:") for said in limited.constraints)
     assert "no spot price" not in capsys.readouterr().err
 
 
@@ -159,23 +163,23 @@ def test_too_little_memory_and_no_price_are_reasons(
     run_main(monkeypatch, tmp_path, str(run), "--slo", "p90=15ms", "--rate", "150", "--out", str(tmp_path))
 
     (plan,) = PlanFile.load(tmp_path / "plan.json").plans
-    lost = {one.hardware: one for one in plan.losers}
+    lost = {one.hardware: one for one in plan.excluded}
     assert [row.hardware for row in plan.rows] == ["g4dn.xlarge + t4"]
     assert lost["c5.large + eia2.medium"].step == "memory"
     assert lost["own.machine + x1"].step == "price"
-    assert any(said.startswith("memory:") for said in plan.binds)
+    assert any(said.startswith("memory:") for said in plan.constraints)
     capsys.readouterr()
 
 
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        ([], "--rate 2000, or --demand"),
+        ([], "give --rate 2000, or --demand"),
         (["--rate", "many"], "--rate many"),
         (["--rate", "100", "--headroom", "lots"], "--headroom lots"),
-        (["--rate", "100", "--router", "fastest"], "choose one of pinned"),
-        (["--rate", "100", "--market", "black"], "choose from on-demand"),
-        (["--rate", "100", "--limit", "c5.large"], "write TYPE=N"),
+        (["--rate", "100", "--router", "fastest"], "(choose pinned"),
+        (["--rate", "100", "--market", "black"], "(choose on-demand"),
+        (["--rate", "100", "--limit", "c5.large"], "expected TYPE=N"),
         (["--rate", "100", "--limit", "m9.huge=3"], "no run has it"),
         (["--rate", "100", "--model", "bert"], "no run has the model bert"),
         (["--rate", "100", "--model-file", "none.pt"], "no such file"),
@@ -239,34 +243,33 @@ def test_no_fleet_that_holds_is_ten_percent_cheaper(tmp_path: Path, seed: int, r
     )
     catalogue = Catalogue.parse(hosts, "prices")
     run = Run.load(measured_run(tmp_path / "run", rows, catalogue=catalogue))
-    offers = gather([run], None, catalogue, ("on-demand",), {})
-    service = Service(Slo.parse(f"p90={draw.uniform(2, 4) * max(means):.2f}ms"), router)
+    selection = select_offers([run], None, catalogue, ("on-demand",), {})
+    service = ServiceConditions(Slo.parse(f"p90={draw.uniform(2, 4) * max(means):.2f}ms"), router)
     rate = float(draw.uniform(150, 350))
 
-    found = Planner(Ground(offers, Task(service))).plan(rate)
+    found = Planner(PlanningProblem(selection, FleetRequirements(service))).plan(rate)
 
     assert found.cost_per_hour is not None
-    pools, each = Pools(offers.kept, service), [offer.price for offer in offers.kept]
+    pools, each = SimulatedPools(selection.offers, service), [offer.price for offer in selection.offers]
     counts_of = {row.hardware: row.instances for row in found.rows}
-    chosen = tuple(counts_of.get(offer.instance.name, 0) for offer in offers.kept)
-    assert pools.verdict(chosen, rate).holds
+    chosen = tuple(counts_of.get(offer.instance.name, 0) for offer in selection.offers)
+    assert pools.predict(chosen, rate).meets_slo
     for counts in product(*(range(int(found.cost_per_hour / price) + 1) for price in each)):
         cost = sum(count * price for count, price in zip(counts, each, strict=True))
-        capacity = sum(count * pools.ceiling(number) for number, count in enumerate(counts))
+        capacity = sum(count * pools.saturation_rate(number) for number, count in enumerate(counts))
         if cost * 1.1 < found.cost_per_hour and capacity > rate:
-            assert not pools.verdict(counts, rate).holds, f"{counts} at {cost} holds"
+            assert not pools.predict(counts, rate).meets_slo, f"{counts} at {cost} holds"
 
 
 def stressed(directory: Path, scenario: str, interference: Interference | None) -> Path:
     directory.mkdir(exist_ok=True)
-    Stress(
-        schema=1,
+    StressResult(
         scenario=scenario,
         started=datetime(2026, 11, 24, tzinfo=UTC),
         command=["python"],
         simulated=True,
         conditions={},
-        sentences=[],
+        summary=[],
         checks=[],
         interference=interference,
     ).save(directory)
@@ -298,6 +301,6 @@ def test_a_plan_takes_no_other_stress_test(
 ) -> None:
     stressed(tmp_path / "stress", "skew", None)
     assert run_main(monkeypatch, tmp_path, "stress", "--slo", "p90=15ms", "--rate", "200") == 2
-    assert "stress is a stress test, skew: a plan takes run directories, or an interference test" in (
+    assert "stress is a stress test of skew: expected run directories, or an interference test" in (
         " ".join(capsys.readouterr().err.split())
     )

@@ -15,8 +15,8 @@ from rich.console import Console
 from capacity.measures import HardwareCombination, Series, Tally
 from capacity.merging import merge_runs
 from capacity.pricing import Catalogue, labeled_rows
+from capacity.reporting import print_table, write_report
 from capacity.reporting.charts.curve import curve_picture, sentence
-from capacity.reporting.html import print_table, write_report
 from capacity.rundir import (
     IntervalLogWriter,
     Probe,

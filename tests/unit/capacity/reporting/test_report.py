@@ -15,7 +15,7 @@ from rich.console import Console
 from capacity.__main__ import main
 from capacity.measures import HardwareCombination, Series, Tally
 from capacity.pricing import Catalogue, choose_per_model, labeled_rows, shared_slo
-from capacity.reporting.html import print_table, write_report
+from capacity.reporting import print_table, write_report
 from capacity.rundir import IntervalLogWriter, Run, TargetInfo, build_run_file, series_tag
 from capacity.statistics import Check, Slo
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from unit.capacity.reporting.test_report import make, printed
 
-from capacity.reporting.html import write_report
+from capacity.reporting import write_report
 from capacity.rundir import (
     IntervalLogWriter,
     Run,
