@@ -204,7 +204,7 @@ class FleetExplanations:
             f"memory: {other.label} is excluded ({other.reason})"
             for step in self._problem.selection.steps
             if step.name == "memory"
-            for loser in step.excluded
+            for other in step.excluded
         ]
 
     def _price_constraint(self, solution: FleetSolution) -> str:
