@@ -42,10 +42,10 @@ from worker.wire.http2 import (
     FrameWriter,
     PeerLimits,
     ProtocolError,
-    frame,
+    encode_frame,
+    encode_settings,
     frame_head,
     message_prefix,
-    settings_frame,
     u32,
 )
 
@@ -102,7 +102,7 @@ class ServerConnection:
     def open(self) -> None:
         """Sends our SETTINGS, which need not wait for the peer's."""
         table = self.limits.table
-        settings = settings_frame(
+        settings = encode_settings(
             (HEADER_TABLE_SIZE, 0),
             (MAX_CONCURRENT_STREAMS, table.streams),
             (INITIAL_WINDOW_SIZE, table.stream_window),
@@ -136,8 +136,8 @@ class ServerConnection:
             if self._fast:
                 self._read_fast(data)
             else:
-                for received in self._reader.read(data):
-                    self._on_frame(received)
+                for frame in self._reader.read(data):
+                    self._on_frame(frame)
             if self._window.half_used:
                 self.writer.update_window(0, self._window.refill())
             if self._fill:
@@ -195,66 +195,66 @@ class ServerConnection:
                     if head.timeout_s is not None:
                         table.limit_time(stream, head.timeout_s)
                     continue
-            received = reader.accept(kind, flags, stream_id, data[start:stop])
-            if received is not None:
-                self._on_frame(received)
+            frame = reader.accept(kind, flags, stream_id, data[start:stop])
+            if frame is not None:
+                self._on_frame(frame)
             unrestricted = reader.unrestricted
         reader.keep(data, position)
         if window.size < 0:
             window.consume(0)
 
-    def _on_frame(self, received: Frame) -> None:
-        handler = self._HANDLERS.get(received.kind)
+    def _on_frame(self, frame: Frame) -> None:
+        handler = self._HANDLERS.get(frame.kind)
         if handler is not None:
-            handler(self, received)
+            handler(self, frame)
         else:
             self.limits.idle_frame()  # unknown types are ignored (RFC 9113, 4.1)
 
-    def _on_data(self, received: Frame) -> None:
-        self._window.consume(received.size)
-        self._requests.on_data(received)
+    def _on_data(self, frame: Frame) -> None:
+        self._window.consume(frame.size)
+        self._requests.on_data(frame)
 
-    def _on_headers(self, received: Frame) -> None:
-        self._requests.on_headers(received)
+    def _on_headers(self, frame: Frame) -> None:
+        self._requests.on_headers(frame)
 
-    def _on_priority(self, received: Frame) -> None:
+    def _on_priority(self, frame: Frame) -> None:
         self.limits.idle_frame()  # deprecated, and ignored
 
-    def _on_reset(self, received: Frame) -> None:
-        self._requests.on_reset(received)
+    def _on_reset(self, frame: Frame) -> None:
+        self._requests.on_reset(frame)
 
-    def _on_settings(self, received: Frame) -> None:
+    def _on_settings(self, frame: Frame) -> None:
         self.limits.idle_frame(SETTINGS_WEIGHT)
-        if received.flags & ACK:
+        if frame.flags & ACK:
             self._requests.heads.decoder.forbid_table()
             return
         settings = self.writer.settings
         header_table = settings.header_table
-        self.streams.shift_windows(settings.apply(received.payload))
+        self.streams.shift_windows(settings.apply(frame.payload))
         if settings.header_table < header_table:
             self.writer.table_update = True
         self._fill = True
-        self.writer.answer(frame(SETTINGS, ACK, 0))
+        self.writer.answer(encode_frame(SETTINGS, ACK, 0))
 
-    def _on_push(self, received: Frame) -> None:
+    def _on_push(self, frame: Frame) -> None:
         raise ProtocolError(PROTOCOL_ERROR, "PUSH_PROMISE from a client")
 
-    def _on_ping(self, received: Frame) -> None:
+    def _on_ping(self, frame: Frame) -> None:
         self.limits.idle_frame()
-        if not received.flags & ACK:
-            self.writer.answer(frame(PING, ACK, 0, received.payload))
-        elif received.payload == _SHUTDOWN_PING and self.draining:
+        if not frame.flags & ACK:
+            self.writer.answer(encode_frame(PING, ACK, 0, frame.payload))
+        elif frame.payload == _SHUTDOWN_PING and self.draining:
             self.refuse()
 
-    def _on_goaway(self, received: Frame) -> None:
+    def _on_goaway(self, frame: Frame) -> None:
         self.limits.idle_frame()  # the client begins nothing more; what it began is answered
 
-    def _on_window_update(self, received: Frame) -> None:
+    def _on_window_update(self, frame: Frame) -> None:
         self.limits.idle_frame()
-        if received.stream_id == 0:
-            self.writer.window.enlarge(u32.unpack(received.payload)[0] & LAST_STREAM_ID)
+        if frame.stream_id == 0:
+            self.writer.window.enlarge(u32.unpack(frame.payload)[0] & LAST_STREAM_ID)
         else:
-            self._requests.on_window_update(received)
+            self._requests.on_window_update(frame)
         self._fill = True
 
     _HANDLERS: ClassVar[dict[int, Callable[[ServerConnection, Frame], None]]] = {
@@ -283,7 +283,7 @@ class ServerConnection:
         if not self.draining:
             self.draining = True
             self.writer.go_away(LAST_STREAM_ID, NO_ERROR)
-            self.writer.write(frame(PING, 0, 0, _SHUTDOWN_PING))
+            self.writer.write(encode_frame(PING, 0, 0, _SHUTDOWN_PING))
 
     def refuse(self) -> None:
         """Begins no new stream: the client knows from the second GOAWAY which to send elsewhere."""

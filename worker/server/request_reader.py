@@ -25,7 +25,7 @@ from worker.wire.http2 import (
     MessageReader,
     MessageTooLargeError,
     ProtocolError,
-    frame,
+    encode_frame,
     u32,
 )
 
@@ -47,16 +47,16 @@ class RequestReader:
         self._limits = limits
         self._skipped: deque[tuple[int, int]] = deque(maxlen=_SKIPPED_RANGES)
 
-    def on_headers(self, received: Frame) -> None:
+    def on_headers(self, frame: Frame) -> None:
         """A complete header block: a new request, or the trailers of one."""
         table = self._table
-        stream_id, ended = received.stream_id, bool(received.flags & END_STREAM)
+        stream_id, ended = frame.stream_id, bool(frame.flags & END_STREAM)
         if stream_id & 1 == 0:
             raise ProtocolError(PROTOCOL_ERROR, f"HEADERS on stream {stream_id}")
         if stream_id <= table.highest_id:
-            self._on_trailers(stream_id, ended, self.heads.read_trailers(received.payload))
+            self._on_trailers(stream_id, ended, self.heads.read_trailers(frame.payload))
             return
-        head = self.heads.read(received.payload)  # whatever becomes of it: the decoder must see every block
+        head = self.heads.read(frame.payload)  # whatever becomes of it: the decoder must see every block
         if stream_id > table.highest_id + 2:
             self._skipped.append((table.highest_id + 2, stream_id - 2))
         table.highest_id = stream_id
@@ -86,7 +86,7 @@ class RequestReader:
 
     def _refuse(self, stream_id: int, code: int) -> None:
         self._limits.idle_frame(REFUSED_STREAM_WEIGHT)
-        self._writer.answer(frame(RST_STREAM, 0, stream_id, u32.pack(code)))
+        self._writer.answer(encode_frame(RST_STREAM, 0, stream_id, u32.pack(code)))
 
     def _open(self, stream_id: int, head: RequestHead, ended: bool) -> None:
         table = self._table
@@ -111,13 +111,13 @@ class RequestReader:
         if ended:
             self._on_end(stream)
 
-    def on_data(self, received: Frame) -> None:
+    def on_data(self, frame: Frame) -> None:
         """DATA of any kind; the connection's window has counted it."""
         table = self._table
-        stream = table.streams.get(received.stream_id)
+        stream = table.streams.get(frame.stream_id)
         limits = self._limits
         if stream is None:
-            table.check_opened(received.stream_id)
+            table.check_opened(frame.stream_id)
             limits.idle_frame()
             return
         if stream.half_closed:
@@ -127,17 +127,17 @@ class RequestReader:
         if window is None:
             window = stream.receive_window = FlowWindow(limits.table.stream_window)
         try:
-            window.consume(received.size)
+            window.consume(frame.size)
         except ProtocolError as error:
             table.reset(stream, error.code)
             return
-        if len(received.payload) < limits.table.small_data_bytes:
+        if len(frame.payload) < limits.table.small_data_bytes:
             limits.idle_frame()
         if stream.request.rejection is None and not stream.finishing:
-            self._read_messages(stream, received.payload)
+            self._read_messages(stream, frame.payload)
         if stream.ended:
             return
-        if received.flags & END_STREAM:
+        if frame.flags & END_STREAM:
             self._on_end(stream)
         elif window.half_used and not (stream.receiver is not None and stream.receiver.waiting):
             table.refill(stream)
@@ -202,26 +202,26 @@ class RequestReader:
                 stream.reader = None
                 table.begin(stream, messages[0])
 
-    def on_reset(self, received: Frame) -> None:
+    def on_reset(self, frame: Frame) -> None:
         """RST_STREAM: the client cancels."""
         table = self._table
-        stream = table.streams.get(received.stream_id)
+        stream = table.streams.get(frame.stream_id)
         if stream is None:
-            table.check_opened(received.stream_id)
+            table.check_opened(frame.stream_id)
             self._limits.idle_frame()
             return
-        if received.stream_id in table.opened:
+        if frame.stream_id in table.opened:
             self._limits.rapid_reset()
         table.cancel(stream)
 
-    def on_window_update(self, received: Frame) -> None:
+    def on_window_update(self, frame: Frame) -> None:
         """WINDOW_UPDATE of a stream."""
         table = self._table
-        stream = table.streams.get(received.stream_id)
+        stream = table.streams.get(frame.stream_id)
         if stream is None:
-            table.check_opened(received.stream_id)
+            table.check_opened(frame.stream_id)
             return
         try:
-            table.send_window(stream).enlarge(u32.unpack(received.payload)[0] & LAST_STREAM_ID)
+            table.send_window(stream).enlarge(u32.unpack(frame.payload)[0] & LAST_STREAM_ID)
         except ProtocolError as error:
             table.reset(stream, error.code)

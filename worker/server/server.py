@@ -72,22 +72,22 @@ class GrpcServer:
         return method
 
     async def listen(self, host: str, port: int) -> int:
-        """Listens on every address of `host`; returns the port. Raises OSError where it is taken or cannot be bound."""
+        """Listens on every address of `host`; returns the port. Raises OSError where it is taken or cannot be tcp_socket."""
         loop = asyncio.get_running_loop()
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, address in dict.fromkeys(addresses):
             try:
-                bound = socket.socket(family, kind, protocol)
+                tcp_socket = socket.socket(family, kind, protocol)
                 try:
-                    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    bound.bind((address[0], port, *address[2:]))
-                    bound.setblocking(False)
-                    port = bound.getsockname()[1]
+                    tcp_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    tcp_socket.bind((address[0], port, *address[2:]))
+                    tcp_socket.setblocking(False)
+                    port = tcp_socket.getsockname()[1]
                     listener = await loop.create_server(
-                        lambda: ServerSocket(self, self._tls), sock=bound, backlog=BACKLOG, **self._tls_arguments()
+                        lambda: ServerSocket(self, self._tls), sock=tcp_socket, backlog=BACKLOG, **self._tls_arguments()
                     )
                 except BaseException:
-                    bound.close()
+                    tcp_socket.close()
                     raise
             except OSError as error:
                 if self._listeners and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
@@ -112,8 +112,8 @@ class GrpcServer:
             listener.close()
         if self._sockets:
             self._empty = loop.create_future()
-            for connected in list(self._sockets):
-                connected.drain()
+            for server_socket in list(self._sockets):
+                server_socket.drain()
             timer = loop.call_later(GOAWAY_READ_S, self._refuse)
             try:
                 await self._empty
@@ -121,29 +121,29 @@ class GrpcServer:
                 timer.cancel()
 
     def _refuse(self) -> None:
-        for connected in list(self._sockets):
-            connected.refuse()
+        for server_socket in list(self._sockets):
+            server_socket.refuse()
 
     async def stop(self) -> None:
         """Ends every connection now; its calls are cancelled."""
         for listener in self._listeners:
             listener.close()
-        for connected in list(self._sockets):
-            connected.abort()
+        for server_socket in list(self._sockets):
+            server_socket.abort()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CANCELLED_S)
 
     # Called by the sockets.
 
-    def opened(self, opened: ServerSocket) -> bool:
+    def add_socket(self, server_socket: ServerSocket) -> bool:
         """Adds a connection; False where there are too many already."""
         if len(self._sockets) >= self.limits.connections:
             return False
-        self._sockets.add(opened)
+        self._sockets.add(server_socket)
         return True
 
-    def closed(self, closed: ServerSocket) -> None:
+    def remove_socket(self, server_socket: ServerSocket) -> None:
         """Removes a connection."""
-        self._sockets.discard(closed)
+        self._sockets.discard(server_socket)
         if not self._sockets and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)

@@ -29,10 +29,10 @@ class SocketOwner(Protocol):
     parser: RequestHeadParser
     draining: bool
 
-    def opened(self, opened: ServerSocket) -> bool:
+    def add_socket(self, server_socket: ServerSocket) -> bool:
         """Whether the server takes one more connection."""
 
-    def closed(self, closed: ServerSocket) -> None:
+    def remove_socket(self, server_socket: ServerSocket) -> None:
         """The socket is closed."""
 
 
@@ -52,18 +52,18 @@ class ServerSocket(asyncio.Protocol):
         self._unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = opened = cast(asyncio.Transport, transport)
-        if self._tls is not None and opened.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
-            opened.abort()
+        self._transport = stream_transport = cast(asyncio.Transport, transport)
+        if self._tls is not None and stream_transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+            stream_transport.abort()
             return
         owner = self._owner
-        if not owner.opened(self):
-            opened.abort()
+        if not owner.add_socket(self):
+            stream_transport.abort()
             return
-        _set_options(opened.get_extra_info("socket"))
-        opened.set_write_buffer_limits(high=UNWRITTEN_BYTES)
+        _set_options(stream_transport.get_extra_info("socket"))
+        stream_transport.set_write_buffer_limits(high=UNWRITTEN_BYTES)
         self._connection = ServerConnection(
-            owner.parser, owner.limits, owner.buffered, cast(Any, self._loop), self._wake, _peer_name(opened)
+            owner.parser, owner.limits, owner.buffered, cast(Any, self._loop), self._wake, _peer_name(stream_transport)
         )
         self._connection.open()
         self._time_progress()
@@ -143,7 +143,7 @@ class ServerSocket(asyncio.Protocol):
             self._connection.close()
         # Each refers to the other: freed here, and not when the garbage collector finds them.
         self._connection = self._transport = None
-        self._owner.closed(self)
+        self._owner.remove_socket(self)
 
     # Called by the server when it ends.
 
@@ -163,13 +163,13 @@ class ServerSocket(asyncio.Protocol):
             self._transport.abort()
 
 
-def _set_options(connected: Any) -> None:
+def _set_options(tcp_socket: Any) -> None:
     with contextlib.suppress(OSError):  # not on every system, not on every kind of socket
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        tcp_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tcp_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE.items():
             if hasattr(socket, name):
-                connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                tcp_socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _peer_name(transport: asyncio.Transport) -> str:

@@ -24,14 +24,14 @@ from worker.wire.http2 import (
     FrameWriter,
     OutgoingStream,
     ProtocolError,
-    frame,
+    encode_frame,
     frame_head,
     stream_id_of,
     u32,
 )
 
-_REPLY_HEAD_FRAME = frame(HEADERS, END_HEADERS, 0, REPLY_HEAD)[:5]
-_OK_FRAME = frame(HEADERS, END_HEADERS | END_STREAM, 0, OK_TRAILERS)[:5]
+_REPLY_HEAD_FRAME = encode_frame(HEADERS, END_HEADERS, 0, REPLY_HEAD)[:5]
+_OK_FRAME = encode_frame(HEADERS, END_HEADERS | END_STREAM, 0, OK_TRAILERS)[:5]
 _frame_head = frame_head.pack
 
 
@@ -185,7 +185,7 @@ class StreamTable:
     def _answered(self, stream: Stream) -> None:
         """All of the reply has been written."""
         if not stream.half_closed:
-            self._writer.write(frame(RST_STREAM, 0, stream.id, u32.pack(NO_ERROR)))  # RFC 9113, 8.1
+            self._writer.write(encode_frame(RST_STREAM, 0, stream.id, u32.pack(NO_ERROR)))  # RFC 9113, 8.1
         self._remove(stream)
         stream.on_cancel = None
 

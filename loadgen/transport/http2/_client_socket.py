@@ -51,17 +51,17 @@ class ClientSocket:
 
     def open(self, host: str, port: int, context: ssl.SSLContext | None, server_name: str, timeout_s: float) -> None:
         """Connects, blocking this greenlet only. Raises OSError or gevent.Timeout."""
-        connected = gevent.socket.create_connection((host, port), timeout_s)
+        tcp_socket = gevent.socket.create_connection((host, port), timeout_s)
         try:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tcp_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
                 self._tls = TlsSession(context, server_name)
-                self._tls.handshake(connected)
-            family, kind, protocol = connected.family, connected.type, connected.proto
+                self._tls.handshake(tcp_socket)
+            family, kind, protocol = tcp_socket.family, tcp_socket.type, tcp_socket.proto
             # gevent's socket waits by itself; from here on the hub's watchers do.
-            self._socket = get_original("socket", "socket")(family, kind, protocol, fileno=connected.detach())
+            self._socket = get_original("socket", "socket")(family, kind, protocol, fileno=tcp_socket.detach())
         except BaseException:
-            connected.close()
+            tcp_socket.close()
             raise
         self._socket.setblocking(False)
         self._loop = gevent.get_hub().loop

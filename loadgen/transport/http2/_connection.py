@@ -41,7 +41,7 @@ from worker.wire.http2 import (
     FrameWriter,
     OutgoingStream,
     ProtocolError,
-    frame,
+    encode_frame,
     frame_head,
     message_prefix,
     stream_id_of,
@@ -141,7 +141,7 @@ class ClientConnection:
     def ping(self) -> None:
         """Asks the server for an answer, which sets `pings` to 0."""
         self.pings += 1
-        self.writer.write(frame(PING, 0, 0, bytes(8)))
+        self.writer.write(encode_frame(PING, 0, 0, bytes(8)))
 
     # What the server sends.
 
@@ -151,8 +151,8 @@ class ClientConnection:
             if self._fast:
                 self._read_fast(data)
             else:
-                for received in self._reader.read(data):
-                    self._on_frame(received)
+                for frame in self._reader.read(data):
+                    self._on_frame(frame)
         except ProtocolError as error:
             self.writer.go_away(0, error.code)
             self.calls.drain()
@@ -220,64 +220,64 @@ class ClientConnection:
                 and data[start:stop] == _NO_ERROR
             ):
                 continue
-            received = reader.accept(kind, flags, stream_id, data[start:stop])
-            if received is not None:
-                self._on_frame(received)
+            frame = reader.accept(kind, flags, stream_id, data[start:stop])
+            if frame is not None:
+                self._on_frame(frame)
             unrestricted = reader.unrestricted
         reader.keep(data, position)
         self._window.size -= consumed
 
-    def _on_frame(self, received: Frame) -> None:
-        handler = self._HANDLERS.get(received.kind)
+    def _on_frame(self, frame: Frame) -> None:
+        handler = self._HANDLERS.get(frame.kind)
         if handler is not None:  # unknown types are ignored (RFC 9113, 4.1), and so is PRIORITY
-            handler(self, received)
+            handler(self, frame)
 
-    def _on_data(self, received: Frame) -> None:
-        self._window.consume(received.size)
-        self._replies.on_data(received)
+    def _on_data(self, frame: Frame) -> None:
+        self._window.consume(frame.size)
+        self._replies.on_data(frame)
 
-    def _on_headers(self, received: Frame) -> None:
-        self._replies.on_headers(received)
+    def _on_headers(self, frame: Frame) -> None:
+        self._replies.on_headers(frame)
 
-    def _on_reset(self, received: Frame) -> None:
-        self._replies.on_reset(received)
+    def _on_reset(self, frame: Frame) -> None:
+        self._replies.on_reset(frame)
 
-    def _on_settings(self, received: Frame) -> None:
-        if received.flags & ACK:
+    def _on_settings(self, frame: Frame) -> None:
+        if frame.flags & ACK:
             return
         settings = self.writer.settings
-        change = settings.apply(received.payload)
+        change = settings.apply(frame.payload)
         for outgoing in self._queue.values():
             outgoing.window.shift(change)
         self._set_fast_size()
         if not self.calls.draining:
             self.calls.limit = settings.max_streams
-        self.writer.answer(frame(SETTINGS, ACK, 0))
+        self.writer.answer(encode_frame(SETTINGS, ACK, 0))
         self.writer.fill()
 
-    def _on_push(self, received: Frame) -> None:
+    def _on_push(self, frame: Frame) -> None:
         raise ProtocolError(PROTOCOL_ERROR, "PUSH_PROMISE, which our SETTINGS forbid")
 
-    def _on_ping(self, received: Frame) -> None:
-        if received.flags & ACK:
+    def _on_ping(self, frame: Frame) -> None:
+        if frame.flags & ACK:
             self.pings = 0  # an answer to one is an answer to all before it
         else:
-            self.writer.answer(frame(PING, ACK, 0, received.payload))
+            self.writer.answer(encode_frame(PING, ACK, 0, frame.payload))
 
-    def _on_goaway(self, received: Frame) -> None:
+    def _on_goaway(self, frame: Frame) -> None:
         calls = self.calls
         calls.goaways += 1
         calls.drain()
-        last = u32.unpack_from(received.payload)[0] & LAST_STREAM_ID
-        code = u32.unpack_from(received.payload, 4)[0]
+        last = u32.unpack_from(frame.payload)[0] & LAST_STREAM_ID
+        code = u32.unpack_from(frame.payload, 4)[0]
         message = f"the server is going away (HTTP/2 error {code}) and did not take this call"
         for call in [call for stream_id, call in calls.streams.items() if stream_id > last]:
             calls.refused += 1
             calls.finish_closed(call, Reply(UNAVAILABLE, message))
 
-    def _on_window_update(self, received: Frame) -> None:
-        increment = u32.unpack(received.payload)[0] & LAST_STREAM_ID
-        stream_id = received.stream_id
+    def _on_window_update(self, frame: Frame) -> None:
+        increment = u32.unpack(frame.payload)[0] & LAST_STREAM_ID
+        stream_id = frame.stream_id
         if stream_id == 0:
             self._send_window.enlarge(increment)
         else:

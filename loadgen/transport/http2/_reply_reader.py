@@ -28,17 +28,17 @@ class ReplyReader:
         self._clock = clock
         self._decoder = HeaderDecoder(LIMITS.header_list_bytes, stateless=True)
 
-    def on_headers(self, received: Frame) -> None:
+    def on_headers(self, frame: Frame) -> None:
         """A complete header block: a reply's head, its trailers, or both in one."""
-        calls, block = self._calls, received.payload
+        calls, block = self._calls, frame.payload
         head = self.cache.values.get(block)
         if head is None:
             head = ReplyHead(self._decoder.decode(block))
             self.cache.store(block, head)
-        call = calls.streams.get(received.stream_id)
+        call = calls.streams.get(frame.stream_id)
         if call is None:
-            calls.count_stray(received.stream_id)
-        elif received.flags & END_STREAM:
+            calls.count_stray(frame.stream_id)
+        elif frame.flags & END_STREAM:
             calls.finish(call, final_reply(call.head, head, call.collect(), self.max_message))
         elif call.head is not None or head.status is None:
             calls.reject(call, Reply(_INTERNAL, "the reply's header blocks are malformed"))
@@ -49,30 +49,30 @@ class ReplyReader:
             else:
                 call.collect()  # its DATA are no message
 
-    def on_data(self, received: Frame) -> None:
+    def on_data(self, frame: Frame) -> None:
         """DATA of any kind; the connection's window has counted it."""
         calls = self._calls
-        call = calls.streams.get(received.stream_id)
+        call = calls.streams.get(frame.stream_id)
         if call is None:
-            calls.count_stray(received.stream_id)
+            calls.count_stray(frame.stream_id)
         elif call.head is None:
             calls.reject(call, Reply(_INTERNAL, "DATA before the reply's headers"))
-        elif received.payload and call.head.status == 200 and call.add_data(received.payload) > self.max_message:
+        elif frame.payload and call.head.status == 200 and call.add_data(frame.payload) > self.max_message:
             message = f"the reply's message is larger than {self.max_message} bytes"
             calls.reject(call, Reply(_RESOURCE_EXHAUSTED, message), CANCEL)
-        elif received.flags & END_STREAM:
+        elif frame.flags & END_STREAM:
             calls.finish(call, final_reply(call.head, None, call.collect(), self.max_message))
 
-    def on_reset(self, received: Frame) -> None:
+    def on_reset(self, frame: Frame) -> None:
         """RST_STREAM: the server ends the stream."""
         calls = self._calls
-        (code,) = u32.unpack(received.payload)
-        call = calls.streams.get(received.stream_id)
+        (code,) = u32.unpack(frame.payload)
+        call = calls.streams.get(frame.stream_id)
         if call is not None:
             calls.resets += 1
             calls.finish_closed(call, reset_reply(code, self._clock() >= call.deadline))
         elif code == NO_ERROR:
             # How a server ends a stream whose request it has not read to the end (RFC 9113, 8.1).
-            calls.check_opened(received.stream_id)
+            calls.check_opened(frame.stream_id)
         else:
-            calls.count_stray(received.stream_id)
+            calls.count_stray(frame.stream_id)

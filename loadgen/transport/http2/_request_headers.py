@@ -14,9 +14,9 @@ from worker.wire.http2 import (
     MAX_HEADER_LIST_SIZE,
     WINDOW_UPDATE,
     PeerLimits,
-    frame,
+    encode_frame,
+    encode_settings,
     literal_block,
-    settings_frame,
     u32,
 )
 
@@ -28,14 +28,14 @@ LIMITS = PeerLimits(
 OPENING_BYTES = b"".join(
     (
         CLIENT_PREFACE,
-        settings_frame(
+        encode_settings(
             (HEADER_TABLE_SIZE, 0),
             (ENABLE_PUSH, 0),
             (INITIAL_WINDOW_SIZE, LIMITS.stream_window),
             (MAX_FRAME_SIZE, LIMITS.frame_bytes),
             (MAX_HEADER_LIST_SIZE, LIMITS.header_list_bytes),
         ),
-        frame(WINDOW_UPDATE, 0, 0, u32.pack(LIMITS.connection_window - DEFAULT_WINDOW)),
+        encode_frame(WINDOW_UPDATE, 0, 0, u32.pack(LIMITS.connection_window - DEFAULT_WINDOW)),
     )
 )
 

@@ -59,23 +59,23 @@ class TlsSession:
         self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
         self.ended = False  # the peer has closed the session
 
-    def handshake(self, connected: Any) -> None:
+    def handshake(self, tcp_socket: Any) -> None:
         """Performs the handshake on a gevent socket, blocking this greenlet only. Raises OSError."""
         while True:
             try:
                 self._session.do_handshake()
             except ssl.SSLWantReadError:
-                connected.sendall(self._outgoing.read())
-                data = connected.recv(RECEIVE_BYTES)
+                tcp_socket.sendall(self._outgoing.read())
+                data = tcp_socket.recv(RECEIVE_BYTES)
                 if not data:
                     raise ConnectionResetError("closed during the TLS handshake") from None
                 self._incoming.write(data)
             except ssl.SSLError:
-                connected.sendall(self._outgoing.read())  # the alert says to the server why
+                tcp_socket.sendall(self._outgoing.read())  # the alert says to the server why
                 raise
             else:
                 break
-        connected.sendall(self._outgoing.read())
+        tcp_socket.sendall(self._outgoing.read())
         if self._session.selected_alpn_protocol() != "h2":
             raise ConnectionError("the server does not speak HTTP/2 over TLS (no ALPN h2)")
 

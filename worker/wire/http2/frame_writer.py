@@ -15,7 +15,7 @@ from worker.wire.http2.frames import (
     HEADERS,
     RST_STREAM,
     WINDOW_UPDATE,
-    frame,
+    encode_frame,
     frame_head,
     u32,
 )
@@ -120,21 +120,21 @@ class FrameWriter:
         kind = HEADERS
         for start in range(0, len(block), DEFAULT_FRAME):
             last = END_HEADERS if start + DEFAULT_FRAME >= len(block) else 0
-            self.write(frame(kind, flags | last, stream_id, block[start : start + DEFAULT_FRAME]))
+            self.write(encode_frame(kind, flags | last, stream_id, block[start : start + DEFAULT_FRAME]))
             kind, flags = CONTINUATION, 0
 
     def reset(self, stream_id: int, code: int) -> None:
         """Adds RST_STREAM and drops what the stream has yet to send."""
         self.queue.pop(stream_id, None)
-        self.write(frame(RST_STREAM, 0, stream_id, u32.pack(code)))
+        self.write(encode_frame(RST_STREAM, 0, stream_id, u32.pack(code)))
 
     def update_window(self, stream_id: int, increment: int) -> None:
         """Adds WINDOW_UPDATE; stream 0 is the connection."""
-        self.write(frame(WINDOW_UPDATE, 0, stream_id, u32.pack(increment)))
+        self.write(encode_frame(WINDOW_UPDATE, 0, stream_id, u32.pack(increment)))
 
     def go_away(self, last_stream_id: int, code: int) -> None:
         """Adds GOAWAY."""
-        self.write(frame(GOAWAY, 0, 0, u32.pack(last_stream_id) + u32.pack(code)))
+        self.write(encode_frame(GOAWAY, 0, 0, u32.pack(last_stream_id) + u32.pack(code)))
 
     def enqueue(self, stream: OutgoingStream) -> None:
         """Sends what the stream has, now or when it can."""

@@ -25,11 +25,11 @@ u32 = Struct(">I")
 setting = Struct(">HI")
 
 
-def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
+def encode_frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     """A frame; the payload has at most 2^24 - 1 bytes."""
     return frame_head.pack(len(payload) >> 8, len(payload) & 0xFF, kind, flags, stream_id) + payload
 
 
-def settings_frame(*values: tuple[int, int]) -> bytes:
+def encode_settings(*values: tuple[int, int]) -> bytes:
     """A SETTINGS frame of these names and values."""
-    return frame(SETTINGS, 0, 0, b"".join(setting.pack(name, value) for name, value in values))
+    return encode_frame(SETTINGS, 0, 0, b"".join(setting.pack(name, value) for name, value in values))

@@ -31,7 +31,9 @@ from worker.wire.http2 import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
-    frame,
+)
+from worker.wire.http2 import (
+    encode_frame as frame,
 )
 
 BOUND_S = 20.0

@@ -32,10 +32,12 @@ from worker.wire.http2 import (
     LARGEST_WINDOW,
     WINDOW_UPDATE,
     PeerLimits,
-    frame,
+    encode_settings,
     literal_block,
-    settings_frame,
     u32,
+)
+from worker.wire.http2 import (
+    encode_frame as frame,
 )
 
 BOUND_S = 30.0
@@ -377,7 +379,7 @@ def test_connections_beyond_the_limit_are_closed(run: Callable[..., Running]) ->
 
 SETTINGS_OF_ALL = (
     CLIENT_PREFACE
-    + settings_frame((INITIAL_WINDOW_SIZE, LARGEST_WINDOW))
+    + encode_settings((INITIAL_WINDOW_SIZE, LARGEST_WINDOW))
     + frame(WINDOW_UPDATE, 0, 0, u32.pack(LARGEST_WINDOW - DEFAULT_WINDOW))
 )
 

@@ -33,14 +33,16 @@ from worker.wire.http2 import (
     WINDOW_UPDATE,
     BufferedBytes,
     PeerLimits,
-    frame,
+    encode_settings,
     literal_block,
-    settings_frame,
+)
+from worker.wire.http2 import (
+    encode_frame as frame,
 )
 from worker.wire.http2.headers import EMPTY_TABLE
 
 LIMITS = PeerLimits()
-GREETING = CLIENT_PREFACE + settings_frame()
+GREETING = CLIENT_PREFACE + encode_settings()
 ECHO, HOLD, FEED = "/test.Test/Echo", "/test.Test/Hold", "/test.Test/Feed"
 
 
@@ -299,8 +301,8 @@ def test_whatever_comes_the_connection_goes_on_or_ends_with_goaway(greeted: bool
         (CLIENT_PREFACE + frame(PING, 0, 0, bytes(8)), 1),
         (CLIENT_PREFACE + frame(SETTINGS, 1, 0), 1),
         (GREETING + frame(SETTINGS, 0, 0, b"abc"), 6),
-        (GREETING + settings_frame((INITIAL_WINDOW_SIZE, 2**31)), 3),
-        (GREETING + settings_frame((5, 100)), 1),
+        (GREETING + encode_settings((INITIAL_WINDOW_SIZE, 2**31)), 3),
+        (GREETING + encode_settings((5, 100)), 1),
         (GREETING + b"\xff\xff\xff\0\0\0\0\0\1", 6),
         (GREETING + frame(DATA, 0, 0, b"x"), 1),
         (GREETING + frame(DATA, 1, 7, b"x"), 1),
@@ -389,7 +391,7 @@ def test_a_header_block_is_read_by_the_dynamic_table_until_the_peer_gives_it_up(
 
 
 def test_a_smaller_table_is_confirmed_once(peer: Peer) -> None:
-    peer.feed(settings_frame((1, 0)))
+    peer.feed(encode_settings((1, 0)))
     first, *_ = peer.feed(unary(1))
     assert first[3][:1] == EMPTY_TABLE
     echoed(peer, peer.feed(unary(3)), 3, b"hello")
@@ -552,12 +554,12 @@ def test_words_are_percent_encoded(peer: Peer) -> None:
 
 
 def test_large_answers_wait_for_windows_and_take_turns(peer: Peer) -> None:
-    peer.feed(settings_frame((INITIAL_WINDOW_SIZE, 20000)))
+    peer.feed(encode_settings((INITIAL_WINDOW_SIZE, 20000)))
     large = bytes(range(256)) * 200
     for stream in (1, 3):
         frames = peer.feed(unary(stream, large))
         assert sum(len(entry[3]) for entry in frames if entry[0] == DATA) == 20000
-    frames = peer.feed(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 40000)) + settings_frame((INITIAL_WINDOW_SIZE, 0)))
+    frames = peer.feed(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 40000)) + encode_settings((INITIAL_WINDOW_SIZE, 0)))
     assert sum(len(entry[3]) for entry in frames if entry[0] == DATA) == 20000
     frames = peer.feed(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 10000)))
     assert sum(len(entry[3]) for entry in frames if entry[0] == DATA) == 65535 - 60000  # the connection's own window
@@ -565,7 +567,7 @@ def test_large_answers_wait_for_windows_and_take_turns(peer: Peer) -> None:
     assert sum(len(entry[3]) for entry in frames if entry[0] == DATA) == 10000 - 5535
     frames += peer.feed(frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 10**6)))
     assert [entry[2] for entry in frames if entry[0] == HEADERS] == [1]
-    frames = peer.feed(settings_frame((INITIAL_WINDOW_SIZE, 10**6)))
+    frames = peer.feed(encode_settings((INITIAL_WINDOW_SIZE, 10**6)))
     assert {entry[2] for entry in frames if entry[0] != SETTINGS} == {3}
     assert not peer.connection.streams.streams
 

@@ -30,7 +30,9 @@ from worker.wire.http2 import (
     WINDOW_UPDATE,
     BlockCache,
     ProtocolError,
-    frame,
+)
+from worker.wire.http2 import (
+    encode_frame as frame,
 )
 
 BLOCK = request_block(method="/a.B/C", scheme="http", authority="h:1", timeout_s=1.0)

@@ -30,11 +30,13 @@ from worker.wire.http2 import (
     FrameReader,
     PeerLimits,
     ProtocolError,
-    frame,
-    settings_frame,
+    encode_settings,
+)
+from worker.wire.http2 import (
+    encode_frame as frame,
 )
 
-FIRST = settings_frame()
+FIRST = encode_settings()
 
 
 def reader(preface: bytes = b"", limits: PeerLimits = PeerLimits()) -> FrameReader:  # noqa: B008 - frozen

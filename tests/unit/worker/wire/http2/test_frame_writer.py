@@ -28,7 +28,9 @@ from worker.wire.http2 import (
     OutgoingStream,
     PeerLimits,
     ProtocolError,
-    frame,
+)
+from worker.wire.http2 import (
+    encode_frame as frame,
 )
 from worker.wire.http2.frame_writer import HIGH_WATER
 
