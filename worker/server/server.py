@@ -72,7 +72,7 @@ class GrpcServer:
         return method
 
     async def listen(self, host: str, port: int) -> int:
-        """Listens on every address of `host`; returns the port. Raises OSError where it is taken or cannot be tcp_socket."""
+        """Listens on every address of `host`; returns the port. Raises OSError where it is taken or cannot be bound."""
         loop = asyncio.get_running_loop()
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, address in dict.fromkeys(addresses):
