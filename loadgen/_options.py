@@ -1,4 +1,4 @@
-"""The command line, read once into one frozen Options. Knows argparse's namespace; nothing else here does."""
+"""The options of a run: how they are added to Locust's parser, and how its namespace becomes one frozen Options."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from typing import Any
 from capacity.measures import HardwareCombination
 from capacity.statistics import Slo
 from loadgen._errors import InputError
-from loadgen.schedule import ARRIVALS, CLOSED, TRACE
+from loadgen.schedule import ARRIVALS, CLOSED, OPEN_ARRIVALS, TRACE
 from loadgen.transport import Access, Security
 from worker.wire import parse_duration_ns
 
 ROUTERS = ("pinned", "round-robin", "random", "least-outstanding")
 TRANSPORTS = ("wire", "grpcio")
 SHAPES = ("steps", "slo-search")
+#: Rows of the table at the end; `ordinal` is an older name of `target`.
+ROWS = ("combination", "target", "ordinal")
+#: When a run ends by its results; `resolved` is an older name of `verdict`.
+UNTIL = ("verdict", "resolved")
 
-#: Targets in the environment, for a command that a fleet runs (`worker fleet … -- locust …`).
+#: Targets in the environment, for a command that a fleet runs (`inferload fleet … -- inferload load …`).
 TARGETS_VARIABLE = "INFERLOAD_TARGETS"
-#: What a fleet leaves in the folder that it was started in.
 
-#: Options of ours and of Locust's that run.json keeps.
+#: Options of ours and of Locust's that are recorded in run.json.
 RECORDED = frozenset(
     {
         *("targets", "arrivals", "user_rate", "seed", "max_in_flight", "router", "requests", "warmup", "deadline"),
@@ -36,7 +39,11 @@ RECORDED = frozenset(
 
 @dataclass(frozen=True)
 class Options:
-    """What one run was asked to do. Durations in nanoseconds; `targets` may be empty (an embedded fleet is meant)."""
+    """The options of one run. Durations are in nanoseconds. Empty `targets` mean an embedded fleet.
+
+    `until_verdict`: the run ends once the verdict on the SLO is met or missed in every row. `table_by`: rows of the
+    table at the end.
+    """
 
     targets: str
     access: Access = field(repr=False)
@@ -64,21 +71,21 @@ class Options:
     run_dir: Path | None
     local_dir: Path | None
     catalogue: Path | None
-    by: str
+    table_by: str
     shape: str
     strict: bool
-    until_resolved: bool
+    until_verdict: bool
 
     @property
     def is_open(self) -> bool:
-        """Requests are due by a schedule, whatever the targets do."""
+        """Requests are due by a schedule that does not wait for replies."""
         return self.arrivals != CLOSED
 
     @classmethod
     def read(cls, namespace: Any) -> Options:
-        """Checks everything that can be checked before a target is asked. Raises InputError."""
+        """Reads and checks the options in the parser's namespace. Raises InputError."""
         if namespace.until and not namespace.slo:
-            raise InputError("--until resolved: say which SLO is to be resolved, as in --slo p90=15ms")
+            raise InputError(f"--until {namespace.until}: expected an SLO to judge, as in --slo p90=15ms")
         requests = _integer("--requests", namespace.requests, at_least=1) if namespace.requests else None
         arrivals = _arrivals(namespace)
         trace = arrivals.removeprefix(TRACE) if arrivals.startswith(TRACE) else ""
@@ -111,80 +118,105 @@ class Options:
             run_dir=Path(namespace.run_dir) if namespace.run_dir else None,
             local_dir=Path(namespace.local_dir) if namespace.local_dir else None,
             catalogue=_existing("--catalogue", namespace.catalogue),
-            by=_choice("--by", namespace.by, ("combination", "target")),
+            table_by="combination" if _choice("--by", namespace.by, ROWS) == "combination" else "target",
             shape=namespace.shape,
             strict=bool(namespace.strict),
-            until_resolved=bool(namespace.until and _choice("--until", namespace.until, ("resolved",))),
+            until_verdict=bool(namespace.until and _choice("--until", namespace.until, UNTIL)),
         )
 
 
 def register(parser: Any) -> None:
-    """Adds the options to Locust's parser (listener of `init_command_line_parser`). All values are strings: they travel
-    to Locust's workers in a msgpack message, and come from the web form as text."""
-    group = parser.add_argument_group("inferload", "What is driven, how, and what is recorded.")
+    """Adds the options to Locust's parser; listens to `init_command_line_parser`.
+
+    All values are strings: they travel to Locust's workers in a msgpack message, and come from the web form as text.
+    """
+    group = parser.add_argument_group("inferload", "Which targets get which load, and what is recorded.")
 
     def add(name: str, default: str, text: str, *, metavar: str | None = None, web: bool = False) -> None:
         # Locust's own keyword for this works on the parser alone, not on a group of it.
         group.add_argument(name, default=default, help=text, metavar=metavar).include_in_web_ui = web
 
-    add("--targets", "", "Addresses of workers, comma-separated, or @FILE as a fleet writes it.", metavar="A,B|@FILE")
-    kinds = f"How requests arrive: {', '.join(ARRIVALS)}, trace:FILE (closed; with --shape poisson)."
-    add("--arrivals", "", kinds, metavar="NAME")
-    shapes = "Searches: steps up to saturation, or slo-search for the highest rate within --slo."
-    add("--shape", "", shapes, metavar="|".join(SHAPES))
-    add("--trace-scale", "1", "Plays a trace this many times as fast, bursts and all.", metavar="X")
-    add("--trace-keep", "1", "Keeps this share of a trace's arrivals, at random.", metavar="SHARE")
-    add("--user-rate", "1", "Arrivals a second of each user, where arrivals are open.", metavar="R", web=True)
-    add("--seed", "1", "Of random arrivals and routes.", metavar="N")
-    add("--max-in-flight", "10000", "Open arrivals beyond this many in flight are unsent.", metavar="N")
-    add("--router", "pinned", f"Which target a request goes to: {', '.join(ROUTERS)}.", metavar="NAME")
-    add("--requests", "", "Measured requests per target, then stop.", metavar="N", web=True)
-    add("--warmup", "0s", "Time after ramp-up that is recorded apart.", metavar="5s", web=True)
-    add("--deadline", "10s", "A request without a reply by then has failed.", metavar="1s", web=True)
     add(
-        "--retries", "0", "Sends a request that was refused and not run up to N times more, counted apart.", metavar="N"
+        "--targets",
+        "",
+        "Addresses of the targets, or the targets file of a fleet.",
+        metavar="A,B|@FILE",
+    )
+    patterns = f"Pattern of arrivals: {', '.join(ARRIVALS)}, trace:FILE (default: closed; with --shape poisson)."
+    add("--arrivals", "", patterns, metavar="NAME")
+    shapes = "A search: steps up to saturation, or slo-search for the highest rate that meets --slo."
+    add("--shape", "", shapes, metavar="|".join(SHAPES))
+    add("--trace-scale", "1", "Plays a trace X times as fast.", metavar="X")
+    add("--trace-keep", "1", "Sends this share of the rows of a trace, chosen at random.", metavar="SHARE")
+    add("--user-rate", "1", "Arrivals a second of each user, in open arrivals.", metavar="R", web=True)
+    add("--seed", "1", "Seed of random arrivals and routes.", metavar="N")
+    add("--max-in-flight", "10000", "With more requests in flight, open arrivals are unsent.", metavar="N")
+    add("--router", "pinned", f"Which target a request goes to: {', '.join(ROUTERS)}.", metavar="NAME")
+    add("--requests", "", "Ends the run after N measured requests per target.", metavar="N", web=True)
+    add("--warmup", "0s", "Time after the ramp-up whose requests are counted as warm-up.", metavar="5s", web=True)
+    add("--deadline", "10s", "A request without a reply after this time has failed.", metavar="1s", web=True)
+    add(
+        "--retries",
+        "0",
+        "Sends a refused request again, up to N times; retries are counted.",
+        metavar="N",
     )
     add("--slo", "", "Service level objective, e.g. p90=15ms or p99=50ms,errors=0.1%%.", metavar="p90=15ms", web=True)
-    add("--until", "", "resolved: stop once the SLO's verdict is clear, or at --run-time.", metavar="resolved")
-    add("--transport", "wire", "How requests travel: wire (made for load) or grpcio (the reference).", metavar="NAME")
+    add("--until", "", "verdict: ends the run once the SLO is met or missed, or at --run-time.", metavar="verdict")
+    add("--transport", "wire", "What carries requests: wire (made for load) or grpcio (the reference).", metavar="NAME")
     add("--connections", "1", "Connections to each target.", metavar="N")
-    add("--target-ca", "", "TLS to the targets: root certificates (PEM), or system.", metavar="FILE")
-    add("--target-cert", "", "Mutual TLS: this side's certificate (PEM).", metavar="FILE")
+    add("--target-ca", "", "TLS to the targets: root certificates (PEM), or `system`.", metavar="FILE")
+    add("--target-cert", "", "Mutual TLS: the client's certificate (PEM).", metavar="FILE")
     add("--target-key", "", "Mutual TLS: its key (PEM).", metavar="FILE")
     add("--target-server-name", "", "Name in the targets' certificate, where it is not the address.", metavar="NAME")
     add("--target-token-file", "", "Bearer token for the targets.", metavar="FILE")
-    add("--check-outputs", "0", "Decodes every n-th reply and compares its tensors; 0: sizes only.", metavar="N")
-    add("--expected", "", "Expected outputs by name (default: the first reply's).", metavar="FILE.npz")
-    add("--model", "", "Model to ask for where a server does not say which it has.", metavar="NAME")
-    add("--hardware", "", "Hardware of targets that cannot describe themselves.", metavar='"g5.xlarge"')
-    add("--input", "", "Input tensors by name, instead of random ones.", metavar="FILE.npz")
-    add("--input-shape", "", "Sizes for dimensions that the model leaves open.", metavar="NAME:1,7[;NAME:…]")
-    add("--run-dir", "", "Where run.hlog, run.json and report.html go (default: runs/TIME).", metavar="DIR")
-    add("--local-dir", "", "Where each of several generators keeps its own log (runs/generators).", metavar="DIR")
-    add("--catalogue", "", "Prices and memory (default: hardware.toml here, else the packaged one).", metavar="FILE")
-    strict = group.add_argument("--strict", action="store_true", help="Exit with 1 also for a check that only warns.")
+    add("--check-outputs", "0", "Compares the tensors of every N-th reply; 0: only the sizes of replies.", metavar="N")
+    add("--expected", "", "Expected outputs by name (default: those of the first reply).", metavar="FILE.npz")
+    add("--model", "", "The model, for a server that does not say which it serves.", metavar="NAME")
+    add("--hardware", "", "The hardware of targets without Describe.", metavar='"g5.xlarge"')
+    add("--input", "", "Input tensors by name (default: random ones).", metavar="FILE.npz")
+    add("--input-shape", "", "Sizes of dimensions that the model leaves open.", metavar="NAME:1,7[;NAME:…]")
+    add("--run-dir", "", "The run directory (default: runs/TIME).", metavar="DIR")
+    add(
+        "--local-dir",
+        "",
+        "Local log of each of several generators (default: runs/generators).",
+        metavar="DIR",
+    )
+    add(
+        "--catalogue",
+        "",
+        "Prices and memory (default: ./hardware.toml, else the packaged one).",
+        metavar="FILE",
+    )
+    strict = group.add_argument("--strict", action="store_true", help="Exit code 1 also for a check that only warns.")
     strict.include_in_web_ui = False
-    add("--web-users", "", "Who may log in with --web-login: lines of name:hash.", metavar="FILE")
+    add(
+        "--web-users",
+        "",
+        "Users of --web-login: lines that `inferload password NAME` prints.",
+        metavar="FILE",
+    )
     add("--by", "combination", "Rows of the table at the end: combination or target.", metavar="NAME")
 
 
 def default_arrivals(shape: str) -> str:
-    """How requests arrive where nothing says it: a search needs arrivals that do not wait for answers."""
-    return "poisson" if shape else "closed"
+    """The pattern of arrivals without --arrivals: a search needs arrivals that do not wait for replies."""
+    return "poisson" if shape else CLOSED
 
 
 def _arrivals(namespace: Any) -> str:
-    """What --arrivals says. Raises InputError where a shape of the load has no use for it or for another option."""
+    """The pattern of arrivals. Raises InputError where --shape does not go with it, or with another option."""
     shape, arrivals = namespace.shape, namespace.arrivals or default_arrivals(namespace.shape)
     if shape:
         _choice("--shape", shape, SHAPES)
-        if arrivals not in ARRIVALS or arrivals == CLOSED:
-            raise InputError(f"--shape {shape} sets the rate of open arrivals: --arrivals poisson (or constant)")
+        if arrivals not in OPEN_ARRIVALS:
+            raise InputError(f"--shape {shape} needs open arrivals: expected --arrivals {' or '.join(OPEN_ARRIVALS)}")
         if shape == "slo-search" and not namespace.slo:
-            raise InputError("--shape slo-search: say which SLO is searched for, as in --slo p90=15ms")
+            raise InputError("--shape slo-search: expected an SLO, as in --slo p90=15ms")
         for option in ("requests", "until"):
             if getattr(namespace, option):
-                raise InputError(f"--shape {shape} ends by itself or by -t: leave out --{option}")
+                raise InputError(f"--shape {shape} ends by itself or after -t: leave out --{option}")
     return str(arrivals)
 
 
@@ -194,7 +226,7 @@ def _host(host: str | None) -> str:
 
 def _choice(option: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
-        raise InputError(f"{option} {value}: choose one of {', '.join(allowed)}")
+        raise InputError(f"{option} {value}: expected one of {', '.join(allowed)}")
     return value
 
 
@@ -209,26 +241,26 @@ def _integer(option: str, text: str, *, at_least: int) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise InputError(f"{option} {text}: give a whole number") from None
+        raise InputError(f"{option} {text}: expected a whole number") from None
     if value < at_least:
-        raise InputError(f"{option} {text}: give a whole number of at least {at_least}")
+        raise InputError(f"{option} {text}: expected a whole number of at least {at_least}")
     return value
 
 
 def _retries(namespace: Any) -> int:
     retries = _integer("--retries", namespace.retries, at_least=0)
     if retries and namespace.transport != "wire":
-        raise InputError("--retries: only --transport wire knows which requests were refused and not run")
+        raise InputError("--retries: expected --transport wire, which knows what requests were not executed")
     return retries
 
 
 def _access(namespace: Any) -> Access:
-    """TLS where any of its options is there; --target-ca system takes the system's own roots."""
+    """TLS and token to the targets. TLS is on where one of its options is given; `system` means the system's roots."""
     root, certificate, key = namespace.target_ca, namespace.target_cert, namespace.target_key
     security = None
     if root or certificate or key or namespace.target_server_name:
         if bool(certificate) != bool(key):
-            raise InputError("--target-cert and --target-key go together: mutual TLS needs both")
+            raise InputError("mutual TLS needs both --target-cert and --target-key")
         security = Security(
             None if root in ("", "system") else _bytes("--target-ca", root),
             _bytes("--target-cert", certificate) if certificate else None,
@@ -241,11 +273,11 @@ def _access(namespace: Any) -> Access:
             raise InputError(str(error)) from None
     token = (
         _bytes("--target-token-file", namespace.target_token_file).decode("latin-1").strip()
-        if (namespace.target_token_file)
+        if namespace.target_token_file
         else None
     )
     if token is not None and not (token.isascii() and token.isprintable() and token):
-        raise InputError(f"--target-token-file {namespace.target_token_file}: a token is one line of printable ASCII")
+        raise InputError(f"--target-token-file {namespace.target_token_file}: expected one line of printable ASCII")
     return Access(security, token)
 
 
@@ -262,14 +294,14 @@ def _rate(option: str, text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < 1e9:
-        raise InputError(f"{option} {text}: give a number above 0")
+        raise InputError(f"{option} {text}: expected a number above 0")
     return value
 
 
 def _duration(option: str, text: str, *, at_least_ns: int) -> int:
     value: int = _parsed(option, text, lambda duration: parse_duration_ns(duration, allow_zero=at_least_ns == 0))
     if value < at_least_ns:
-        raise InputError(f"{option} {text}: give at least {at_least_ns / 1e6:g}ms")
+        raise InputError(f"{option} {text}: expected at least {at_least_ns / 1e6:g}ms")
     return value
 
 
@@ -291,6 +323,6 @@ def _shapes(text: str) -> dict[str, tuple[int, ...]]:
         except ValueError:
             shape = ()
         if not colon or not name or not shape or min(shape) < 1:
-            raise InputError(f"--input-shape {part}: write NAME:1,7 with sizes of at least 1")
+            raise InputError(f"--input-shape {part}: expected NAME:1,7 with sizes of at least 1")
         shapes[name] = shape
     return shapes

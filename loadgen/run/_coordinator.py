@@ -128,7 +128,7 @@ class Coordinator:
             writer,
             TelemetryRecorder(writer.directory, TargetTelemetry(targets, options.access)),
             LiveFeed(self.live, options, self._generators.current_totals) if has_page else None,
-            EarlyStop(options.slo) if options.until_resolved and options.slo else None,
+            EarlyStop(options.slo) if options.until_verdict and options.slo else None,
             search,
         )
 
@@ -217,7 +217,7 @@ class Coordinator:
         if code:
             self._control.set_exit_code(code)
         self.stop_fleet()
-        self._result = directory, report, run.options.by
+        self._result = directory, report, run.options.table_by
         if not self._control.headless:
             self.print_result()
 

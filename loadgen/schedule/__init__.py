@@ -1,6 +1,6 @@
 """When requests are due: the values of --arrivals, traces, and the pacer that keeps to the schedule."""
 
-from capacity.simulation import Arrival, arrival_offsets
+from capacity.simulation import OPEN_ARRIVALS, Arrival, arrival_offsets
 from loadgen.schedule._arrivals import ARRIVALS, CLOSED, TRACE
 from loadgen.schedule._convert import convert_azure_trace
 from loadgen.schedule._pacer import Pacer
@@ -10,6 +10,7 @@ from loadgen.schedule._trace import TracePlayer, open_trace
 __all__ = [
     "ARRIVALS",
     "CLOSED",
+    "OPEN_ARRIVALS",
     "TRACE",
     "Arrival",
     "Pacer",

@@ -37,8 +37,8 @@ class Router:
         ]
         if not routes:
             condition = " and ".join(filter(None, (address and f"address {address}", model and f"model {model}")))
-            known = ", ".join(f"{route.target.address} ({route.target.series.model})" for route in self._routes)
-            raise InputError(f"no target of this run has {condition}; its targets are {known}")
+            available = ", ".join(f"{route.target.address} ({route.target.series.model})" for route in self._routes)
+            raise InputError(f"no target of this run has {condition}; its targets are {available}")
         return routes
 
     def pin(self, candidates: Sequence[Route]) -> Route:

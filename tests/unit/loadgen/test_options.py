@@ -1,4 +1,4 @@
-"""The command line: what is accepted, and the one sentence that refuses the rest."""
+"""Options: what is accepted, and the one sentence that says what is wrong with the rest."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_defaults_are_a_closed_run_without_limits() -> None:
     assert options.deadline_ns == 10_000_000_000
 
 
-def test_a_shape_has_poisson_arrivals_unless_told() -> None:
+def test_a_search_has_poisson_arrivals_by_default() -> None:
     assert Options.read(parsed("--shape", "steps")).arrivals == "poisson"
     assert Options.read(parsed("--shape", "steps", "--arrivals", "constant")).arrivals == "constant"
 
@@ -55,14 +55,14 @@ def test_targets_come_from_the_option_then_the_host_then_the_environment(monkeyp
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--shape", "ramp"], "choose one of steps, slo-search"),
-        (["--shape", "slo-search"], "say which SLO"),
-        (["--shape", "steps", "--arrivals", "closed"], "sets the rate of open arrivals: --arrivals poisson"),
+        (["--shape", "ramp"], "expected one of steps, slo-search"),
+        (["--shape", "slo-search"], "expected an SLO"),
+        (["--shape", "steps", "--arrivals", "closed"], "expected --arrivals constant or poisson"),
         (["--shape", "steps", "--requests", "10"], "leave out --requests"),
         (["--shape", "slo-search", "--slo", "p90=1s", "--until", "resolved"], "leave out --until"),
-        (["--arrivals", "bursty"], "choose one of closed"),
-        (["--router", "best"], "choose one of pinned, round-robin"),
-        (["--transport", "http"], "choose one of"),
+        (["--arrivals", "bursty"], "expected one of closed"),
+        (["--router", "best"], "expected one of pinned, round-robin"),
+        (["--transport", "http"], "expected one of"),
         (["--requests", "many"], "whole number"),
         (["--requests", "-3"], "at least 1"),
         (["--warmup", "soon"], "--warmup soon"),
@@ -76,14 +76,27 @@ def test_targets_come_from_the_option_then_the_host_then_the_environment(monkeyp
     ],
 )
 def test_wrong_input_is_refused_in_one_line(arguments: list[str], sentence: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError) as error:
         Options.read(parsed(*arguments))
 
-    assert sentence in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_values_travel_to_a_locust_worker_as_plain_text() -> None:
     values = {name: value for name, value in vars(parsed()).items() if name not in ("host", "strict")}
 
     assert all(isinstance(value, str) for value in values.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "value"),
+    [
+        (["--by", "target"], "table_by", "target"),
+        (["--by", "ordinal"], "table_by", "target"),
+        (["--slo", "p90=1s", "--until", "verdict"], "until_verdict", True),
+        (["--slo", "p90=1s", "--until", "resolved"], "until_verdict", True),
+    ],
+)
+def test_older_names_of_values_stay(arguments: list[str], field: str, value: object) -> None:
+    assert getattr(Options.read(parsed(*arguments)), field) == value
