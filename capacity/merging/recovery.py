@@ -23,6 +23,7 @@ from capacity.rundir import (
     parse_series_tag,
 )
 from capacity.statistics import Check, Slo
+from worker.wire import display_duration
 
 
 def find_generator_logs(directory: Path) -> list[Path]:
@@ -74,7 +75,7 @@ def recover_run(directories: Sequence[Path], out: Path, catalogue: Catalogue | N
         options=description.options,
         conditions={
             **description.conditions,
-            "measured": f"{duration_s:.3g} s",
+            "measured": display_duration(duration_s),
             "generators": f"{len(generators)} on {', '.join(sorted({log.header.host for log in logs}))}",
             "recovered": f"from the logs of {len(logs)} generators",
         },

@@ -32,6 +32,7 @@ from capacity.reporting.ordinals import throughput_chart
 from capacity.reporting.pareto import beaten, front
 from capacity.rundir import HLOG_NAME, JSON_NAME, TELEMETRY_MEASURES, TELEMETRY_NAME, Run, WindowStatistics
 from capacity.statistics import Slo
+from worker.wire import display_duration
 
 # A page shows the widest of these that fits it, and paper the middle one.
 _WIDE, _MIDDLE, _NARROW = 1176, 720, 364
@@ -244,7 +245,7 @@ def _conditions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
         file = run.file
         said = {
             "started": f"{file.started:%Y-%m-%d %H:%M:%S %Z}".strip(),
-            "measured": f"{file.duration_s:.4g} s",
+            "measured": display_duration(file.duration_s),
             "arrivals": file.arrivals,
             **file.conditions,
         }

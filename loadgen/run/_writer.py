@@ -21,6 +21,7 @@ from loadgen._options import Options
 from loadgen.measure import RunTotals
 from loadgen.targets import Target, own_histograms, read_snapshot
 from loadgen.transport import Access
+from worker.wire import display_duration
 
 #: Where run directories are created, unless --run-dir is given.
 RUNS = Path("runs")
@@ -144,11 +145,11 @@ class RunWriter:
         return file
 
     def _conditions(self, totals: RunTotals) -> dict[str, str]:
+        warmup = display_duration(self._options.warmup_ns / 1e9)
         return {
             **self._planned_conditions(),
-            # Three digits, and no exponent where that is an hour.
-            "measured": f"{float(f'{totals.measured_s:.3g}'):,.12g} s"
-            + (" of one probe" if self._options.shape else f" after a warm-up of {self._options.warmup_ns / 1e9:g} s"),
+            "measured": display_duration(totals.measured_s)
+            + (" of one probe" if self._options.shape else f" after a warm-up of {warmup}"),
             "generators": f"{len(totals.generators)} on {platform.node()}, {os.cpu_count()} cores",
         }
 
@@ -166,7 +167,7 @@ class RunWriter:
             "arrivals": arrivals,
             "router": options.router,
             "transport": options.transport,
-            "deadline": f"{options.deadline_ns / 1e9:g} s",
+            "deadline": display_duration(options.deadline_ns / 1e9),
             "generator versions": ", ".join(
                 f"{name} {version(name)}" for name in ("inferload", "locust", "gevent", "grpcio", "numpy")
             ),
