@@ -13,20 +13,19 @@ from capacity.measures.encoding import (
     tally_from_json,
     tally_to_json,
 )
-from capacity.measures.tally import (
+from capacity.measures.names import (
     HISTOGRAMS,
     LATENCY_ERROR,
     MEASURES,
     OFFERED,
     TARGET_MEASURES,
     UNSENT,
-    Series,
-    Tally,
     is_measure,
     is_target_measure,
     pass_measure,
     pass_rows,
 )
+from capacity.measures.tally import Series, Tally
 
 __all__ = [
     "HISTOGRAMS",

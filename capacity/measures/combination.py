@@ -9,14 +9,14 @@ from typing import Self
 from capacity.errors import InputError
 
 _TIMES = re.compile(r"(\d+)\s*[×x]\s+(.+)")
-_WORKERS = re.compile(r"(.+) \((\d+) workers\)")
+_TARGETS = re.compile(r"(.+) \((\d+) workers\)")
 
 
 @dataclass(frozen=True)
 class HardwareCombination:
-    """`count` accelerators (ordinals loaded as one pool) of one type over `hosts` hosts of one type.
+    """`count` accelerators of one type, loaded as one pool, over `hosts` hosts of one type.
 
-    `accelerator` is empty where the host itself is all there is. InputError where a name could not be read back.
+    `accelerator` is empty where the host has none. Raises InputError for a part whose name `parse` could not read back.
     """
 
     host: str
@@ -26,12 +26,14 @@ class HardwareCombination:
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.hosts < 1:
-            raise InputError(f"a hardware combination has at least one host and one accelerator, not {self!r}")
+            raise InputError(
+                f"a hardware combination needs at least one host and one accelerator, not {self.hosts} and {self.count}"
+            )
         for part in (self.host, self.accelerator):
-            if part != " ".join(part.split()) or " + " in part or _TIMES.fullmatch(part) or _WORKERS.fullmatch(part):
+            if part != " ".join(part.split()) or " + " in part or _TIMES.fullmatch(part) or _TARGETS.fullmatch(part):
                 raise InputError(f"'{part}' cannot be the name of a host or an accelerator")
         if not self.host:
-            raise InputError("a hardware combination has a host")
+            raise InputError("expected the name of a host")
 
     @property
     def name(self) -> str:
@@ -43,11 +45,11 @@ class HardwareCombination:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Reads `name` back, `x` being taken for `×`; InputError in one sentence."""
+        """Reads the `name` of a combination, with `×` or `x`; InputError in one sentence."""
         host, plus, accelerator = (part.strip() for part in name.partition(" + "))
         if not host or (plus and not accelerator):
             raise InputError(f"'{name}' is not a hardware combination such as 'c5.large + eia2.medium'")
-        workers = None if plus else _WORKERS.fullmatch(host)
+        workers = None if plus else _TARGETS.fullmatch(host)
         if workers:
             host = workers[1]
         hosts, host = _split(host)

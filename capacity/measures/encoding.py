@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from capacity.measures.tally import HISTOGRAMS, LATENCY_ERROR, Tally
+from capacity.measures.names import HISTOGRAMS, LATENCY_ERROR
+from capacity.measures.tally import Tally
 from capacity.statistics import BUCKET_COUNT, BUCKET_FLOORS_US, HIGHEST_US, Histogram
 
 _TOP_BUCKET = int(np.searchsorted(BUCKET_FLOORS_US, HIGHEST_US, side="right")) - 1

@@ -1,4 +1,4 @@
-"""The rows of one or more runs as candidates of a choice: named apart, judged and priced."""
+"""The rows of one or more runs as candidates of a choice: with unique labels, judged by one SLO, priced."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class LabeledRow:
-    """A row of a report. `label` tells it from its neighbours; `invalid` says why its run is no result."""
+    """A row of a run. `label` is unique among the rows of a report; `invalid` says why its run is no result."""
 
     run: Run
     row: Row
@@ -48,34 +48,34 @@ def labeled_rows(
 ) -> list[LabeledRow]:
     """The rows (`by` combination), by model with the cheapest first, or the targets (`by` target) of the runs.
 
-    Another SLO or catalogue than a run's own judges and prices it anew. InputError where that needs a run.hlog and
-    there is none, and for two runs of one name.
+    With another SLO or catalogue than a run's own, rows are judged and priced by it. Raises InputError where that needs
+    a missing run.hlog, for two runs of one name, and for an unknown `by`.
     """
     names = Counter(run.name for run in runs)
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:
-        raise InputError(f"two runs are called '{twice[0]}': give each folder a name of its own, or merge them")
+    duplicates = [name for name, count in names.items() if count > 1]
+    if duplicates:
+        raise InputError(f"two runs are called '{duplicates[0]}': rename one of the folders, or merge the runs")
     if by not in ("combination", "target"):
         raise InputError(f"rows are shown by combination or by target, not by '{by}'")
     rows = [
-        (run, _anew(run, row, slo, catalogue))
+        (run, _update(run, row, slo, catalogue))
         for run in runs
         for row in (run.file.rows if by == "combination" else run.file.target_rows)
     ]
-    shared = Counter((row.hardware, row.model, row.target) for _run, row in rows)
-    found = [
+    occurrences = Counter((row.hardware, row.model, row.target) for _run, row in rows)
+    labeled = [
         LabeledRow(
             run,
             row,
-            _label(run, row, several=shared[row.hardware, row.model, row.target] > 1),
+            _label(run, row, several=occurrences[row.hardware, row.model, row.target] > 1),
             "; ".join(f"{check.name} {check.value} ({check.threshold})" for check in run.file.failures)
             or ("" if run.file.valid else "it is marked as not valid"),
         )
         for run, row in rows
     ]
     if by == "target":
-        return sorted(found, key=lambda entry: entry.row.model)
-    return sorted(found, key=_cheapest_first)
+        return sorted(labeled, key=lambda entry: entry.row.model)
+    return sorted(labeled, key=_cheapest_first)
 
 
 def _cheapest_first(entry: LabeledRow) -> tuple[str, bool, float, float]:
@@ -84,17 +84,17 @@ def _cheapest_first(entry: LabeledRow) -> tuple[str, bool, float, float]:
 
 
 def _label(run: Run, row: Row, several: bool) -> str:
-    worker = f", {row.target}" if row.target else ""
-    return f"{row.hardware}{worker}{f' ({run.name})' if several else ''}"
+    target = f", {row.target}" if row.target else ""
+    return f"{row.hardware}{target}{f' ({run.name})' if several else ''}"
 
 
-def _anew(run: Run, row: Row, slo: Slo | None, catalogue: Catalogue | None) -> Row:
+def _update(run: Run, row: Row, slo: Slo | None, catalogue: Catalogue | None) -> Row:
     if slo is not None and str(slo) != run.file.slo:
         latency = run.histogram(row, "latency")
         if latency is None and row.answered:
-            raise InputError(f"{run.directory} was not judged by {slo}, and without its run.hlog it cannot be")
+            raise InputError(f"{run.directory} cannot be judged by {slo}: it has no run.hlog")
         if latency is not None:
-            row = _unsearched(judge_row(row, slo, latency), run.file.slo)
+            row = _without_search(judge_row(row, slo, latency), run.file.slo)
     if catalogue is not None and row.target is None:
         row = catalogue.price_row(row)
     if row.joules_per_inference is None and run.telemetry:
@@ -103,28 +103,28 @@ def _anew(run: Run, row: Row, slo: Slo | None, catalogue: Catalogue | None) -> R
     return row
 
 
-def _unsearched(row: Row, searched: str | None) -> Row:
-    """The row without what a search for another SLO found."""
+def _without_search(row: Row, slo: str | None) -> Row:
+    """The row without the results of a search for another SLO."""
     if row.slo_rate == SloRate():
         return row
-    reasons = {**row.cost_per_100k.reasons, "at_slo": f"the search was for {searched}"}
+    reasons = {**row.cost_per_100k.reasons, "at_slo": f"the search was for {slo}"}
     cost = row.cost_per_100k.model_copy(update={"at_slo": None, "at_slo_interval": None, "reasons": reasons})
     return row.model_copy(update={"slo_rate": SloRate(), "cost_per_100k": cost})
 
 
 def shared_slo(runs: Sequence[Run], slo: Slo | None) -> Slo | None:
-    """The SLO that rows are judged by: the one given, else the one that all runs share. InputError if they differ."""
+    """The SLO that rows are judged by: `slo`, else the one that all runs have. InputError where theirs differ."""
     if slo is not None:
         return slo
     texts = {run.file.slo for run in runs}
     if len(texts) > 1:
-        said = " and ".join(sorted(text or "none" for text in texts))
-        raise InputError(f"the runs have different SLOs, {said}: say which one counts with --slo")
+        names = " and ".join(sorted(text or "none" for text in texts))
+        raise InputError(f"the runs have different SLOs, {names}: choose one with --slo")
     text = texts.pop() if texts else None
     return Slo.parse(text) if text else None
 
 
-def choose_per_model(found: Sequence[LabeledRow], slo: Slo | None) -> list[Choice]:
-    """The choice for each model in turn."""
-    models = dict.fromkeys(entry.row.model for entry in found)
-    return [choose([entry.candidate for entry in found if entry.row.model == model], slo) for model in models]
+def choose_per_model(rows: Sequence[LabeledRow], slo: Slo | None) -> list[Choice]:
+    """One choice for each model."""
+    models = dict.fromkeys(entry.row.model for entry in rows)
+    return [choose([entry.candidate for entry in rows if entry.row.model == model], slo) for model in models]

@@ -1,4 +1,4 @@
-"""The price catalogue: what hardware costs and holds, the packaged one overlaid by the user's own."""
+"""The price catalogue: prices and memory of hardware, the packaged one overlaid by the user's own."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from capacity.measures import HardwareCombination
 from capacity.pricing.row_pricing import Price, UnknownPrice, price_row
 from capacity.rundir import Row
 
-#: What a price may be for; the first is `price` itself.
+#: The markets that an entry may have a price for; `price` is that of the first one.
 MARKETS = ("on-demand", "spot", "reserved")
 
 _GIB = 2**30
-# A slice of the host's own cores, as `cpu:N` names its type: it costs nothing beside the host.
+# The type of an accelerator that is a part of the host's own cores (`cpu:N`): it costs nothing beside the host.
 _CORES = re.compile(r"cpu-\d+c")
 
 
@@ -35,7 +35,7 @@ class _Entry(BaseModel):
     note: str = ""
     purchase: str = ""
 
-    def asked(self, market: str) -> float | None:
+    def price_in(self, market: str) -> float | None:
         """The price an hour in one of MARKETS."""
         return {"spot": self.spot, "reserved": self.reserved}.get(market, self.price)
 
@@ -63,7 +63,7 @@ class AcceleratorEntry(_Entry):
 class CombinationEntry(_Entry):
     """A combined price, which overrides the sum of its parts."""
 
-    # Narrowed: an entry for no price at all would say nothing.
+    # Required here: an entry without a price would have no effect.
     price: float = Field(ge=0, allow_inf_nan=False)
 
 
@@ -92,7 +92,7 @@ class Catalogue(BaseModel):
     def load(cls, path: Path | None = None) -> Catalogue:
         """The packaged examples overlaid, entry by entry, by `path`, or by ./hardware.toml where there is one.
 
-        InputError naming the file, the line where it can be found, and the field.
+        Raises InputError that names the file, the line if it can be determined, and the field.
         """
         packaged = _packaged()
         own = path or Path("hardware.toml")
@@ -108,51 +108,51 @@ class Catalogue(BaseModel):
 
     @classmethod
     def parse(cls, text: str, name: str) -> Catalogue:
-        """A catalogue from TOML; `name` is the file's, for messages. InputError as `load`."""
+        """A catalogue from TOML; `name` is the file's, for messages. Raises InputError as `load` does."""
         try:
             data = tomllib.loads(text)
             catalogue = cls.model_validate(data)
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{name}: {error}") from None
         except ValidationError as error:
-            raise InputError(_first(error, text, name)) from None
-        return catalogue._stamped()
+            raise InputError(_describe_first(error, text, name)) from None
+        return catalogue._with_defaults()
 
-    def _stamped(self) -> Catalogue:
-        """Currency, date and purchase written into each entry, so that entries of two files can stand side by side."""
+    def _with_defaults(self) -> Catalogue:
+        """The catalogue with its currency, date and purchase in each entry: entries of two files can then be mixed."""
 
-        def stamp(entry: Any) -> Any:
+        def completed(entry: Any) -> Any:
             own = {key: getattr(entry, key) or getattr(self, key) for key in ("currency", "date", "purchase")}
             return entry.model_copy(update=own)
 
         return self.model_copy(
             update={
-                kind: {name: stamp(entry) for name, entry in getattr(self, kind).items()}
+                kind: {name: completed(entry) for name, entry in getattr(self, kind).items()}
                 for kind in ("hosts", "accelerators", "combinations")
             }
         )
 
     def overlaid(self, own: Catalogue) -> Catalogue:
-        """This catalogue with another's entries in place of, and beside, its own."""
+        """This catalogue with the entries of another one, which replace those of the same name."""
         update: dict[str, Any] = {key: getattr(own, key) for key in own.model_fields_set}
         for kind in ("hosts", "accelerators", "combinations", "targets"):
             update[kind] = getattr(self, kind) | getattr(own, kind)
         return self.model_copy(update=update)
 
     def price(self, combination: HardwareCombination, market: str = MARKETS[0]) -> Price | UnknownPrice:
-        """The price an hour of the whole combination in one of MARKETS, or why it is not known.
+        """The price an hour of the whole combination in one of MARKETS, or why it is unknown.
 
-        An accelerator that is bought apart costs its own price in that market, else its ordinary one.
+        An accelerator that is bought separately has its own price in that market, else its ordinary one.
         """
         kind = "price" if market == MARKETS[0] else f"{market} price"
         whole = self.combinations.get(combination.name)
-        if whole and (combined := whole.asked(market)) is not None:
+        if whole and (combined := whole.price_in(market)) is not None:
             return Price(combined, whole.currency, _note("combined price", whole, market))
         host = self.hosts.get(combination.host)
-        asked = None if host is None else host.asked(market)
-        if host is None or asked is None:
+        host_price = None if host is None else host.price_in(market)
+        if host is None or host_price is None:
             return UnknownPrice(f"no {kind} for the host '{combination.host}' in the catalogue")
-        parts, total = [_note("host", host, market)], asked * combination.hosts
+        parts, total = [_note("host", host, market)], host_price * combination.hosts
         if combination.accelerator and not _CORES.fullmatch(combination.accelerator):
             if combination.accelerator == host.accelerator:
                 if combination.count > host.accelerators * combination.hosts:
@@ -168,13 +168,13 @@ class Catalogue(BaseModel):
                     return UnknownPrice(f"no price for '{combination.accelerator}' beside '{combination.host}'")
                 if extra.currency != host.currency:
                     return UnknownPrice(f"host and accelerator are priced in {host.currency} and {extra.currency}")
-                own = extra.asked(market)
+                own = extra.price_in(market)
                 total += (extra.price if own is None else own) * combination.count
                 parts.append(_note("accelerator", extra, market if own is not None else MARKETS[0]))
         return Price(round(total, 6), host.currency, "; ".join(parts))
 
     def price_row(self, row: Row) -> Row:
-        """The row with this catalogue's prices, as `capacity.rundir.RowPricer` asks for."""
+        """The row with the prices of this catalogue; implements capacity.rundir.RowPricer."""
         return price_row(row, self.price(HardwareCombination(row.host, row.accelerator, row.count, row.hosts)))
 
     def memory(self, combination: HardwareCombination) -> tuple[int | None, int | None]:
@@ -188,10 +188,10 @@ def _bytes(gib: float | None) -> int | None:
     return None if gib is None else round(gib * _GIB)
 
 
-def _note(what: str, entry: _Entry, market: str = MARKETS[0]) -> str:
+def _note(part_name: str, entry: _Entry, market: str = MARKETS[0]) -> str:
     purchase = entry.purchase if market == MARKETS[0] else market
-    said = ", ".join(part for part in (purchase, entry.date, entry.note) if part)
-    return f"{what}: {said}" if said else what
+    details = ", ".join(part for part in (purchase, entry.date, entry.note) if part)
+    return f"{part_name}: {details}" if details else part_name
 
 
 @cache
@@ -200,21 +200,21 @@ def _packaged() -> Catalogue:
     return Catalogue.parse(text, "the packaged hardware.toml")
 
 
-def _first(error: ValidationError, text: str, name: str) -> str:
-    """One sentence for the first of pydantic's complaints: file, line, field, what is wrong."""
-    complaint = error.errors(include_url=False, include_context=False)[0]
-    path = [str(part) for part in complaint["loc"]]
-    message = complaint["msg"].removeprefix("Value error, ")
-    if complaint["type"] == "extra_forbidden":
+def _describe_first(error: ValidationError, text: str, name: str) -> str:
+    """The first of pydantic's errors in one sentence: file, line, field, what is wrong."""
+    detail = error.errors(include_url=False, include_context=False)[0]
+    path = [str(part) for part in detail["loc"]]
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
         message = "no such field"
-        if len(path) == 3 and path[0] in ("hosts", "accelerators") and isinstance(complaint["input"], dict):
+        if len(path) == 3 and path[0] in ("hosts", "accelerators") and isinstance(detail["input"], dict):
             message = f'no such field; a name with a dot needs quotes, [{path[0]}."{path[1]}.{path[2]}"]'
     line = _line_of(path, text)
     return f"{name}{f', line {line}' if line else ''}: {'.'.join(path) or 'the file'}: {message}"
 
 
 def _line_of(path: list[str], text: str) -> int | None:
-    """The line that sets the deepest part of `path` that stands in the text under a header of its own."""
+    """The number of the line that sets `path`, or the deepest part of it that the text contains."""
     headers: list[str] = []
     best: tuple[int, int] | None = None
     for number, line in enumerate(text.splitlines(), 1):

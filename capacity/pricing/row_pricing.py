@@ -10,7 +10,7 @@ from capacity.rundir import CostPer100k, Row, without_price
 
 @dataclass(frozen=True)
 class Price:
-    """Of a whole combination, an hour; `note` says what it is made of and as of when."""
+    """The price an hour of a whole combination; `note` has its parts and date."""
 
     per_hour: float
     currency: str
@@ -19,7 +19,7 @@ class Price:
 
 @dataclass(frozen=True)
 class UnknownPrice:
-    """Why there is no price."""
+    """There is no price, for this reason."""
 
     reason: str
 
@@ -35,23 +35,23 @@ def price_row(row: Row, price: Price | UnknownPrice) -> Row:
     sequential = None if mean is None else sequential_per_100k(price.per_hour, mean, row.count)
     ends = row.latency_us.mean_interval
     low, high = (sequential_per_100k(price.per_hour, end, row.count) for end in ends or (0.0, 0.0))
-    saturated, passing, crossing = row.saturation.rps, row.slo_rate.met_rps, row.slo_rate.interval
+    saturated, met, crossing = row.saturation.rps, row.slo_rate.met_rps, row.slo_rate.interval
     if saturated is None:
         reasons["saturated"] = "needs a search that goes up to saturation (--shape steps or slo-search)"
-    if passing is None:
-        failing, estimate = row.slo_rate.missed_rps, row.slo_rate.estimate_rps
-        if failing is None:
+    if met is None:
+        missed, estimate = row.slo_rate.missed_rps, row.slo_rate.estimate_rps
+        if missed is None:
             reasons["at_slo"] = "needs a search for the highest rate within the SLO (--shape slo-search)"
         elif estimate is None:
-            reasons["at_slo"] = f"no rate met the SLO: {failing:.4g} requests a second missed it already"
+            reasons["at_slo"] = f"no tested rate met the SLO; the lowest that missed it: {missed:.4g} requests a second"
         else:
             reasons["at_slo"] = (
-                f"no rate surely met the SLO: {failing:.4g} requests a second missed it, some {estimate:.3g} may meet "
-                "it; a longer search would tell"
+                f"no rate was shown to meet the SLO: {missed:.4g} requests a second missed it, about {estimate:.3g} "
+                "may meet it; a longer search would decide it"
             )
-    if passing is not None and crossing is not None:
-        # The rate that passed is one of those that the SLO may allow.
-        crossing = min(crossing[0], passing), max(crossing[1], passing)
+    if met is not None and crossing is not None:
+        # The rate that met the SLO is part of the interval, too.
+        crossing = min(crossing[0], met), max(crossing[1], met)
     return row.model_copy(
         update={
             "price_per_hour": price.per_hour,
@@ -62,8 +62,8 @@ def price_row(row: Row, price: Price | UnknownPrice) -> Row:
                 sequential_interval=(low, high) if ends else None,
                 saturated=None if saturated is None else rate_per_100k(price.per_hour, saturated),
                 saturated_interval=rates_per_100k(price.per_hour, row.saturation.interval),
-                at_slo=None if passing is None else rate_per_100k(price.per_hour, passing),
-                at_slo_interval=None if passing is None else rates_per_100k(price.per_hour, crossing),
+                at_slo=None if met is None else rate_per_100k(price.per_hour, met),
+                at_slo_interval=None if met is None else rates_per_100k(price.per_hour, crossing),
                 reasons=reasons,
             ),
         }

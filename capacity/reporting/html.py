@@ -186,7 +186,7 @@ def _more_pictures(model: str, rows: Sequence[LabeledRow], slo: Slo | None) -> d
         members = entry.run.members(entry.row)
         if course is not None and members and len(drawn) < _MOST_CURVES:
             drawn.append(entry)
-            lines.append(course.lines(members))
+            lines.append(course.statistics(members))
             offered.append(None if entry.run.file.arrivals == "closed" else entry.row.offered_rps)
     marks = [(event.at_s, event.state == "down") for entry in drawn for event in entry.run.file.events]
     if lines:

@@ -1,7 +1,7 @@
-"""Tagged HdrHistogram interval logs, written and read: a run's histograms, one line for each interval and series.
+"""Tagged HdrHistogram interval logs: a run's histograms, one line for each interval, series and measure.
 
-The format is HdrHistogram's own (log version 1.3), so any of its tools reads it. What its buckets round off stands in
-a comment before each line, which those tools skip.
+The format is HdrHistogram's log version 1.3, so any of its tools reads it. A comment before each line, which those
+tools skip, has the exact count, sum, minimum and maximum.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ _ORIGIN = {False: "measured", True: "simulated"}
 
 
 def series_tag(series: Series, measure: str) -> str:
-    """`hardware/model/worker/measured|simulated/measure`, each percent-encoded: no comma, no whitespace."""
+    """`hardware/model/target/measured|simulated/measure`, each percent-encoded: no comma, no whitespace."""
     parts = (series.hardware.name, series.model, series.target, _ORIGIN[series.simulated], measure)
     return "/".join(quote(part, safe=":@+()") for part in parts)
 
 
 def parse_series_tag(tag: str) -> tuple[Series, str]:
-    """What `series_tag` was given; InputError on any other tag."""
+    """The series and measure of a tag; InputError on one that `series_tag` did not make."""
     parts = [unquote(part) for part in tag.split("/")]
     if len(parts) != 5 or parts[3] not in _ORIGIN.values() or not is_measure(parts[4]):
-        raise InputError(f"'{tag}' is not a tag of this log")
-    hardware, model, worker, origin, measure = parts
-    return Series(HardwareCombination.parse(hardware), model, worker, origin == _ORIGIN[True]), measure
+        raise InputError(f"'{tag}' is not a tag HARDWARE/MODEL/TARGET/measured|simulated/MEASURE")
+    hardware, model, target, origin, measure = parts
+    return Series(HardwareCombination.parse(hardware), model, target, origin == _ORIGIN[True]), measure
 
 
 @dataclass(frozen=True)
 class Interval:
-    """One line: what was recorded under `tag` from `start_s` (after the log's start) for `length_s` seconds."""
+    """One line: the histogram of `tag` from `start_s` (after the log's start) on, for `length_s` seconds."""
 
     tag: str
     start_s: float
@@ -51,7 +51,7 @@ class Interval:
 
 
 class IntervalLogWriter:
-    """Writes one log. Nothing is buffered past `flush`, so a killed run keeps every interval but the last."""
+    """Writes one log. Nothing is buffered after `flush`, so a killed run has every interval but the last."""
 
     def __init__(self, path: Path, started_unix_s: float, comments: Iterable[str] = ()) -> None:
         self._file = path.open("w", encoding="utf-8", newline="\n")
@@ -62,7 +62,10 @@ class IntervalLogWriter:
         self._file.write(f"#[StartTime: {started_unix_s:.3f} (seconds since epoch), {started}]\n{_LEGEND}\n")
 
     def write(self, start_s: float, length_s: float, tag: str, histogram: Histogram) -> None:
-        """One interval, in seconds since the start; InputError on a negative time or a tag that breaks the line."""
+        """Appends one interval, in seconds since the log's start.
+
+        Raises ValueError on a negative time, or a tag with a comma or whitespace.
+        """
         if start_s < 0 or length_s < 0:
             raise ValueError(f"an interval cannot begin at {start_s} s or last {length_s} s")
         if not tag or re.search(r"[,\s]", tag):
@@ -80,7 +83,7 @@ class IntervalLogWriter:
         self._file.flush()
 
     def close(self) -> None:
-        """Flushes and closes; a second time does nothing."""
+        """Flushes and closes the file; a second call does nothing."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -91,7 +94,7 @@ class IntervalLogWriter:
 
 
 def read_interval_log(path: Path) -> Iterator[Interval]:
-    """The intervals of a log in its order; InputError naming file and line where it is not one.
+    """The intervals of a log, in order; InputError that names file and line where it is damaged.
 
     A last line without its newline was cut off when the writer died, and ends the log.
     """
@@ -104,13 +107,13 @@ def read_interval_log(path: Path) -> Iterator[Interval]:
 
 
 def interval_log_extent(path: Path, tags: Callable[[str], bool]) -> tuple[float, float] | None:
-    """From when to when, in seconds since the log's start, there are intervals under these tags; None if never."""
+    """The first start and last end of the intervals with these tags, in seconds since the log's start; None if none."""
     spans = [(float(line[2]), float(line[2]) + float(line[3])) for _, line, _ in _lines(path) if tags(line[1] or "")]
     return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, re.Match[str], tuple[int, ...] | None]]:
-    """Each interval's line: its number, its parts, and the exact values that stood before it."""
+    """Each interval's line: its number, its parts, and the exact values of the comment before it."""
     exact: tuple[int, ...] | None = None
     with path.open(encoding="utf-8", errors="strict") as file:
         try:

@@ -1,4 +1,4 @@
-"""From tallies to the rows of run.json: one for each combination and model, one for each worker beneath."""
+"""From tallies to run.json: one row for each combination and model, one for each target, judged by the SLO."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from capacity.statistics import (
     samples_needed,
 )
 
-_KIND_OF_CORES = "cpu-"
-# Little's law: more than this many requests in flight on each accelerator, and some of them were waiting.
-_ALONE = 1.1
+_CORES_PREFIX = "cpu-"
+# By Little's law some requests were waiting if more than this many were in flight on each accelerator.
+_MAX_IN_FLIGHT = 1.1
 
 
 class RowPricer(Protocol):
-    """What rows are priced with: capacity.pricing.Catalogue, which is a layer above."""
+    """Prices rows. capacity.pricing.Catalogue, a layer above this one, implements it."""
 
     @property
     def region(self) -> str:
@@ -67,8 +67,8 @@ def build_run_file(
 
     After a search `searches` has its results, and `durations_s` the measured seconds of each pool's row.
 
-    A Series' hardware is the whole pool that its worker is part of, so the workers of a pool share it. ValueError
-    where a tally's counts contradict each other.
+    The hardware of a Series is the whole pool that its target is part of, so the targets of a pool share it. Raises
+    pydantic's ValidationError where a tally's counts contradict each other.
     """
     infos = {info.label: info for info in targets}
     results = {(result.hardware, result.model, result.simulated): result for result in searches}
@@ -99,8 +99,8 @@ def build_run_file(
     for (hardware, _model, _simulated), members in pools.items():
         members.sort(key=lambda series: series.target)
         rows.append(row(members, hardware, of_target=False))
-        one = replace(hardware, count=1, hosts=1) if len(members) > 1 else hardware
-        target_rows += [row([series], one, of_target=True) for series in members]
+        single = replace(hardware, count=1, hosts=1) if len(members) > 1 else hardware
+        target_rows += [row([series], single, of_target=True) for series in members]
     rows.sort(key=lambda entry: (entry.model, entry.hardware))
     target_rows.sort(key=lambda entry: (entry.model, entry.hardware, entry.target or ""))
     return RunFile(
@@ -188,7 +188,10 @@ def _row(
 
 
 def summarize_histogram(histogram: Histogram, beyond: int = 0, autocorrelation_time: float = 1.0) -> Measure:
-    """A measure's figures, without the percentiles that the sample cannot support; `beyond` lie above all recorded."""
+    """A histogram as a Measure, without the percentiles that its sample cannot support.
+
+    `beyond` samples lie above all recorded ones; `autocorrelation_time` is in samples.
+    """
     total = histogram.count + beyond
 
     def percentile(p: float) -> float | None:
@@ -212,7 +215,7 @@ def summarize_histogram(histogram: Histogram, beyond: int = 0, autocorrelation_t
 
 
 def judge_row(row: Row, slo: Slo, latency: Histogram) -> Row:
-    """The row with the verdict of an SLO on its answered requests' latencies."""
+    """The row with the verdict of an SLO; `latency` has its answered requests."""
     verdict = judge_slo(slo, latency, row.due - row.answered, row.autocorrelation_time)
     more = verdict.more_samples
     return row.model_copy(
@@ -228,14 +231,14 @@ def judge_row(row: Row, slo: Slo, latency: Histogram) -> Row:
 def pooled_autocorrelation_time(
     members: list[Series], tallies: Mapping[Series, Tally], times: Mapping[Series, float]
 ) -> float:
-    """Autocorrelation time of pooled samples: their number over the independent ones' of all members together."""
+    """Autocorrelation time of the pooled samples: their number over the sum of the members' effective sample sizes."""
     counts = {series: tallies[series].answered for series in members}
     effective = sum(count / times.get(series, 1.0) for series, count in counts.items())
     return max(sum(counts.values()) / effective, 1.0) if effective else 1.0
 
 
 def without_price(row: Row, reason: str) -> Row:
-    """The row without any price, and the reason under each."""
+    """The row without prices; `reason` is under each of them."""
     unknown = CostPer100k(reasons=dict.fromkeys(("sequential", "saturated", "at_slo"), reason))
     return row.model_copy(
         update={"price_per_hour": None, "currency": "", "price_note": reason, "cost_per_100k": unknown}
@@ -247,50 +250,50 @@ def _per_second(count: int, duration_s: float) -> float:
 
 
 def _kind(hardware: HardwareCombination, infos: list[TargetInfo]) -> str:
-    """The accelerator's kind as its worker says it; what a simulated or unknown one stands for, by its name."""
+    """The kind that the targets report; for simulated or unknown ones, the kind that their type's name implies."""
     kinds = {info.kind for info in infos if info.kind and info.kind != "sim"}
     if len(kinds) == 1:
         return kinds.pop()
     if hardware.accelerator.startswith("eia"):
         return "eia"
-    return "cpu" if not hardware.accelerator or hardware.accelerator.startswith(_KIND_OF_CORES) else "cuda"
+    return "cpu" if not hardware.accelerator or hardware.accelerator.startswith(_CORES_PREFIX) else "cuda"
 
 
 def _memory(
     hardware: HardwareCombination, kind: str, infos: list[TargetInfo], tally: Tally, catalogue: RowPricer
 ) -> Memory:
-    """What one host and one accelerator have, and what was seen or is known to be needed of them."""
+    """The memory of one host and one accelerator, and what is needed of it: measured peaks, or sizes."""
     host_bytes, accelerator_bytes = catalogue.memory(hardware)
     real = [info for info in infos if not info.simulated]
 
-    def most(values: Iterable[int | None]) -> int | None:
+    def highest(values: Iterable[int | None]) -> int | None:
         return max((value for value in values if value), default=None)
 
-    process = most(info.process_peak_bytes for info in real)
+    process_bytes = highest(info.process_peak_bytes for info in real)
     per_host = -(-hardware.count // hardware.hosts)
     return Memory(
-        model_bytes=most(info.model_parameter_bytes or info.model_file_bytes for info in infos),
+        model_bytes=highest(info.model_parameter_bytes or info.model_file_bytes for info in infos),
         input_bytes=round(tally.bytes_out / tally.requests) if tally.requests and tally.bytes_out else None,
-        host_bytes=most(info.host_memory_bytes for info in real) or host_bytes,
-        host_peak_bytes=process * per_host if process else None,
+        host_bytes=highest(info.host_memory_bytes for info in real) or host_bytes,
+        host_peak_bytes=process_bytes * per_host if process_bytes else None,
         accelerator_bytes=None
         if kind == "cpu"
-        else most(i.accelerator_memory_bytes for i in real) or accelerator_bytes,
-        accelerator_peak_bytes=most(info.accelerator_peak_bytes for info in real),
+        else highest(i.accelerator_memory_bytes for i in real) or accelerator_bytes,
+        accelerator_peak_bytes=highest(info.accelerator_peak_bytes for info in real),
     )
 
 
 def _notes(row: Row, duration_s: float) -> list[str]:
     notes = []
     in_flight = row.throughput_rps * (row.latency_us.mean or 0) / 1e6 / row.count
-    if row.cost_per_100k.sequential is not None and in_flight > _ALONE:
+    if row.cost_per_100k.sequential is not None and in_flight > _MAX_IN_FLIGHT:
         notes.append(
             f"about {in_flight:.2g} requests were in flight on each accelerator: the sequential price includes waiting"
         )
     if row.errors:
         notes.append("errors: " + ", ".join(f"{count} {code}" for code, count in row.errors.items()))
     if row.retries:
-        notes.append(f"sent once more after a refusal: {row.retries}")
+        notes.append(f"sent again after a refusal: {row.retries}")
     if row.unsent:
         notes.append(f"due and never sent: {row.unsent}")
     return notes

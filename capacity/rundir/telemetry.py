@@ -1,4 +1,4 @@
-"""telemetry.csv beside a run's log: what processors and accelerators did each second, and the energy it makes."""
+"""telemetry.csv of a run: samples of processors and accelerators each second, and the energy per inference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from capacity.rundir.row import Row
 from capacity.rundir.run_file import RunFile
 
 TELEMETRY_NAME = "telemetry.csv"
-#: Measure -> its name and unit in a picture, in the order of the panels.
+#: Measure -> name and unit in a picture, in the order of the panels.
 TELEMETRY_MEASURES = {
     "utilisation_percent": "Utilisation, %",
     "power_w": "Power, W",
@@ -24,7 +24,7 @@ TELEMETRY_MEASURES = {
 
 
 class TelemetryReading(NamedTuple):
-    """One value of one device: `device` is `generator`, `worker`, `cpu` (the host's) or `cuda:N`; `id` tells which."""
+    """One value of one device: `generator`, `worker`, `cpu` (of the host) or `cuda:N`, with its `id`."""
 
     device: str
     id: str
@@ -33,7 +33,7 @@ class TelemetryReading(NamedTuple):
 
 
 class TelemetrySample(NamedTuple):
-    """A reading, its host, and when it came in: seconds after the log's start."""
+    """A reading, its host, and when it arrived, in seconds after the log's start."""
 
     seconds: float
     host: str
@@ -44,7 +44,7 @@ _HEADER = ("seconds", "host", "device", "id", "measure", "value")
 
 
 class TelemetryWriter:
-    """Writes one telemetry.csv; flushed each time, so that a killed run keeps what it had."""
+    """Writes one telemetry.csv, flushed after every write, so that a killed run has all of its samples."""
 
     def __init__(self, directory: Path) -> None:
         self._file = (directory / TELEMETRY_NAME).open("w", encoding="utf-8", newline="")
@@ -52,7 +52,7 @@ class TelemetryWriter:
         self._rows.writerow(_HEADER)
 
     def write(self, seconds: float, host: str, readings: Iterable[TelemetryReading | Sequence[object]]) -> None:
-        """One host's readings; a value that is no number, as a worker could send it, is left out."""
+        """Appends the readings of one host; values that are not finite numbers are left out."""
         for reading in readings:
             device, identity, measure, value = reading
             if isinstance(value, (int, float)) and math.isfinite(value):
@@ -60,12 +60,12 @@ class TelemetryWriter:
         self._file.flush()
 
     def close(self) -> None:
-        """A second time does nothing."""
+        """Closes the file; a second call does nothing."""
         self._file.close()
 
 
 def read_telemetry(directory: Path) -> list[TelemetrySample]:
-    """The samples of a run directory, in order; none without the file. InputError naming the line that is not one."""
+    """The samples of a run directory, in order; none without the file. InputError that names a damaged line."""
     path = directory / TELEMETRY_NAME
     if not path.is_file():
         return []
@@ -87,9 +87,10 @@ def read_telemetry(directory: Path) -> list[TelemetrySample]:
 
 
 def joules_per_inference(file: RunFile, row: Row, samples: Iterable[TelemetrySample], start_s: float) -> float | None:
-    """Energy of the row's accelerators over the measured part, per answered request; None where a power is not known.
+    """Energy in J of the row's accelerators per answered request; None where the power of one is unknown.
 
-    Mean power of each accelerator × seconds; the host's own power is not in it. `start_s` is where measuring began.
+    Mean power of each accelerator × seconds, without the host's own power. `start_s` is when measuring began, in
+    seconds after the log's start.
     """
     ids = {
         plain_device_id(info.accelerator_id)
@@ -98,16 +99,16 @@ def joules_per_inference(file: RunFile, row: Row, samples: Iterable[TelemetrySam
     }
     powers: dict[str, list[float]] = {identity: [] for identity in ids}
     for sample in samples:
-        known = powers.get(plain_device_id(sample.reading.id))
-        if known is not None and sample.reading.measure == "power_w" and sample.seconds >= start_s:
-            known.append(sample.reading.value)
+        values = powers.get(plain_device_id(sample.reading.id))
+        if values is not None and sample.reading.measure == "power_w" and sample.seconds >= start_s:
+            values.append(sample.reading.value)
     if not powers or len(powers) < row.count or not all(powers.values()) or not row.answered or row.simulated:
         return None
     return sum(sum(values) / len(values) for values in powers.values()) * file.duration_s / row.answered
 
 
 def _serves(label: str, row: Row, file: RunFile) -> bool:
-    """Whether the worker of this label is in the row's pool."""
+    """Whether the target with this label is in the row's pool."""
     if row.target is not None:
         return row.target == label
     return any(
@@ -118,5 +119,5 @@ def _serves(label: str, row: Row, file: RunFile) -> bool:
 
 
 def plain_device_id(identity: str) -> str:
-    """A GPU's UUID as torch writes it: NVML puts `GPU-` before it."""
+    """A GPU's UUID as torch writes it: without NVML's prefix `GPU-`."""
     return identity.removeprefix("GPU-").lower()

@@ -63,7 +63,7 @@ def timeline_panels(run: Run) -> list[ChartPanel]:
     if run.timeline is None:
         return []
     members = [series for row in run.file.rows for series in run.members(row)]
-    lines = run.timeline.lines(members)
+    lines = run.timeline.statistics(members)
     seconds = lines.seconds.tolist()
 
     def curve(values: list[float]) -> list[tuple[float, float]]:

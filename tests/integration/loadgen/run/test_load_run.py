@@ -235,7 +235,7 @@ def test_arrivals_beyond_the_bound_in_flight_are_unsent_and_counted(
     assert unsent is not None
     assert (due.count, unsent.count) == (row["due"], row["unsent"])
     assert run.timeline is not None
-    lines = run.timeline.lines(run.members(run.file.rows[0]))
+    lines = run.timeline.statistics(run.members(run.file.rows[0]))
     assert lines.offered is not None
     assert (lines.unsent > 20).all()
     assert lines.offered == pytest.approx(lines.answered + lines.failed + lines.unsent, abs=8)

@@ -149,12 +149,12 @@ def test_a_price_that_no_search_gave_says_what_would(tmp_path: Path) -> None:
 
     assert row.cost_per_100k.at_slo is None
     assert row.cost_per_100k.saturated is None
-    assert "5 requests a second missed it" in row.cost_per_100k.reasons["at_slo"]
+    assert "the lowest that missed it: 5 requests a second" in row.cost_per_100k.reasons["at_slo"]
     assert "--shape steps" in row.cost_per_100k.reasons["saturated"]
 
     near = curve(slo_rate=SloRate(missed_rps=5.0, estimate_rps=3.0, interval=(2.0, 4.0)))
     (row,) = searched(tmp_path / "b", near).file.rows
-    assert "5 requests a second missed it, some 3 may meet it" in row.cost_per_100k.reasons["at_slo"]
+    assert "5 requests a second missed it, about 3 may meet it" in row.cost_per_100k.reasons["at_slo"]
 
 
 def test_another_slo_than_the_searched_one_has_no_rate(tmp_path: Path) -> None:

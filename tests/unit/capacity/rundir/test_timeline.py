@@ -24,12 +24,12 @@ def of_ms(values: Sequence[float]) -> Histogram:
     return histogram
 
 
-def course_of(path: Path, measured_s: float) -> Timeline:
-    course = Timeline.of_log(path, measured_s)
-    assert course is not None
+def timeline_of(path: Path, measured_s: float) -> Timeline:
+    timeline = Timeline.of_log(path, measured_s)
+    assert timeline is not None
     for interval in read_interval_log(path):
-        course.add(interval, *parse_series_tag(interval.tag))
-    return course
+        timeline.add(interval, *parse_series_tag(interval.tag))
+    return timeline
 
 
 def test_each_stretch_has_its_own_figures(tmp_path: Path) -> None:
@@ -40,14 +40,14 @@ def test_each_stretch_has_its_own_figures(tmp_path: Path) -> None:
             if second == 15:
                 log.write(second, 1, series_tag(series, "latency-error"), of_ms([1] * 50))
         log.write(0, 20, series_tag(series, "compute"), of_ms([9] * 2000))
-    lines = course_of(path, 20.0).lines([series])
-    assert lines.seconds == pytest.approx(np.arange(20) + 0.5)
-    assert lines.answered == pytest.approx([100.0] * 20)
-    assert lines.failed == pytest.approx([0.0] * 15 + [50.0] + [0.0] * 4)
-    assert lines.percentiles_us[50] == pytest.approx([10_000.0] * 10 + [20_000.0] * 10, rel=1e-3)
+    statistics = timeline_of(path, 20.0).statistics([series])
+    assert statistics.seconds == pytest.approx(np.arange(20) + 0.5)
+    assert statistics.answered == pytest.approx([100.0] * 20)
+    assert statistics.failed == pytest.approx([0.0] * 15 + [50.0] + [0.0] * 4)
+    assert statistics.percentiles_us[50] == pytest.approx([10_000.0] * 10 + [20_000.0] * 10, rel=1e-3)
     # A third of what was due failed in that second, so its P90 is beyond all answered.
-    assert np.flatnonzero(np.isnan(lines.percentiles_us[90])).tolist() == [15]
-    assert np.isnan(lines.percentiles_us[99]).all(), "100 samples carry no P99"
+    assert np.flatnonzero(np.isnan(statistics.percentiles_us[90])).tolist() == [15]
+    assert np.isnan(statistics.percentiles_us[99]).all(), "100 samples carry no P99"
 
 
 def test_offered_counts_when_it_was_due_and_answered_when_it_ended(tmp_path: Path) -> None:
@@ -61,18 +61,18 @@ def test_offered_counts_when_it_was_due_and_answered_when_it_ended(tmp_path: Pat
                 log.write(second, 1, series_tag(series, "unsent"), of_ms([0] * 40))
             else:
                 log.write(second, 1, series_tag(series, "latency"), of_ms([10] * (280 if second == 10 else 100)))
-    lines = course_of(path, 20.0).lines([series])
-    assert lines.offered == pytest.approx([100.0] * 20)
-    assert lines.answered == pytest.approx([100.0] * 7 + [0.0] * 3 + [280.0] + [100.0] * 9)
-    assert lines.unsent == pytest.approx([0.0] * 7 + [40.0] * 3 + [0.0] * 10)
-    assert np.isnan(lines.percentiles_us[90][7]), "those that were never sent are beyond every percentile"
+    statistics = timeline_of(path, 20.0).statistics([series])
+    assert statistics.offered == pytest.approx([100.0] * 20)
+    assert statistics.answered == pytest.approx([100.0] * 7 + [0.0] * 3 + [280.0] + [100.0] * 9)
+    assert statistics.unsent == pytest.approx([0.0] * 7 + [40.0] * 3 + [0.0] * 10)
+    assert np.isnan(statistics.percentiles_us[90][7]), "those that were never sent are beyond every percentile"
 
 
 def test_a_log_that_does_not_tell_what_was_due_has_no_such_line(tmp_path: Path) -> None:
     path, series = tmp_path / "run.hlog", ordinal(0)
     with IntervalLogWriter(path, 0.0) as log:
         log.write(0, 10, series_tag(series, "latency"), of_ms([10] * 100))
-    assert course_of(path, 10.0).lines([series]).offered is None
+    assert timeline_of(path, 10.0).statistics([series]).offered is None
 
 
 def test_stretches_are_long_enough_for_a_percentile(tmp_path: Path) -> None:
@@ -80,10 +80,10 @@ def test_stretches_are_long_enough_for_a_percentile(tmp_path: Path) -> None:
     with IntervalLogWriter(path, 0.0) as log:
         for second in range(40):
             log.write(second, 1, series_tag(series, "latency"), of_ms([10] * 6))
-    lines = course_of(path, 40.0).lines([series])
-    assert lines.seconds.size == 8
-    assert lines.answered == pytest.approx([6.0] * 8)
-    assert np.isfinite(lines.percentiles_us[90]).all()
+    statistics = timeline_of(path, 40.0).statistics([series])
+    assert statistics.seconds.size == 8
+    assert statistics.answered == pytest.approx([6.0] * 8)
+    assert np.isfinite(statistics.percentiles_us[90]).all()
 
 
 def test_the_warm_up_before_the_first_interval_is_not_a_low_rate(tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_the_warm_up_before_the_first_interval_is_not_a_low_rate(tmp_path: Path)
         log.write(2, 1, series_tag(series, "latency"), of_ms([10] * 25))
         for second in range(3, 13):
             log.write(second, 1, series_tag(series, "latency"), of_ms([10] * 100))
-    lines = course_of(path, 10.25).lines([series])
-    assert lines.answered == pytest.approx([100.0] * 10, rel=0.01)
+    statistics = timeline_of(path, 10.25).statistics([series])
+    assert statistics.answered == pytest.approx([100.0] * 10, rel=0.01)
 
 
 def test_a_log_without_measured_requests_has_no_course(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def pool(
 ) -> list[TargetSkew]:
     """Ordinals in a closed loop whose service times vary by a fifth, with disturbances that all of them share."""
     generator = np.random.default_rng(seed)
-    course = Timeline(0.0, 1.0, np.ones(blocks))
+    timeline = Timeline(0.0, 1.0, np.ones(blocks))
     members = [ordinal(number) for number in range(len(means_ms))]
     shared = 1 + 0.3 * generator.random(blocks)
     for series, mean, of in zip(members, means_ms, users, strict=False):
@@ -120,8 +120,8 @@ def pool(
             counts[block] = np.searchsorted(np.cumsum(times), 1000.0 * of)
             sums[block] = times[: int(counts[block])].sum() * 1e6
         for measure in ("latency", "service"):
-            course.counts[series, measure], course.sums_ns[series, measure] = counts, sums
-    return target_skews(course, members, by_rate=True)
+            timeline.counts[series, measure], timeline.sums_ns[series, measure] = counts, sums
+    return target_skews(timeline, members, by_rate=True)
 
 
 def test_a_slow_ordinal_is_pointed_at_and_only_it() -> None:
