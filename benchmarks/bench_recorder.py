@@ -29,7 +29,7 @@ from capacity.measures.tally import Series, Tally
 from capacity.rundir.interval_log import IntervalLogWriter, series_tag
 from capacity.statistics import Histogram
 from capacity.statistics.payload import HIGHEST_US, LOWEST_US, SIGNIFICANT_DIGITS
-from loadgen._locust_sockets import ValidatingServer
+from loadgen.adapter._sockets import ValidatingServer
 from loadgen.distributed._signing import TOKEN_VARIABLE, RunToken, sign
 from loadgen.distributed._snapshot import Snapshot, pack
 from loadgen.distributed._validator import MessageValidator

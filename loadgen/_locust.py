@@ -1,11 +1,11 @@
 """Connects Locust's events to this process's part in a run: the only generator, Locust's master, or a worker.
 
-What changes in a process, and when:
+The folder `adapter` holds the rest of what touches Locust. What changes in a process, and when:
 
 - `import InferenceUser` changes nothing. Defining a subclass of it, as a locustfile does, adds listeners to Locust's
   events and, when Locust reads its command line, the options of this package.
-- Then, too, Locust's socket classes are replaced (see `_locust_sockets`), since Locust opens its sockets before a run
-  exists. They are put back when Locust quits.
+- Then, too, Locust's socket classes are replaced (see `adapter/_sockets.py`), since Locust opens its sockets before a
+  run exists. They are put back when Locust quits.
 - Everything else happens only in a run of which an InferenceUser is a part, and is undone at its end.
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +25,15 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadgen import _options
 from loadgen._errors import InputError
-from loadgen._locust_runner import LocustControl, LocustGeneratorLink, LocustMasterLink
-from loadgen._locust_sockets import SocketReplacement, open_port_warning
 from loadgen._options import Options
+from loadgen.adapter import (
+    InterruptHandler,
+    LocustControl,
+    LocustGeneratorLink,
+    LocustMasterLink,
+    SocketReplacement,
+    open_port_warning,
+)
 from loadgen.distributed import GeneratorNode, MessageValidator, RemoteGenerators, RunToken, answer_pings
 from loadgen.generator import LoadSession
 from loadgen.run import Coordinator, LocalGenerators, Role, print_line
@@ -37,31 +42,6 @@ from loadgen.web import add_pages
 
 #: How long the end of a run may take if another greenlet is already ending it: longer than any deadline of a request.
 END_TIMEOUT_S = 300.0
-
-
-class InterruptHandler:
-    """Delivers Ctrl-C to Locust's main greenlet, which ends the run.
-
-    Python's own handler raises KeyboardInterrupt in whichever greenlet runs, for example one that writes a log.
-    """
-
-    def __init__(self) -> None:
-        self._watcher: Any = None
-
-    def apply(self) -> None:
-        """Replaces Python's handler of SIGINT, and no other."""
-        if self._watcher is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            hub = gevent.get_hub()
-            self._watcher = gevent.signal_handler(
-                signal.SIGINT, lambda: hub.handle_system_error(KeyboardInterrupt, KeyboardInterrupt())
-            )
-
-    def restore(self) -> None:
-        """Puts Python's handler back."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            self._watcher = None
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Registry:

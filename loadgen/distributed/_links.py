@@ -1,4 +1,4 @@
-"""Both ends of the connection between a master and its generators. Locust's are in `loadgen._locust_runner`.
+"""Both ends of the connection between a master and its generators. Locust's are in `loadgen.adapter`.
 
 An exception of a handler is logged with its traceback and fails the run.
 """

@@ -85,7 +85,7 @@ def test_a_run_with_an_inference_user_gives_back_what_it_changed(serve: Callable
 
     assert done.returncode in (0, 1), done.stderr
     assert "users 2 plain saw False" in done.stdout
-    assert "restored" in done.stdout
+    assert "restored True True" in done.stdout
     assert (tmp_path / "run" / "report.html").exists()
 
 

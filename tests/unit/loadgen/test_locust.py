@@ -110,7 +110,7 @@ def test_ctrl_c_has_pythons_handler_again_after_a_run() -> None:
     code = """
     import os, signal
     from loadgen import InferenceUser
-    from loadgen._locust import InterruptHandler
+    from loadgen.adapter import InterruptHandler
 
     handler = InterruptHandler()
     handler.apply()

@@ -1,9 +1,8 @@
-"""Locust's environment and runners behind the protocols of this package: the run's control, links, statistics."""
+"""Locust's environment and runners behind two protocols: the run's control, and links between processes."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,17 +10,14 @@ from typing import Any
 import gevent
 from locust.exception import RPCError
 from locust.runners import STATE_MISSING, MasterRunner
-from locust.stats import StatsEntry, StatsError
 
-from capacity.measures import LATENCY_ERROR, Series, Tally
-from capacity.statistics import Histogram
+from capacity.measures import Series, Tally
 from loadgen._errors import SendError
 from loadgen._options import RECORDED, Options
+from loadgen.adapter._statistics import add_statistics
 
 _logger = logging.getLogger("inferload")
 
-#: The method under which Locust's tables show requests.
-REQUEST_METHOD = "infer"
 #: Attribute of the parsed options in which the master's plan travels with Locust's spawn message.
 _PLAN = "inferload_plan"
 
@@ -39,8 +35,8 @@ class LocustControl:
 
     def command(self) -> dict[str, Any]:
         """Returns the recorded options that have a value."""
-        given = vars(self._environment.parsed_options)
-        return {option: value for option, value in given.items() if option in RECORDED and value not in (None, "")}
+        options = vars(self._environment.parsed_options)
+        return {option: value for option, value in options.items() if option in RECORDED and value not in (None, "")}
 
     @property
     def headless(self) -> bool:
@@ -83,7 +79,7 @@ class LocustControl:
     def add_statistics(self, interval: Mapping[Series, Tally]) -> None:
         """Adds one interval to Locust's statistics."""
         for series, tally in interval.items():
-            _add_statistics(self._environment.stats, series, tally)
+            add_statistics(self._environment.stats, series, tally)
 
 
 class LocustMasterLink:
@@ -158,38 +154,3 @@ def _guard(on_error: Callable[[str, Exception], None], message: str, call: Calla
         call()
     except Exception as error:
         on_error(f"handler of message {message!r}", error)
-
-
-def rounded_ms(response_time_ms: float) -> float:
-    """Rounds to three significant digits; Locust itself rounds to whole milliseconds below 100 ms."""
-    return float(f"{response_time_ms:.3g}")
-
-
-def _add_statistics(stats: Any, series: Series, tally: Tally) -> None:
-    """Adds one interval of one series to `environment.stats`: one entry for all its requests, which costs little."""
-    if not tally.requests:
-        return
-    name = f"{series.model} @ {series.hardware.name}"
-    entry = StatsEntry(stats, name, REQUEST_METHOD)
-    now = time.time()
-    latencies = Histogram()
-    latencies.add(tally.histograms["latency"])
-    latencies.add(tally.histograms[LATENCY_ERROR])
-    entry.num_requests = tally.requests
-    entry.num_failures = tally.failed
-    entry.total_response_time = latencies.sum_ns / 1e6
-    entry.min_response_time = (latencies.min_ns or 0) / 1e6
-    entry.max_response_time = (latencies.max_ns or 0) / 1e6
-    entry.num_reqs_per_sec[int(now)] = tally.requests
-    if tally.failed:
-        entry.num_fail_per_sec[int(now)] = tally.failed
-    entry.last_request_timestamp = now
-    for value_us, count in zip(*latencies.used_buckets_us(), strict=True):
-        entry.response_times[rounded_ms(float(value_us) / 1000)] += int(count)
-    for total in (stats.entries[(name, REQUEST_METHOD)], stats.total):
-        total.extend(entry)
-    for code, count in tally.errors.items():
-        key = StatsError.create_key(REQUEST_METHOD, name, code)
-        if key not in stats.errors:
-            stats.errors[key] = StatsError(REQUEST_METHOD, name, code)
-        stats.errors[key].occurrences += count
