@@ -26,7 +26,7 @@ class TracePlayer:
         ended()
 
     def next_row(self) -> Arrival:
-        """The row of the earliest due time that was yielded and has not been asked for."""
+        """The row of the earliest due time whose row was not returned yet."""
         return self._due.popleft()
 
 

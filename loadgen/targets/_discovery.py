@@ -39,7 +39,7 @@ _NO_DESCRIBE = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND)
 
 @dataclass(frozen=True)
 class _Answer:
-    """What one address says of itself, before it is known how many others are like it. `down`: why there is nothing."""
+    """What one address says of itself, before combinations are counted. `down`: why it did not answer."""
 
     address: str
     model: str = ""

@@ -45,7 +45,7 @@ def add_pages(web_ui: Any, live: LiveView, *, base_path: str = "", users_file: s
             raise InputError("--web-login: expected a file of users, give --web-users FILE")
         add_login(web_ui, read_users(Path(users_file)), base)
     elif users_file:
-        raise InputError("--web-users: no login is asked for, give --web-login too")
+        raise InputError("--web-users: expected --web-login beside it")
     page = resources.files("loadgen.web").joinpath("templates/live.html").read_text(encoding="utf-8")
     app, guarded = web_ui.app, web_ui.auth_required_if_enabled
 

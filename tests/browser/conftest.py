@@ -59,14 +59,14 @@ def visit(chromium: Any) -> Iterator[Callable[..., Opened]]:
         page = chromium.new_page(viewport={"width": width, "height": 1000}, color_scheme=scheme)
         pages.append(page)
         opened = Opened(page)
-        page.on("console", lambda said: opened.errors.append(said.text) if said.type == "error" else None)
+        page.on("console", lambda message: opened.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: opened.errors.append(str(error)))
         home = url.split("/", 3)[2]
         page.on(
             "request",
-            lambda asked: (
-                opened.errors.append(f"asked for {asked.url}")
-                if asked.url.split("/", 3)[2:3] != [home] and not asked.url.startswith("data:")
+            lambda request: (
+                opened.errors.append(f"request to {request.url}")
+                if request.url.split("/", 3)[2:3] != [home] and not request.url.startswith("data:")
                 else None
             ),
         )

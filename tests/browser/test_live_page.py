@@ -13,14 +13,14 @@ from tools.processes import free_port, wait_for
 pytestmark = pytest.mark.timeout(120)
 
 
-def asked(url: str) -> Any:
+def read_json(url: str) -> Any:
     with urllib.request.urlopen(url, timeout=5) as answer:
         return json.load(answer)
 
 
 def up(url: str) -> bool:
     try:
-        return bool(asked(f"{url}/inferload/live.json"))
+        return bool(read_json(f"{url}/inferload/live.json"))
     except OSError:
         return False
 
@@ -47,13 +47,13 @@ def test_the_page_follows_a_distributed_run_to_its_end(
     page = opened.page
     page.get_by_text("No run yet. Start one").wait_for()
     form = "user_count=4&spawn_rate=4"
-    wait_for(lambda: asked(f"{url}/worker-count")["worker_count"] == 2)
+    wait_for(lambda: read_json(f"{url}/worker-count")["worker_count"] == 2)
     urllib.request.urlopen(f"{url}/swarm", data=form.encode(), timeout=30).close()
 
     page.get_by_role("heading", name="Measuring").wait_for()
-    seen = cell(page, "Answered")
+    answered = cell(page, "Answered")
     page.wait_for_function(
-        "seen => document.querySelector('section tr.sum td[data-name=Answered]').textContent !== seen", arg=seen
+        "before => document.querySelector('section tr.sum td[data-name=Answered]').textContent !== before", arg=answered
     )
     assert page.locator("section[data-hardware='c5.large + 2 × eia2.medium']").count() == 1
     assert page.locator("section tbody tr").count() == 3, "the pool and its two ordinals"
@@ -72,14 +72,14 @@ def test_the_page_follows_a_distributed_run_to_its_end(
 
     # Every check of run.json is on the page before the end, by the same name.
     page.get_by_text("independent samples").wait_for()
-    checks = {check["name"] for check in asked(f"{url}/inferload/live.json")["checks"]}
+    checks = {check["name"] for check in read_json(f"{url}/inferload/live.json")["checks"]}
 
     urllib.request.urlopen(f"{url}/stop", data=b"", timeout=60).close()
     page.get_by_role("heading", name="Ended").wait_for()
     document = json.loads((tmp_path / "run" / "run.json").read_text())
     assert checks == {check["name"] for check in document["checks"]}
     (row,) = document["rows"]
-    (live,) = asked(f"{url}/inferload/live.json")["rows"]
+    (live,) = read_json(f"{url}/inferload/live.json")["rows"]
     assert (live["answered"], live["errors"], live["unsent"]) == (row["answered"], row["errors"], row["unsent"])
     figures = row["latency_us"]
     assert live["run"] == pytest.approx({name: figures[name] for name in live["run"]}, abs=1e-3)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-# Locust's own web server in a child, its LiveView fed by hand: each line on stdin makes the next state.
+# Locust's own web server in a child, its LiveView filled by hand: each line on stdin makes the next state.
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -60,8 +60,8 @@ next_line()
 """
 
 
-class Fed:
-    """The child, by its address; `turn` feeds it its next state."""
+class ServedPage:
+    """The child; `next_state` makes its page show the next state."""
 
     def __init__(self, folder: Path) -> None:
         self._child = subprocess.Popen(
@@ -73,7 +73,7 @@ class Fed:
         assert self._child.stdout is not None
         return self._child.stdout.readline().strip()
 
-    def turn(self) -> str:
+    def next_state(self) -> str:
         assert self._child.stdin is not None
         self._child.stdin.write("\n")
         self._child.stdin.flush()
@@ -85,18 +85,18 @@ class Fed:
 
 
 @pytest.fixture
-def fed(tmp_path: Path) -> Iterator[Fed]:
-    child = Fed(tmp_path)
+def served_page(tmp_path: Path) -> Iterator[ServedPage]:
+    child = ServedPage(tmp_path)
     yield child
     child.end()
 
 
-def test_the_page_in_trouble(visit: Callable[..., Any], fed: Fed) -> None:
-    opened = visit(fed.url, 400, "dark")
+def test_the_page_in_trouble(visit: Callable[..., Any], served_page: ServedPage) -> None:
+    opened = visit(served_page.url, 400, "dark")
     page = opened.page
     page.get_by_text("No run yet. Start one").wait_for()
 
-    assert fed.turn() == "fed"
+    assert served_page.next_state() == "fed"
     page.get_by_role("heading", name="Measuring").wait_for()
     assert page.locator("section tbody tr").count() == 17
     assert page.locator("section h2 + span").inner_text() == "a & <b>model</b>"
@@ -107,14 +107,14 @@ def test_the_page_in_trouble(visit: Callable[..., Any], fed: Fed) -> None:
     dashes = page.locator("tr.sum td[data-name='P99, run']")
     assert (dashes.inner_text(), dashes.get_attribute("title")) == ("–", "beyond all answered requests")
     assert opened.overflow <= 0
-    wide = visit(fed.url, 1600)
+    wide = visit(served_page.url, 1600)
     wide.page.locator("section tbody tr").first.wait_for()
     assert (wide.errors, wide.overflow) == ([], 0)
 
-    assert fed.turn() == "ended"
+    assert served_page.next_state() == "ended"
     page.get_by_text("✕ the run is NOT valid").wait_for()
     page.get_by_role("heading", name="Ended").wait_for()
     assert opened.errors == []
 
-    fed.end()
+    served_page.end()
     page.get_by_role("heading", name="The coordinator does not answer").wait_for()

@@ -24,8 +24,8 @@ def row_of(directory: Path) -> dict[str, Any]:
     (row,) = document["rows"]
     assert row["due"] == row["requests"] + row["unsent"]
     assert row["requests"] == row["answered"] + sum(row["errors"].values())
-    found: dict[str, Any] = row
-    return found
+    first: dict[str, Any] = row
+    return first
 
 
 def test_late_and_split_bytes_are_answers_all_the_same(
@@ -59,17 +59,17 @@ def test_resets_and_swallowed_bytes_cost_what_was_in_flight_and_nothing_is_run_t
         goes_on()
         network.reset()
         goes_on()
-        # Swallowed without a word: only a PING that nobody answers tells, long before the deadline of 20 s.
+        # Bytes vanish without an error: only a PING without an answer shows it, long before the deadline of 20 s.
         network.hold()
         goes_on()
         load.send_signal(15)
         load.communicate(timeout=40)
-        taken = network.connections
+        connections = network.connections
 
     row = row_of(tmp_path / "run")
-    assert taken >= 3
+    assert connections >= 3
     assert set(row["errors"]) == {"UNAVAILABLE"}
-    # What was in flight when the bytes were swallowed, for the half second until that was noticed, and at the reset.
+    # In flight when the bytes vanished, for the half second until a PING failed, and at the reset.
     assert row["errors"]["UNAVAILABLE"] < row["answered"]
     assert served(worker.address) <= row["requests"] + row["warmup"]["requests"]
 
@@ -84,21 +84,21 @@ def namespace() -> Iterator[tuple[str, ...]]:
         pytest.skip("network namespaces need root, ip and tc")
     name = f"inferload-{os.getpid()}"
 
-    def said(*command: str) -> str:
+    def run(*command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return "" if done.returncode == 0 else (done.stderr or "failed").strip().splitlines()[0]
 
-    if wrong := said("ip", "netns", "add", name):
-        pytest.skip(f"this kernel makes no network namespace: {wrong}")
+    if error := run("ip", "netns", "add", name):
+        pytest.skip(f"this kernel makes no network namespace: {error}")
     try:
         inside = ("ip", "netns", "exec", name)
-        wrong = said(*inside, "ip", "link", "set", "lo", "up")
-        wrong = wrong or said(*inside, "tc", "qdisc", "add", "dev", "lo", "root", "netem", *NETEM)
-        if wrong:
-            pytest.skip(f"this kernel has no netem: {wrong}")
+        error = run(*inside, "ip", "link", "set", "lo", "up")
+        error = error or run(*inside, "tc", "qdisc", "add", "dev", "lo", "root", "netem", *NETEM)
+        if error:
+            pytest.skip(f"this kernel has no netem: {error}")
         yield inside
     finally:
-        said("ip", "netns", "del", name)
+        run("ip", "netns", "del", name)
 
 
 def test_a_network_that_loses_reorders_and_doubles_packets(namespace: tuple[str, ...], tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from mlserver.types import InferenceResponse
 
 class Doubling(MLModel):
     async def predict(self, payload):
-        given = NumpyCodec.decode_input(payload.inputs[0])
-        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("twice", 2 * given)])
+        values = NumpyCodec.decode_input(payload.inputs[0])
+        return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output("twice", 2 * values)])
 """
 MODEL_SETTINGS = {
     "name": MODEL,
@@ -127,7 +127,7 @@ def test_every_request_is_counted_as_mlserver_counts_it(
         *("--input-shape", "values:2,4", *how),
     )
 
-    # 1 is a run that a busy machine made invalid: what it counted is right all the same.
+    # 1 is a run that a busy machine made invalid: its counts must hold nevertheless.
     assert ended.code in (0, 1), ended.err
     document = json.loads((tmp_path / "run" / "run.json").read_text())
     (row,) = document["rows"]

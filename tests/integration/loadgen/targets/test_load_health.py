@@ -1,4 +1,4 @@
-"""The router goes around a target that is down and comes back to it; a refused request is sent once more if asked."""
+"""A target that is down gets no requests until it is back; with --retries a refused request is sent again."""
 
 from __future__ import annotations
 

@@ -40,11 +40,11 @@ class FixedRoute:
 
 
 def routes(count: int = 3, models: tuple[str, ...] = ("m",)) -> list[Any]:
-    made = []
+    choices = []
     for number in range(count):
         series = Series(HARDWARE, models[number % len(models)], f"cpu:{number} @ a:{number + 1}", False)
-        made.append(FixedRoute(Target(f"a:{number + 1}", series), ResultBuffer(series)))
-    return made
+        choices.append(FixedRoute(Target(f"a:{number + 1}", series), ResultBuffer(series)))
+    return choices
 
 
 def router(name: str, choices: list[Any], first: int = 0) -> Router:

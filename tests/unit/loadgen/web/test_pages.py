@@ -149,7 +149,7 @@ def test_a_wrong_user_file_is_reported_in_one_sentence(tmp_path: Path) -> None:
         "--web-users none.txt: No such file or directory",
         "--web-users plain.txt, line 1: expected name:hash, as `inferload password NAME` prints it",
         "--web-users empty.txt: expected at least one line name:hash",
-        "--web-users: no login is asked for, give --web-login too",
+        "--web-users: expected --web-login beside it",
     ]
 
 
