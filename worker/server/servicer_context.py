@@ -51,13 +51,16 @@ class ServicerContext:
 
     # Called by servicers.
 
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
-        self._code, self._details = code.value[0] or StatusCode.UNKNOWN, details
+    async def abort(
+        self, code: StatusCode | grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()
+    ) -> NoReturn:
+        """Ends the call with this status; what has been sent stays sent."""
+        self._code, self._details = _number(code) or StatusCode.UNKNOWN, details
         self._trailing = tuple(trailing_metadata) or self._trailing
         raise CallAborted(details)
 
-    def set_code(self, code: grpc.StatusCode) -> None:
-        self._code = code.value[0]
+    def set_code(self, code: StatusCode | grpc.StatusCode) -> None:
+        self._code = _number(code)
 
     def set_details(self, details: str) -> None:
         self._details = details
@@ -182,6 +185,11 @@ class ServicerContext:
             callback(self)
         self._task = None  # its coroutine refers to this context
         self._callbacks.clear()
+
+
+def _number(code: StatusCode | grpc.StatusCode) -> int:
+    """A status of our table, or of grpc's own for servicers that come with grpcio, as a number."""
+    return code.value if isinstance(code, StatusCode) else int(code.value[0])
 
 
 def servicer_method(handler: Any, tasks: set[asyncio.Task[None]]) -> Method:

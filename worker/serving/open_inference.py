@@ -222,7 +222,7 @@ def _handler(name: str, method: Callable[..., Awaitable[Any]]) -> grpc.RpcMethod
         try:
             return await method(parse_message(request_type, data), context)
         except ServiceError as error:
-            await context.abort(grpc.StatusCode[error.code.name], error.message)
+            await context.abort(error.code, error.message)
 
     # The request comes as bytes: what grpc cannot deserialize it reports as UNKNOWN, an error of the worker.
     return grpc.unary_unary_rpc_method_handler(
