@@ -19,6 +19,10 @@ class Cpu(AcceleratorKind):
 
     name: ClassVar[str] = "cpu"
 
+    @property
+    def threads(self) -> int:
+        return self._options.cores_per_ordinal
+
     def discover(self) -> list[Accelerator]:
         width, memory = self._options.cores_per_ordinal, usable_memory_bytes()
         return [

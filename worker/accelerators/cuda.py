@@ -13,6 +13,7 @@ class Cuda(AcceleratorKind):
 
     name: ClassVar[str] = "cuda"
     device: ClassVar[str] = "cuda:0"
+    is_cuda: ClassVar[bool] = True
 
     def discover(self) -> list[Accelerator]:
         return torch_accelerators(self.name)

@@ -56,6 +56,8 @@ class AcceleratorKind:
     freezes: ClassVar[bool] = True
     #: False where only the device's own compiler may choose the number format.
     casts: ClassVar[bool] = True
+    #: True where copies use page-locked memory and CUDA events measure the parts of a forward pass.
+    is_cuda: ClassVar[bool] = False
     #: True where service times are drawn and no model runs.
     simulated: ClassVar[bool] = False
 
@@ -77,6 +79,11 @@ class AcceleratorKind:
     def bind(self, ordinal: int) -> Accelerator:
         """Binds this process to the ordinal before torch is imported, and returns the device. Raises InputError."""
         return self.find(ordinal)
+
+    @property
+    def threads(self) -> int:
+        """Threads of one forward pass; 0: as many as torch chooses."""
+        return 0
 
     def load(self, path: Path, ordinal: int) -> "torch.jit.ScriptModule":
         """Loads a TorchScript file onto the device. Raises RuntimeError as torch does, or InputError."""

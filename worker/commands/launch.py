@@ -43,7 +43,7 @@ def _prepare_model(
         ordinal,
         path,
         _specification(options, options.model, path),
-        threads=options.cores_per_ordinal if kind.name == "cpu" else 0,
+        threads=kind.threads,
         precision=options.precision,
         inference_mode=options.inference_mode,
     )

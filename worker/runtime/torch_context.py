@@ -88,7 +88,7 @@ class TorchContext:
             module = torch.jit.freeze(module)
         self._contexts.enter_context(torch.inference_mode() if self._inference_mode else torch.no_grad())
         self._contexts.enter_context(self._kind.forward_context(self._ordinal))
-        pinned = self._kind.device.startswith("cuda")
+        pinned = self._kind.is_cuda
         self._staging = [Staging(torch, self._dtypes[spec.datatype], pinned) for spec in self.specification.inputs]
         self._needs_move = self._cast is not None or self._kind.device != "cpu"
         self._synchronize = self._kind.synchronize
@@ -169,7 +169,7 @@ class TorchContext:
     def _move(self, tensor: "torch.Tensor") -> "torch.Tensor":
         if self._kind.device != "cpu":
             # From page-locked memory the copy may overlap other work: forward waits for it on the current stream.
-            tensor = tensor.to(self._kind.device, non_blocking=self._kind.device.startswith("cuda"))
+            tensor = tensor.to(self._kind.device, non_blocking=self._kind.is_cuda)
         return tensor.to(self._cast) if self._cast is not None and tensor.is_floating_point() else tensor
 
     def _output(self, tensor: "torch.Tensor", spec: TensorSpec) -> Tensor:

@@ -164,6 +164,11 @@ def test_an_earlier_mask_is_restricted_further() -> None:
     assert probe.restrict_visible("4,GPU-abc", 1) == "GPU-abc"
 
 
+def test_a_forward_pass_on_a_slice_has_a_thread_for_each_of_its_cores() -> None:
+    assert Cpu(KindOptions(cores_per_ordinal=3)).threads == 3
+    assert Cuda().threads == 0
+
+
 def test_a_simulated_ordinal_exists_without_discovery() -> None:
     assert Sim().discover() == []
     assert Sim().bind(7) == Accelerator("sim", 7, "sim", "sim-7", 0)
