@@ -1,4 +1,4 @@
-"""The report's rows for other programs and other documents: CSV, JSON, Markdown, Parquet."""
+"""The rows of a report as CSV, JSON, Markdown or Parquet, for other programs and documents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from capacity.pricing import LabeledRow, choose_per_model
 from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
-from capacity.reporting.entries import title
+from capacity.reporting.formatting import describe_arrivals
 from capacity.reporting.ordinals import slower_ordinals
 from capacity.rundir import Run
 from capacity.statistics import Slo
@@ -36,16 +36,16 @@ def export_file_name(kind: str) -> str:
     return f"report.{_SUFFIXES.get(kind, kind)}"
 
 
-def export_text(kind: str, runs: Sequence[Run], found: Sequence[LabeledRow], slo: Slo | None) -> str:
+def export_text(kind: str, runs: Sequence[Run], entries: Sequence[LabeledRow], slo: Slo | None) -> str:
     """The rows as `csv`, `json` or `markdown`."""
     if kind == "csv":
-        return _csv(found, slo)
+        return _csv(entries, slo)
     if kind == "json":
-        return json.dumps({"rows": [_nested(entry) for entry in found]}, indent=1, ensure_ascii=False) + "\n"
-    return _markdown(runs, found, slo)
+        return json.dumps({"rows": [_nested(entry) for entry in entries]}, indent=1, ensure_ascii=False) + "\n"
+    return _markdown(runs, entries, slo)
 
 
-def write_parquet(path: Path, found: Sequence[LabeledRow], slo: Slo | None) -> None:
+def write_parquet(path: Path, entries: Sequence[LabeledRow], slo: Slo | None) -> None:
     """The rows as Parquet, with the columns of the CSV. ValueError without pyarrow, the extra `parquet`."""
     try:
         # By name: an extra, and mypy would ask for its types where it is not installed.
@@ -53,7 +53,7 @@ def write_parquet(path: Path, found: Sequence[LabeledRow], slo: Slo | None) -> N
     except ImportError:
         raise ValueError("Parquet needs pyarrow: pip install 'inferload[parquet]'") from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(pyarrow.Table.from_pylist([flat(entry, slo) for entry in found]), path)
+    parquet.write_table(pyarrow.Table.from_pylist([flat(entry, slo) for entry in entries]), path)
 
 
 def flat(entry: LabeledRow, slo: Slo | None) -> dict[str, Any]:
@@ -79,8 +79,8 @@ def flat(entry: LabeledRow, slo: Slo | None) -> dict[str, Any]:
     return record
 
 
-def _csv(found: Sequence[LabeledRow], slo: Slo | None) -> str:
-    records = [flat(entry, slo) for entry in found]
+def _csv(entries: Sequence[LabeledRow], slo: Slo | None) -> str:
+    records = [flat(entry, slo) for entry in entries]
     out = io.StringIO()
     writer = csv.DictWriter(out, list(records[0]) if records else ["run"], lineterminator="\n")
     writer.writeheader()
@@ -89,23 +89,23 @@ def _csv(found: Sequence[LabeledRow], slo: Slo | None) -> str:
 
 
 def _nested(entry: LabeledRow) -> dict[str, Any]:
-    said = {"run": entry.run.name, "valid": entry.run.file.valid, "invalid": entry.invalid}
-    return said | entry.row.model_dump(mode="json")
+    record = {"run": entry.run.name, "valid": entry.run.file.valid, "invalid": entry.invalid}
+    return record | entry.row.model_dump(mode="json")
 
 
-def _markdown(runs: Sequence[Run], found: Sequence[LabeledRow], slo: Slo | None) -> str:
-    lines = [f"{title(runs)}.", ""]
+def _markdown(runs: Sequence[Run], entries: Sequence[LabeledRow], slo: Slo | None) -> str:
+    lines = [f"{describe_arrivals(runs)}.", ""]
     lines += [
-        f"**{run.name} is not valid:** this run says nothing about the hardware." for run in runs if not run.file.valid
+        f"**{run.name} is not valid:** this run is no result about the hardware." for run in runs if not run.file.valid
     ]
-    columns = latency_columns() + cost_columns(slo, found)
-    for model in dict.fromkeys(entry.row.model for entry in found):
+    columns = latency_columns() + cost_columns(slo, entries)
+    for model in dict.fromkeys(entry.row.model for entry in entries):
         lines += ["", f"| {_cell(model)} | {' | '.join(_cell(column.name) for column in columns)} |"]
         lines.append(f"|:---|{'---:|' * len(columns)}")
-        lines += [_line(entry, columns) for entry in found if entry.row.model == model]
-    said = [*notes(found), *slower_ordinals(found)]
-    lines += ["", *(f"- {_cell(note)}" for note in said)] if said else []
-    for choice in choose_per_model(found, slo) if found and found[0].row.target is None else ():
+        lines += [_line(entry, columns) for entry in entries if entry.row.model == model]
+    remarks = [*notes(entries), *slower_ordinals(entries)]
+    lines += ["", *(f"- {_cell(remark)}" for remark in remarks)] if remarks else []
+    for choice in choose_per_model(entries, slo) if entries and entries[0].row.target is None else ():
         lines += ["", f"**{_cell(choice.model)}**: {_cell(choice.sentence)}", ""]
         for step in choice.steps:
             lines.append(f"- {step.name}: {len(step.remaining)} of {len(step.remaining) + len(step.excluded)}")
@@ -120,7 +120,7 @@ def _line(entry: LabeledRow, columns: Sequence[Column]) -> str:
 
 
 def _cell(words: str) -> str:
-    """Words that end no cell and make no markup."""
+    """Escapes what would end a cell or be markup."""
     for mark in "\\|<>*_`[]":
         words = words.replace(mark, f"\\{mark}")
     return " ".join(words.split())

@@ -1,4 +1,4 @@
-"""report.html with its pictures, one file: what was measured, if it counts, what to buy."""
+"""report.html, one file with its charts: the measurements, the checks, and the choice."""
 
 from __future__ import annotations
 
@@ -20,23 +20,43 @@ from capacity.pricing import (
     shared_slo,
 )
 from capacity.reporting import templates as pages
-from capacity.reporting.charts import bars
-from capacity.reporting.charts.canvas import DASHES, STYLE, Picture, stacked
-from capacity.reporting.charts.curve import curve_picture, drawn, rate_words, sentence
-from capacity.reporting.charts.over_time import Curve, Panel, over_time, run_panels
-from capacity.reporting.charts.png import write_png
-from capacity.reporting.charts.price_latency import by_percentile, cost_and_latency
-from capacity.reporting.columns import cost_columns, cost_words, latency_columns, notes
-from capacity.reporting.entries import PERCENTILES, judged_percentile, ms, title
+from capacity.reporting.charts import (
+    DASHES,
+    STYLE,
+    Chart,
+    Curve,
+    Panel,
+    charted_probes,
+    cost_latency_chart,
+    describe_search,
+    draw_over_time,
+    format_rate,
+    pareto_chart,
+    percentile_chart,
+    rate_chart,
+    run_panels,
+    search_chart,
+    stack_charts,
+    time_share_chart,
+    write_cost_png,
+)
+from capacity.reporting.columns import cost_columns, format_cost, latency_columns, notes
+from capacity.reporting.formatting import (
+    PERCENTILES,
+    describe_arrivals,
+    dominated_rows,
+    format_ms,
+    pareto_front,
+    shown_percentile,
+)
 from capacity.reporting.ordinals import throughput_chart
-from capacity.reporting.pareto import beaten, front
 from capacity.rundir import HLOG_NAME, JSON_NAME, TELEMETRY_MEASURES, TELEMETRY_NAME, Run, WindowStatistics
 from capacity.statistics import Slo
 from worker.wire import display_duration
 
-# A page shows the widest of these that fits it, and paper the middle one.
+# The page shows the widest chart that fits, and paper the middle one.
 _WIDE, _MIDDLE, _NARROW = 1176, 720, 364
-# More lines than there are dashes and colours to tell them apart would be a tangle.
+# A chart has at most as many curves as there are dash patterns.
 _MOST_CURVES = len(DASHES)
 # What is sampled beside accelerators.
 _PROCESSES = ("cpu", "generator", "worker")
@@ -51,8 +71,8 @@ def write_report(
     """Writes report.html, one file that needs no network, with chart.svg and chart.png beside it; returns its path."""
     runs = [runs] if isinstance(runs, Run) else list(runs)
     slo = shared_slo(runs, slo)
-    found = labeled_rows(runs, "combination", slo, catalogue)
-    valid = [entry for entry in found if not entry.invalid]
+    entries = labeled_rows(runs, "combination", slo, catalogue)
+    valid = [entry for entry in entries if not entry.invalid]
     models = list(dict.fromkeys(entry.row.model for entry in valid))
     out_dir.mkdir(parents=True, exist_ok=True)
     charts = []
@@ -61,45 +81,45 @@ def write_report(
         charts.append(
             {
                 "model": model,
-                "cost": _both(
-                    f"Cost and latency of {model}", lambda width, rows=rows: cost_and_latency(rows, slo, width)
+                "cost": _at_all_widths(
+                    f"Cost and latency of {model}", lambda width, rows=rows: cost_latency_chart(rows, slo, width)
                 ),
                 "priced": any(entry.row.cost_per_100k.sequential is not None for entry in rows),
                 "reasons": list(dict.fromkeys(entry.row.cost_per_100k.reasons.get("sequential", "") for entry in rows)),
                 "kinds": list(dict.fromkeys((entry.row.kind, entry.kind) for entry in rows)),
                 "simulated": any(entry.row.simulated for entry in rows),
-                **_curves(model, rows, slo),
-                **_more_pictures(model, rows, slo),
+                **_percentile_curves(model, rows, slo),
+                **_other_charts(model, rows, slo),
             }
         )
     if models:
         pictures = [
-            (model, cost_and_latency([entry for entry in valid if entry.row.model == model], slo, _WIDE))
+            (model, cost_latency_chart([entry for entry in valid if entry.row.model == model], slo, _WIDE))
             for model in models
         ]
         label = "Cost per 100,000 inferences and latency"
-        (out_dir / "chart.svg").write_text(stacked(pictures).svg(label, style=True), encoding="utf-8")
-        write_png(out_dir / "chart.png", valid, slo)
+        (out_dir / "chart.svg").write_text(stack_charts(pictures).svg(label, style=True), encoding="utf-8")
+        write_cost_png(out_dir / "chart.png", valid, slo)
     text = _template().render(
         runs=runs,
-        title=title(runs),
+        title=describe_arrivals(runs),
         events=[(run.name if len(runs) > 1 else "", event) for run in runs for event in run.file.events],
-        unsure=any(not run.file.valid or any(c.status != "PASS" for c in run.file.checks) for run in runs),
+        show_each=any(not run.file.valid or any(c.status != "PASS" for c in run.file.checks) for run in runs),
         slo=slo,
-        entries=found,
+        entries=entries,
         ordinals=labeled_rows(runs, "target", slo, catalogue),
-        choices=choose_per_model(found, slo),
+        choices=choose_per_model(entries, slo),
         charts=charts,
-        notes=notes(found),
+        notes=notes(entries),
         pools=[
             (
                 pool,
-                _both(
+                _at_all_widths(
                     f"Throughput of each ordinal of {pool.entry.label}",
                     lambda width, pool=pool: throughput_chart(pool, width),
                 ),
             )
-            for pool in ordinal_pools(found)
+            for pool in ordinal_pools(entries)
         ],
         files=_files(runs, out_dir),
         conditions=_conditions(runs),
@@ -109,14 +129,14 @@ def write_report(
                     entry.label,
                     f"{format_hourly(entry.row.price_per_hour, entry.row.currency)} an hour ({entry.row.price_note})",
                 )
-                for entry in found
+                for entry in entries
                 if entry.row.price_per_hour is not None
             )
         ),
-        curves=_capacity(runs),
-        judged=PERCENTILES[judged_percentile(slo)[0]],
-        judged_name=f"P{judged_percentile(slo)[0]:g}",
-        columns=latency_columns() + cost_columns(slo, found),
+        searches=_searches(runs),
+        judged=PERCENTILES[shown_percentile(slo)[0]],
+        judged_name=f"P{shown_percentile(slo)[0]:g}",
+        columns=latency_columns() + cost_columns(slo, entries),
         style=STYLE,
     )
     path = out_dir / "report.html"
@@ -124,9 +144,9 @@ def write_report(
     return path
 
 
-def _both(label: str, draw: Any) -> str:
-    """A picture at three widths; the style sheet shows one of them."""
-    pictures: list[tuple[str, Picture | None]] = [
+def _at_all_widths(label: str, draw: Any) -> str:
+    """A chart at three widths, of which the style sheet shows one."""
+    pictures: list[tuple[str, Chart | None]] = [
         ("wide", draw(_WIDE)),
         ("middle", draw(_MIDDLE)),
         ("narrow", draw(_NARROW)),
@@ -134,26 +154,26 @@ def _both(label: str, draw: Any) -> str:
     return "".join(picture.svg(label, variant) for variant, picture in pictures if picture)
 
 
-def _capacity(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """The capacity curves of all runs: picture, sentence and probes."""
+def _searches(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The searches of all runs: chart, sentence and probes."""
     return [
         {
-            "curve": curve,
+            "search": curve,
             "name": f"{curve.hardware}, {curve.model}{f' ({run.name})' if len(runs) > 1 else ''}",
-            "picture": _both(
+            "chart": _at_all_widths(
                 f"Rate and latency of {curve.hardware}, {curve.model}",
-                lambda width, curve=curve: curve_picture(curve, width),
+                lambda width, curve=curve: search_chart(curve, width),
             ),
-            "sentence": sentence(curve),
-            "left_out": len(curve.probes) - len(drawn(curve)),
-            "judged": f"P{judged_percentile(Slo.parse(curve.slo) if curve.slo else None)[0]:g}",
+            "sentence": describe_search(curve),
+            "left_out": len(curve.probes) - len(charted_probes(curve)),
+            "judged": f"P{shown_percentile(Slo.parse(curve.slo) if curve.slo else None)[0]:g}",
         }
         for run in runs
         for curve in run.file.searches
     ]
 
 
-def _curves(model: str, rows: Sequence[LabeledRow], slo: Slo | None) -> dict[str, Any]:
+def _percentile_curves(model: str, rows: Sequence[LabeledRow], slo: Slo | None) -> dict[str, Any]:
     curves = []
     parts = len(rows) == 1 and rows[0].run.file.arrivals != "closed"
     for entry in rows:
@@ -165,7 +185,7 @@ def _curves(model: str, rows: Sequence[LabeledRow], slo: Slo | None) -> dict[str
             if (part := entry.run.histogram(entry.row, measure)) is not None:
                 curves.append((measure, part, beyond))
     shown = curves[:_MOST_CURVES]
-    svg = _both(f"Latency by percentile of {model}", lambda width: by_percentile(shown, slo, width))
+    svg = _at_all_widths(f"Latency by percentile of {model}", lambda width: percentile_chart(shown, slo, width))
     return {
         "percentiles": svg,
         "parts": parts,
@@ -175,8 +195,8 @@ def _curves(model: str, rows: Sequence[LabeledRow], slo: Slo | None) -> dict[str
     }
 
 
-def _more_pictures(model: str, rows: Sequence[LabeledRow], slo: Slo | None) -> dict[str, Any]:
-    """Latency and rates over time with the telemetry under them, the shares of the mean, and the Pareto front."""
+def _other_charts(model: str, rows: Sequence[LabeledRow], slo: Slo | None) -> dict[str, Any]:
+    """The charts over time, of the parts of the mean latency, of rates, and of the Pareto front."""
     drawn: list[LabeledRow] = []
     lines: list[WindowStatistics] = []
     offered: list[float | None] = []
@@ -192,22 +212,24 @@ def _more_pictures(model: str, rows: Sequence[LabeledRow], slo: Slo | None) -> d
     if lines:
         panels = [*run_panels(lines, slo, offered), *_telemetry_panels(drawn)]
     return {
-        "over_time": _both(f"{model} over time", lambda width: over_time(panels, width, marks)),
+        "over_time": _at_all_widths(f"{model} over time", lambda width: draw_over_time(panels, width, marks)),
         "marks": marks,
         "timed": [(index, entry.label) for index, entry in enumerate(drawn)],
-        "shares": _both(f"Where the mean latency of {model} goes", lambda width: bars.shares(rows, width)),
-        "rates": _both(f"Offered and answered requests of {model}", lambda width: bars.rates(rows, width)),
-        "pareto": _both(f"Price and P90 of {model}", lambda width: bars.pareto(rows, width)),
-        "front": [entry.label for entry in front(rows)],
-        "beaten": [(entry.label, by.label) for entry, by in beaten(rows)],
+        "shares": _at_all_widths(
+            f"Where the mean latency of {model} goes", lambda width: time_share_chart(rows, width)
+        ),
+        "rates": _at_all_widths(f"Offered and answered requests of {model}", lambda width: rate_chart(rows, width)),
+        "pareto": _at_all_widths(f"Price and P90 of {model}", lambda width: pareto_chart(rows, width)),
+        "front": [entry.label for entry in pareto_front(rows)],
+        "dominated": [(entry.label, by.label) for entry, by in dominated_rows(rows)],
     }
 
 
 def _telemetry_panels(drawn: Sequence[LabeledRow]) -> list[Panel]:
-    """A panel for each measure that any of the runs sampled; the devices of a run share its line's colour."""
+    """A panel for each sampled measure; the devices of a run have its colour."""
     panels = []
     for measure, heading in TELEMETRY_MEASURES.items():
-        found: list[tuple[int, str, list[tuple[float, float]]]] = []
+        lines: list[tuple[int, str, list[tuple[float, float]]]] = []
         for number, entry in enumerate(drawn):
             start, end = entry.run.measured_from_s, entry.run.measured_from_s + entry.run.file.duration_s
             sampled: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
@@ -216,43 +238,43 @@ def _telemetry_panels(drawn: Sequence[LabeledRow]) -> list[Panel]:
                     value = sample.reading.value / (2**30 if measure.endswith("bytes") else 1)
                     key = (sample.host, sample.reading.device, sample.reading.id)
                     sampled.setdefault(key, []).append((sample.seconds - start, value))
-            found += [(number, device, points) for (_host, device, _id), points in sampled.items()]
+            lines += [(number, device, points) for (_host, device, _id), points in sampled.items()]
         # Accelerators stand out where any are sampled, else the processes that compute.
-        devices = {device for _number, device, _points in found}
-        thick = devices.difference(_PROCESSES) or devices & {"worker"} or devices
-        curves = [Curve(number, points, device not in thick) for number, device, points in found]
+        devices = {device for _number, device, _points in lines}
+        main_devices = devices.difference(_PROCESSES) or devices & {"worker"} or devices
+        curves = [Curve(number, points, device not in main_devices) for number, device, points in lines]
         if curves:
-            name = "workers" if thick == {"worker"} else "accelerators"
-            thin = f": {name}, and (thin) what is beside them" if any(curve.thin for curve in curves) else ""
+            name = "workers" if main_devices == {"worker"} else "accelerators"
+            thin = f": {name}, and (thin) other devices" if any(curve.thin for curve in curves) else ""
             panels.append(Panel(f"{heading}{thin}", curves))
     return panels
 
 
 def _files(runs: Sequence[Run], out_dir: Path) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Each run's raw data that is there: its name and its way from the report."""
-    found = []
+    """The raw data files of each run: their names and their paths from the report."""
+    links = []
     for run in runs:
         names = [name for name in (JSON_NAME, HLOG_NAME, TELEMETRY_NAME) if (run.directory / name).is_file()]
         way = Path(os.path.relpath(run.directory.resolve(), out_dir.resolve()))
-        found.append((run.name, [(name, quote((way / name).as_posix())) for name in names]))
-    return found
+        links.append((run.name, [(name, quote((way / name).as_posix())) for name in names]))
+    return links
 
 
 def _conditions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Each condition with what it was: once where all runs share it, else beside each run's name."""
-    found: dict[str, dict[str, str]] = {}
+    """Each condition with its value: once where all runs share it, else beside each run's name."""
+    by_name: dict[str, dict[str, str]] = {}
     for run in runs:
         file = run.file
-        said = {
+        conditions = {
             "started": f"{file.started:%Y-%m-%d %H:%M:%S %Z}".strip(),
             "measured": display_duration(file.duration_s),
             "arrivals": file.arrivals,
             **file.conditions,
         }
-        for name, value in said.items():
-            found.setdefault(name, {})[run.name] = value
+        for name, value in conditions.items():
+            by_name.setdefault(name, {})[run.name] = value
     rows = []
-    for name, values in found.items():
+    for name, values in by_name.items():
         shared = len(set(values.values())) == 1 and len(values) == len(runs)
         rows.append((name, [("", next(iter(values.values())))] if shared else list(values.items())))
     return rows
@@ -261,9 +283,9 @@ def _conditions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
 @cache
 def _template() -> Any:
     environment = pages.environment()
-    environment.filters["ms"] = ms
-    environment.filters["rate"] = rate_words
+    environment.filters["ms"] = format_ms
+    environment.filters["rate"] = format_rate
     environment.filters["hourly"] = lambda row: format_hourly(row.price_per_hour, row.currency)
-    environment.filters["cost"] = cost_words
+    environment.filters["cost"] = format_cost
     environment.filters["size"] = lambda count: format_bytes(count) if count else "–"
     return environment.get_template("report.html")

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from capacity.comparison import OrdinalPool, TargetSkew, ordinal_pools
 from capacity.pricing import LabeledRow
-from capacity.reporting.charts.bars import Bar, bars
-from capacity.reporting.charts.canvas import Picture
+from capacity.reporting.charts import Bar, Chart, draw_bars
 
 
-def throughput_chart(pool: OrdinalPool, width: int) -> Picture | None:
+def throughput_chart(pool: OrdinalPool, width: int) -> Chart | None:
     """Draws the throughput of each ordinal of a pool; the slower ones are marked."""
     rows = [
         Bar(
@@ -20,7 +19,7 @@ def throughput_chart(pool: OrdinalPool, width: int) -> Picture | None:
         )
         for ordinal in pool.ordinals
     ]
-    return bars("Answered a second", rows, width)
+    return draw_bars("Answered a second", rows, width)
 
 
 def _mark(ordinal: TargetSkew) -> str:

@@ -10,10 +10,9 @@ from rich.table import Table
 
 from capacity.planning import Alternative, FleetPlan, Percentiles, PlanFile, Schedule, Verification
 from capacity.pricing import format_hourly, format_money
-from capacity.reporting.charts.canvas import Picture, stacked
-from capacity.reporting.charts.plan import cost_against_rate, day, write_png
-from capacity.reporting.entries import ms
-from capacity.reporting.terminal import loose
+from capacity.reporting.charts import Chart, cost_rate_chart, day_chart, stack_charts, write_plan_png
+from capacity.reporting.formatting import format_ms
+from capacity.reporting.terminal import is_redirected
 from capacity.statistics import Slo
 
 _WIDTH = 1000
@@ -23,18 +22,18 @@ _NAMES = ("P50", "P90", "P95", "P99")
 def write_plan(file: PlanFile, out: Path) -> list[Path]:
     """Writes plan.json, plan.md, plan.svg and plan.png into a folder; the pictures only where there is a curve."""
     written = [file.save(out)]
-    pictures: list[tuple[str, Picture]] = []
-    curves = cost_against_rate(file.curves, file.plans, Slo.parse(file.slo), file.currency, _WIDTH)
+    pictures: list[tuple[str, Chart]] = []
+    curves = cost_rate_chart(file.curves, file.plans, Slo.parse(file.slo), file.currency, _WIDTH)
     if curves is not None:
         pictures.append((_title(file), curves))
     if file.schedule is not None:
-        pictures.append((f"A day of {file.schedule.demand}", day(file.schedule, file.currency, _WIDTH)))
+        pictures.append((f"A day of {file.schedule.demand}", day_chart(file.schedule, file.currency, _WIDTH)))
     if pictures:
         path = out / "plan.svg"
-        path.write_text(stacked(pictures).svg("Cost of fleets against rate", style=True), encoding="utf-8")
+        path.write_text(stack_charts(pictures).svg("Cost of fleets against rate", style=True), encoding="utf-8")
         written.append(path)
     if curves is not None:
-        write_png(out / "plan.png", file)
+        write_plan_png(out / "plan.png", file)
         written.append(out / "plan.png")
     path = out / "plan.md"
     path.write_text(markdown(file, bool(pictures)), encoding="utf-8")
@@ -107,7 +106,7 @@ def _facts(plan: FleetPlan, file: PlanFile) -> list[tuple[str, str]]:
 
 
 def _latencies(percentiles: Percentiles) -> str:
-    return ", ".join(f"{name} {ms(getattr(percentiles, name.lower()))}" for name in _NAMES)
+    return ", ".join(f"{name} {format_ms(getattr(percentiles, name.lower()))}" for name in _NAMES)
 
 
 def _alternative(other: Alternative, currency: str) -> str:
@@ -117,7 +116,7 @@ def _alternative(other: Alternative, currency: str) -> str:
 
 def print_plan(file: PlanFile, console: Console) -> None:
     """The answer first, then the fleet, then why."""
-    console.print(f"[bold]{escape(describe_request(file))}[/bold]", soft_wrap=loose(console), highlight=False)
+    console.print(f"[bold]{escape(describe_request(file))}[/bold]", soft_wrap=is_redirected(console), highlight=False)
     if file.simulated:
         console.print("[yellow]simulated[/yellow]: measured on simulated accelerators, not on hardware")
     for plan in file.plans:
@@ -125,19 +124,19 @@ def print_plan(file: PlanFile, console: Console) -> None:
         console.print()
         console.print(
             f"[bold {style}]{escape(headline(plan, file.currency))}[/bold {style}]",
-            soft_wrap=loose(console),
+            soft_wrap=is_redirected(console),
             highlight=False,
         )
         if plan.rows:
             console.print(_rows_table(plan, file.currency))
         for name, sentence in _facts(plan, file):
-            console.print(f"  {escape(name)}: {escape(sentence)}", soft_wrap=loose(console), highlight=False)
+            console.print(f"  {escape(name)}: {escape(sentence)}", soft_wrap=is_redirected(console), highlight=False)
     if file.schedule is not None:
         _print_schedule(file.schedule, file.currency, console)
     if file.verification is not None:
         _print_verification(file.verification, console)
     for note in file.notes:
-        console.print(f"[dim]{escape(note)}[/dim]", soft_wrap=loose(console))
+        console.print(f"[dim]{escape(note)}[/dim]", soft_wrap=is_redirected(console))
 
 
 def _rows_table(plan: FleetPlan, currency: str) -> Table:
@@ -165,13 +164,13 @@ def _print_schedule(schedule: Schedule, currency: str, console: Console) -> None
             slot.start,
             f"{slot.rps:,g}",
             escape(slot.fleet),
-            ms(slot.latency_us.p90),
-            ms(slot.latency_us.p99),
+            format_ms(slot.latency_us.p90),
+            format_ms(slot.latency_us.p99),
             format_hourly(slot.cost, currency),
         )
     console.print()
     console.print(table)
-    console.print(_schedule_sentence(schedule, currency), soft_wrap=loose(console), highlight=False)
+    console.print(_schedule_sentence(schedule, currency), soft_wrap=is_redirected(console), highlight=False)
 
 
 def _schedule_sentence(schedule: Schedule, currency: str) -> str:
@@ -198,14 +197,18 @@ def verdict_words(check: Verification) -> str:
 
 def _print_verification(check: Verification, console: Console) -> None:
     colour = "green" if check.meets_slo and check.valid else "red"
-    console.print(f"\n[bold]verified[/bold]: {escape(check.description)}", soft_wrap=loose(console), highlight=False)
+    console.print(
+        f"\n[bold]verified[/bold]: {escape(check.description)}", soft_wrap=is_redirected(console), highlight=False
+    )
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("", "predicted ms", "measured ms", "error"):
         table.add_column(name, justify="right")
     for row in check.percentiles:
-        table.add_row(row.name, ms(row.predicted), ms(row.measured), _percent(row.error))
+        table.add_row(row.name, format_ms(row.predicted), format_ms(row.measured), _percent(row.error))
     console.print(table)
-    console.print(f"[{colour}]{escape(verdict_words(check))}[/{colour}]", soft_wrap=loose(console), highlight=False)
+    console.print(
+        f"[{colour}]{escape(verdict_words(check))}[/{colour}]", soft_wrap=is_redirected(console), highlight=False
+    )
 
 
 def _percent(share: float | None) -> str:
@@ -237,7 +240,7 @@ def markdown(file: PlanFile, pictured: bool) -> str:
         lines += ["", "## The day", "", "| from | requests a second | fleet | P90, ms | P99, ms | cost |"]
         lines += ["|---|---:|---|---:|---:|---:|"]
         for slot in file.schedule.slots:
-            p90, p99 = ms(slot.latency_us.p90), ms(slot.latency_us.p99)
+            p90, p99 = format_ms(slot.latency_us.p90), format_ms(slot.latency_us.p99)
             cost = format_hourly(slot.cost, file.currency)
             lines.append(f"| {slot.start} | {slot.rps:,g} | {slot.fleet} | {p90} | {p99} | {cost} |")
         lines += ["", f"{_schedule_sentence(file.schedule, file.currency)}."]
@@ -246,7 +249,7 @@ def markdown(file: PlanFile, pictured: bool) -> str:
         lines += ["", "## Verified", "", f"{check.description}.", "", "| | predicted, ms | measured, ms | error |"]
         lines += ["|---|---:|---:|---:|"]
         lines += [
-            f"| {row.name} | {ms(row.predicted)} | {ms(row.measured)} | {_percent(row.error)} |"
+            f"| {row.name} | {format_ms(row.predicted)} | {format_ms(row.measured)} | {_percent(row.error)} |"
             for row in check.percentiles
         ]
         lines += ["", f"{verdict_words(check)}.", *(f"- {reason}" for reason in check.slo_reasons)]

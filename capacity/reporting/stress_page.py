@@ -11,8 +11,7 @@ from rich.table import Table
 
 from capacity.experiments.stress import ChartPanel, StressResult
 from capacity.reporting import templates
-from capacity.reporting.charts.canvas import DASHES, STYLE
-from capacity.reporting.charts.over_time import Curve, Panel, over_time
+from capacity.reporting.charts import DASHES, STYLE, Curve, Panel, draw_over_time
 
 PAGE_NAME = "stress.html"
 _WIDTHS = (("wide", 1176), ("middle", 720), ("narrow", 364))
@@ -75,5 +74,5 @@ def _charts(result: StressResult) -> str:
         for panel in result.panels
     ]
     marks = [(mark.at_s, mark.down) for mark in result.marks]
-    charts = [(variant, over_time(panels, width, marks)) for variant, width in _WIDTHS]
+    charts = [(variant, draw_over_time(panels, width, marks)) for variant, width in _WIDTHS]
     return "".join(chart.svg(f"{result.scenario} over time", variant) for variant, chart in charts if chart)

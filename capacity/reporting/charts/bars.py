@@ -1,7 +1,4 @@
-"""Bars in segments, one for each row: where the time goes, what was offered and answered, and ordinals side by side.
-
-And the Pareto front of latency and price, as points.
-"""
+"""Charts of bars in segments, one for each row, and the chart of price against P90 with its Pareto front."""
 
 from __future__ import annotations
 
@@ -9,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from capacity.pricing import LabeledRow, format_axis_price
-from capacity.reporting.charts.canvas import Picture, Scale, short, text_at, ticks_across
-from capacity.reporting.entries import ms
-from capacity.reporting.pareto import front, point
+from capacity.reporting.charts.canvas import Chart, Scale, shorten, text_at, ticks_across
+from capacity.reporting.formatting import format_ms, latency_and_price, pareto_front
 
 
 @dataclass(frozen=True)
@@ -24,7 +20,7 @@ class Bar:
     words: str = ""
 
 
-def bars(heading: str, rows: Sequence[Bar], width: int) -> Picture | None:
+def draw_bars(heading: str, rows: Sequence[Bar], width: int) -> Chart | None:
     """The rows under one another on one scale from 0; None where there is nothing to draw."""
     longest = max((sum(value for value, _ in bar.segments) for bar in rows), default=0.0)
     longest = max([longest, *(bar.mark for bar in rows if bar.mark is not None)])
@@ -40,9 +36,9 @@ def bars(heading: str, rows: Sequence[Bar], width: int) -> Picture | None:
     for index, bar in enumerate(rows):
         y = top + band * index + (4 if wide else 20)
         if wide:
-            parts.append(text_at(left - 12, y + 13, short(bar.label, int(left / 7.4)), "end"))
+            parts.append(text_at(left - 12, y + 13, shorten(bar.label, int(left / 7.4)), "end"))
         else:
-            parts.append(text_at(0, y - 4, short(bar.label, 48), "halo"))
+            parts.append(text_at(0, y - 4, shorten(bar.label, 48), "halo"))
         at = 0.0
         for value, fill in bar.segments:
             x, length = across(at), across(at + value) - across(at)
@@ -55,11 +51,11 @@ def bars(heading: str, rows: Sequence[Bar], width: int) -> Picture | None:
             x = across(bar.mark)
             parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 3}" y2="{y + 20}"/>')
         parts.append(text_at(across(max(at, bar.mark or 0)) + 8, y + 13, bar.words, ""))
-    return Picture("".join(parts), width, bottom + 28)
+    return Chart("".join(parts), width, bottom + 28)
 
 
-def shares(entries: Sequence[LabeledRow], width: int) -> Picture | None:
-    """Where the mean latency goes: lateness, the worker's queue, its compute, and the rest, which is the way there."""
+def time_share_chart(entries: Sequence[LabeledRow], width: int) -> Chart | None:
+    """Draws the parts of the mean latency: compute and queue by the worker's clock, lateness, and the rest."""
     rows = []
     for entry in entries:
         row = entry.row
@@ -70,35 +66,37 @@ def shares(entries: Sequence[LabeledRow], width: int) -> Picture | None:
         rest = max(service - queue - compute, 0.0)
         parts = [(value / 1000, fill) for value, fill in ((compute, 0), (queue, 1), (rest, 2), (late, 3))]
         share = 100 * compute / max(compute + queue + rest + late, 1e-9)
-        rows.append(Bar(entry.label, parts, words=f"{ms(service + late)} ms, {share:.0f} % compute"))
-    return bars("Mean latency, ms", rows, width)
+        rows.append(Bar(entry.label, parts, words=f"{format_ms(service + late)} ms, {share:.0f} % compute"))
+    return draw_bars("Mean latency, ms", rows, width)
 
 
-def rates(entries: Sequence[LabeledRow], width: int) -> Picture | None:
-    """What was answered and what failed or was never sent, a second, against what was offered."""
+def rate_chart(entries: Sequence[LabeledRow], width: int) -> Chart | None:
+    """Draws answered requests a second, failed or unsent ones, and the offered rate as a mark."""
     rows = []
     for entry in entries:
         row = entry.row
         lost = max(row.offered_rps - row.throughput_rps, 0.0)
         share = 100 * row.answered / row.due if row.due else 0.0
-        told = "all" if row.answered == row.due else f"{share:.3g} %"
+        answered = "all" if row.answered == row.due else f"{share:.3g} %"
         rows.append(
-            Bar(entry.label, [(row.throughput_rps, 0), (lost, 1)], row.offered_rps, f"{row.offered_rps:.4g}, {told}")
+            Bar(
+                entry.label, [(row.throughput_rps, 0), (lost, 1)], row.offered_rps, f"{row.offered_rps:.4g}, {answered}"
+            )
         )
-    return bars("Offered and answered, a second", rows, width)
+    return draw_bars("Offered and answered, a second", rows, width)
 
 
-def pareto(entries: Sequence[LabeledRow], width: int) -> Picture | None:
-    """Price over P90: what is on the front is filled and joined. None for fewer than two points."""
-    known = [(found, entry) for entry in entries if (found := point(entry)) is not None]
-    if len(known) < 2:
+def pareto_chart(entries: Sequence[LabeledRow], width: int) -> Chart | None:
+    """Draws price against P90; rows on the Pareto front are filled and joined. None for fewer than two points."""
+    positions = [(position, entry) for entry in entries if (position := latency_and_price(entry)) is not None]
+    if len(positions) < 2:
         return None
-    ahead = front(entries)
+    on_front = pareto_front(entries)
     height, left, top, right = 300, 64, 34, 24
     bottom = height - 44
-    across = Scale(0, 1.1 * max(at[0] for at, _ in known) / 1000, left, width - right)
-    up = Scale(0, 1.15 * max(at[1] for at, _ in known), bottom, top, every=45)
-    currency = known[0][1].row.currency
+    across = Scale(0, 1.1 * max(at[0] for at, _ in positions) / 1000, left, width - right)
+    up = Scale(0, 1.15 * max(at[1] for at, _ in positions), bottom, top, every=45)
+    currency = positions[0][1].row.currency
     parts = [text_at(0, 14, "Price per 100,000, one at a time", "head")]
     for value in up.ticks():
         y = up(value)
@@ -106,24 +104,24 @@ def pareto(entries: Sequence[LabeledRow], width: int) -> Picture | None:
         parts.append(text_at(left - 8, y + 4, format_axis_price(value, currency), "soft end"))
     parts.append(ticks_across(across, top, bottom, lambda value: f"{value:g}"))
     parts.append(text_at(width - right, height - 8, "P90 latency, ms", "soft end"))
-    corners = sorted((point(entry) or (0.0, 0.0)) for entry in ahead)
+    corners = sorted((latency_and_price(entry) or (0.0, 0.0)) for entry in on_front)
     path, previous = "", None
     for x, y in ((across(p90 / 1000), up(cost)) for p90, cost in corners):
         path += f"M{x:.1f} {y:.1f}" if previous is None else f"H{x:.1f}V{y:.1f}"
         previous = x
     parts.append(f'<path class="front" d="{path}"/>')
-    taken: list[tuple[float, float]] = []
-    for (p90, cost), entry in sorted(known, key=lambda pair: pair[0]):
+    label_places: list[tuple[float, float]] = []
+    for (p90, cost), entry in sorted(positions, key=lambda pair: pair[0]):
         x, y = across(p90 / 1000), up(cost)
-        parts.append(f'<circle class="{"dot" if entry in ahead else "miss"}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
+        parts.append(f'<circle class="{"dot" if entry in on_front else "miss"}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
         side = "end" if x > (left + width) / 2 else ""
         at = y - 9
-        while any(abs(at - other) < 15 and abs(x - near) < 260 for near, other in taken):
+        while any(abs(at - other) < 15 and abs(x - near) < 260 for near, other in label_places):
             at -= 15
         if at < top - 4:
             # Above there is the heading.
             at = y + 18
-        taken.append((x, at))
+        label_places.append((x, at))
         most = max(int((x - left if side else width - right - x) / 7.2), 8)
-        parts.append(text_at(x + (-8 if side else 8), at, short(entry.label, most), f"halo {side}"))
-    return Picture("".join(parts), width, height)
+        parts.append(text_at(x + (-8 if side else 8), at, shorten(entry.label, most), f"halo {side}"))
+    return Chart("".join(parts), width, height)

@@ -35,7 +35,7 @@ DASHES = ("none", "7 3", "2 3", "9 3 2 3", "none", "7 3", "2 3", "9 3 2 3")
 
 
 @dataclass(frozen=True)
-class Picture:
+class Chart:
     """SVG elements without their frame, and how large that is in px."""
 
     body: str
@@ -52,14 +52,14 @@ class Picture:
         )
 
 
-def stacked(pictures: Sequence[tuple[str, Picture]]) -> Picture:
+def stack_charts(pictures: Sequence[tuple[str, Chart]]) -> Chart:
     """Pictures under one another, each under its title."""
     parts, y, width = [], 0, max(picture.width for _title, picture in pictures)
     for heading, picture in pictures:
         parts.append(f'<g transform="translate(0 {y})">{text_at(0, 18, heading, "head")}')
         parts.append(f'<g transform="translate(0 28)">{picture.body}</g></g>')
         y += picture.height + 44
-    return Picture("".join(parts), width, y)
+    return Chart("".join(parts), width, y)
 
 
 class Scale:
@@ -96,7 +96,7 @@ def text_at(x: float, y: float, text: str, classes: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}"{named}>{escape(text)}</text>'
 
 
-def short(text: str, most: int) -> str:
+def shorten(text: str, most: int) -> str:
     """Cut in the middle: host types are alike at their beginning, and pools differ at their end."""
     tail = most // 2
     return text if len(text) <= most else f"{text[: most - tail - 1].rstrip()}…{text[-tail:].lstrip()}"

@@ -1,4 +1,4 @@
-"""Pictures over time: latency, rates and errors, and the telemetry under them, on one axis of seconds."""
+"""Charts over time: latency, rates, errors and telemetry in panels on one axis of seconds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from capacity.reporting.charts.canvas import DASHES, Picture, Scale, text_at
+from capacity.reporting.charts.canvas import DASHES, Chart, Scale, text_at
 from capacity.rundir import WindowStatistics
 from capacity.statistics import Slo
 from worker.wire import format_duration
@@ -33,11 +33,11 @@ class Panel:
 
 
 def run_panels(lines: Sequence[WindowStatistics], slo: Slo | None, offered: Sequence[float | None]) -> list[Panel]:
-    """Latency, rates and, where there are any, errors and requests never sent over time.
+    """Returns panels of latency, rates and, where there are any, errors and unsent requests over time.
 
-    `offered` has each line's mean offered rate, for a log that does not tell what was due when; None for no such line.
+    `offered` has the mean offered rate of each line, for a log without due times; None: the rate is not drawn.
     """
-    found = [Panel(*_latency(lines, slo))]
+    panels = [Panel(*_latency(lines, slo))]
     rates, errors, unsent = [], [], []
     for number, line in enumerate(lines):
         rates.append(Curve(number, list(zip(line.seconds, line.answered, strict=True))))
@@ -48,12 +48,12 @@ def run_panels(lines: Sequence[WindowStatistics], slo: Slo | None, offered: Sequ
         errors.append(Curve(number, list(zip(line.seconds, line.failed, strict=True))))
         unsent.append(Curve(number, list(zip(line.seconds, line.unsent, strict=True))))
     heading = "Answered a second" + (", and offered (thin)" if any(rate is not None for rate in offered) else "")
-    found.append(Panel(heading, rates))
+    panels.append(Panel(heading, rates))
     if any(line.failed.any() for line in lines):
-        found.append(Panel("Errors a second", errors))
+        panels.append(Panel("Errors a second", errors))
     if any(line.unsent.any() for line in lines):
-        found.append(Panel("Never sent, a second", unsent))
-    return found
+        panels.append(Panel("Unsent a second", unsent))
+    return panels
 
 
 def _latency(lines: Sequence[WindowStatistics], slo: Slo | None) -> tuple[str, list[Curve], list[tuple[float, str]]]:
@@ -66,7 +66,7 @@ def _latency(lines: Sequence[WindowStatistics], slo: Slo | None) -> tuple[str, l
     return "P90 latency, ms, and P50 (thin)", curves, bounds[:1]
 
 
-def over_time(panels: Sequence[Panel], width: int, marks: Sequence[tuple[float, bool]] = ()) -> Picture | None:
+def draw_over_time(panels: Sequence[Panel], width: int, marks: Sequence[tuple[float, bool]] = ()) -> Chart | None:
     """The panels under one another; None without a single line to draw. `marks` are times (seconds) at which a target
     went down (true) or came back up (false)."""
     ends = [s for panel in panels for curve in panel.curves for s, value in curve.points if math.isfinite(value)]
@@ -88,7 +88,7 @@ def over_time(panels: Sequence[Panel], width: int, marks: Sequence[tuple[float, 
     for value in across.ticks():
         parts.append(text_at(across(value), bottom + 18, f"{value:g}", "soft mid"))
     parts.append(text_at(width - _RIGHT, bottom + 34, "seconds since measuring began", "soft end"))
-    return Picture("".join(parts), width, bottom + 42)
+    return Chart("".join(parts), width, bottom + 42)
 
 
 def _panel(panel: Panel, across: Scale, y: int, width: int) -> str:

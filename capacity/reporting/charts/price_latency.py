@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 from capacity.pricing import LabeledRow, format_axis_price, format_money
-from capacity.reporting.charts.canvas import DASHES, Picture, Scale, short, text_at, ticks_across
-from capacity.reporting.entries import PERCENTILES, judged_percentile, ms
+from capacity.reporting.charts.canvas import DASHES, Chart, Scale, shorten, text_at, ticks_across
+from capacity.reporting.formatting import PERCENTILES, format_ms, shown_percentile
 from capacity.statistics import Histogram, Slo
 from worker.wire import format_duration
 
@@ -19,13 +19,13 @@ def colour(kind: str) -> str:
     return f"var(--{kind if kind in _COLOURS else 'other'})"
 
 
-def cost_and_latency(entries: Sequence[LabeledRow], slo: Slo | None, width: int) -> Picture:
+def cost_latency_chart(entries: Sequence[LabeledRow], slo: Slo | None, width: int) -> Chart:
     """The article's chart, turned so that long names fit: bars of cost per 100,000, a line of P90, the SLO as a rule.
 
     The SLO's percentile takes P90's place where it has another. A filled dot meets the SLO, a ring does not or cannot
     be told; a hatched bar is simulated. Without any price the bars stay out, which the report says in words.
     """
-    p, bound_ns = judged_percentile(slo)
+    p, bound_ns = shown_percentile(slo)
     costs = [entry.row.cost_per_100k.sequential for entry in entries]
     latencies = [getattr(entry.row.latency_us, PERCENTILES[p]) for entry in entries]
     priced = any(cost is not None for cost in costs)
@@ -86,13 +86,13 @@ def cost_and_latency(entries: Sequence[LabeledRow], slo: Slo | None, width: int)
             above = 11 if ends_x[1] > x + 8 else 0
         fill = "dot" if slo is None or entry.row.verdict == "met" else "miss"
         parts.append(f'<circle class="{fill}" cx="{x:.1f}" cy="{y:.1f}" r="4.5"/>')
-        parts.append(text_at(x + 10, y + 4 - above, ms(latency), "halo"))
+        parts.append(text_at(x + 10, y + 4 - above, format_ms(latency), "halo"))
     # The line goes beneath the dots, so it is drawn first.
     parts.insert(1, f'<polyline class="line" points="{" ".join(points)}"/>' if len(points) > 1 else "")
-    return Picture("".join(parts), width, height)
+    return Chart("".join(parts), width, height)
 
 
-def by_percentile(curves: Sequence[tuple[str, Histogram, int]], slo: Slo | None, width: int) -> Picture | None:
+def percentile_chart(curves: Sequence[tuple[str, Histogram, int]], slo: Slo | None, width: int) -> Chart | None:
     """Latency up to each percentile on a 1/(1 - p) axis; a curve is (name, histogram, requests beyond it).
 
     A curve ends where fewer than ten samples are left above it, or where errors begin.
@@ -130,7 +130,7 @@ def by_percentile(curves: Sequence[tuple[str, Histogram, int]], slo: Slo | None,
             y, end = up(bound_ns / 1e6), across(min(-math.log10(1 - p / 100), last))
             parts.append(f'<line class="slo" x1="{left}" x2="{end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(text_at(left + 4, y - 5, f"SLO P{p:g} {format_duration(bound_ns)}", "slo-text halo"))
-    return Picture("".join(parts), width, height)
+    return Chart("".join(parts), width, height)
 
 
 def _curve(histogram: Histogram, beyond: int) -> list[tuple[float, float]]:
@@ -150,8 +150,8 @@ def _curve(histogram: Histogram, beyond: int) -> list[tuple[float, float]]:
 def _label(x: float, y: float, entry: LabeledRow, side: str) -> str:
     if side:
         under = f"{entry.kind}, simulated" if entry.row.simulated else entry.kind
-        return text_at(x, y - 2, short(entry.label, int(x / 7.8)), side) + text_at(x, y + 14, under, f"soft {side}")
-    return text_at(x, y, short(entry.label, 50), "halo")
+        return text_at(x, y - 2, shorten(entry.label, int(x / 7.8)), side) + text_at(x, y + 14, under, f"soft {side}")
+    return text_at(x, y, shorten(entry.label, 50), "halo")
 
 
 def _bar(scale: Scale, y: float, entry: LabeledRow, cost: float | None, hatch: str) -> str:

@@ -80,7 +80,7 @@ def test_each_combination_is_searched_and_its_row_is_the_probe_at_the_passing_ra
             )
         assert row.cost_per_100k.at_slo is not None
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "The capacity curve" in report
+    assert "<h2>Searches</h2>" in report
     assert report.count("offered requests a second") >= 2
 
 

@@ -16,7 +16,7 @@ from capacity.measures import HardwareCombination, Series, Tally
 from capacity.merging import merge_runs
 from capacity.pricing import Catalogue, labeled_rows
 from capacity.reporting import print_table, write_report
-from capacity.reporting.charts.curve import curve_picture, sentence
+from capacity.reporting.charts.search_curve import describe_search, search_chart
 from capacity.rundir import (
     IntervalLogWriter,
     Probe,
@@ -177,18 +177,18 @@ def test_searches_do_not_merge(tmp_path: Path) -> None:
 
 
 def test_the_sentence_says_each_rate_once_and_what_is_missing() -> None:
-    said = sentence(curve())
+    said = describe_search(curve())
     assert said.startswith("60.0/s meets p90=30ms (confirmed by a fresh probe); 160.0/s does not; ")
     assert "72.0/s (95 % interval 66.0/s to 80.0/s)" in said
     assert said.endswith("saturated at 100.0/s (98.0/s to 102.0/s)")
 
-    nothing = curve(slo_rate=SloRate(missed_rps=5.0), saturation=Saturation(), stop_reason="the time was over")
-    assert sentence(nothing) == "no rate is shown to meet p90=30ms; 5.00/s does not; ended because the time was over"
+    nothing = curve(slo_rate=SloRate(missed_rps=5.0), saturation=Saturation(), stop_reason="no time left")
+    assert describe_search(nothing) == "no tested rate met p90=30ms; 5.00/s does not; stopped: no time left"
 
 
 @pytest.mark.parametrize("width", [1176, 720, 364])
 def test_the_picture_marks_every_probe_and_stays_in_its_frame(width: int) -> None:
-    picture = curve_picture(curve(), width)
+    picture = search_chart(curve(), width)
 
     assert picture is not None
     root = ET.fromstring(picture.svg("curve", style=True))
@@ -200,7 +200,7 @@ def test_the_picture_marks_every_probe_and_stays_in_its_frame(width: int) -> Non
     assert "cross" in paths
     assert all(0 <= float(circle.get("cx", "-1")) <= width for circle in circles)
     assert len(root.findall(f"{name}rect[@class='band']")) == 1
-    assert curve_picture(curve(probes=[probe(1)]), width) is None
+    assert search_chart(curve(probes=[probe(1)]), width) is None
 
 
 def test_report_and_terminal_say_what_was_found(tmp_path: Path) -> None:
@@ -214,6 +214,6 @@ def test_report_and_terminal_say_what_was_found(tmp_path: Path) -> None:
     assert "60.0/s meets p90=30ms" in said
     assert "saturated" in said
     assert "at SLO" in said
-    assert "The capacity curve" in page
+    assert "<h2>Searches</h2>" in page
     assert page.count("in the table") == 1
     assert "72.0/s" in page

@@ -69,7 +69,7 @@ def test_markdown_shows_no_figure_of_an_invalid_run(
     make(tmp_path / "a", ARTICLE[:1], checks=[PASSED, FAILED])
     assert run_main(monkeypatch, "report", "a", "--format", "markdown") == 0
     text = capsys.readouterr().out
-    assert "**a is not valid:** this run says nothing about the hardware." in text
+    assert "**a is not valid:** this run is no result about the hardware." in text
     assert "8.7" not in text
 
 

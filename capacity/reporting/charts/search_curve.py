@@ -1,12 +1,12 @@
-"""A capacity curve as people read it: in a sentence, in a table of probes, and as a picture of rate against latency."""
+"""The result of a search as a sentence, and as a chart of rate against latency."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from capacity.reporting.charts.canvas import DASHES, Picture, Scale, text_at, ticks_across
-from capacity.reporting.entries import PERCENTILES, judged_percentile
+from capacity.reporting.charts.canvas import DASHES, Chart, Scale, text_at, ticks_across
+from capacity.reporting.formatting import PERCENTILES, shown_percentile
 from capacity.rundir import Probe, SearchResult
 from capacity.statistics import Slo
 from worker.wire import format_duration
@@ -15,51 +15,47 @@ _LINES = (50.0, 90.0, 99.0)
 _MARK = 4.5
 
 
-def rate_words(rps: float) -> str:
-    """A rate with as many digits as a reader wants: 57.4/s, 1,204/s."""
+def format_rate(rps: float) -> str:
+    """Returns a rate with three or four digits: 57.4/s, 1,204/s."""
     return f"{rps:,.{0 if rps >= 1000 else 1 if rps >= 10 else 2}f}/s"
 
 
-def sentence(curve: SearchResult) -> str:
-    """What a search or its steps found."""
-    rate, said = curve.slo_rate, []
+def describe_search(curve: SearchResult) -> str:
+    """Returns the result of a search, or of steps, in a sentence."""
+    rate, parts = curve.slo_rate, []
     if curve.shape == "slo-search":
         if rate.met_rps is None:
-            said.append(f"no rate is shown to meet {curve.slo}")
+            parts.append(f"no tested rate met {curve.slo}")
         else:
             confirmed = "confirmed by a fresh probe" if rate.confirmed else "not confirmed"
-            said.append(f"{rate_words(rate.met_rps)} meets {curve.slo} ({confirmed})")
+            parts.append(f"{format_rate(rate.met_rps)} meets {curve.slo} ({confirmed})")
         if rate.missed_rps is not None:
-            said.append(f"{rate_words(rate.missed_rps)} does not")
+            parts.append(f"{format_rate(rate.missed_rps)} does not")
         if rate.estimate_rps is not None and rate.interval is not None:
-            low, high = (rate_words(end) for end in rate.interval)
-            said.append(f"it is crossed at {rate_words(rate.estimate_rps)} (95 % interval {low} to {high})")
+            low, high = (format_rate(end) for end in rate.interval)
+            parts.append(f"the limit is about {format_rate(rate.estimate_rps)} (95 % interval {low} to {high})")
     full = curve.saturation
     if full.rps is not None:
-        ends = f" ({rate_words(full.interval[0])} to {rate_words(full.interval[1])})" if full.interval else ""
-        said.append(f"saturated at {rate_words(full.rps)}{ends}")
+        ends = f" ({format_rate(full.interval[0])} to {format_rate(full.interval[1])})" if full.interval else ""
+        parts.append(f"saturated at {format_rate(full.rps)}{ends}")
     elif curve.shape == "steps":
-        said.append("no step saturated it")
+        parts.append("no step reached saturation")
     if curve.stop_reason not in ("", "confirmed", "all steps are done", "all steps were taken"):
-        said.append(
-            f"ended because {curve.stop_reason}"
-            if curve.stop_reason.startswith("the ")
-            else f"ended: {curve.stop_reason}"
-        )
-    return "; ".join(said)
+        parts.append(f"stopped: {curve.stop_reason}")
+    return "; ".join(parts)
 
 
-def drawn(curve: SearchResult) -> list[Probe]:
-    """The probes of a picture, by rate: those that say something about the hardware."""
+def charted_probes(curve: SearchResult) -> list[Probe]:
+    """Returns the probes that a chart shows, by rate: those that are valid."""
     return sorted((probe for probe in curve.probes if probe.valid and probe.due), key=lambda probe: probe.offered_rps)
 
 
-def curve_picture(curve: SearchResult, width: int) -> Picture | None:
-    """Offered rate against latency: lines of P50, P90 and P99, and a mark with its interval for the percentile that
-    counts. What saturated far above the SLO is drawn at the upper edge; None with fewer than two probes."""
-    probes = drawn(curve)
+def search_chart(curve: SearchResult, width: int) -> Chart | None:
+    """Draws latency against the offered rate: lines of P50, P90 and P99, and a mark with its interval for the SLO's
+    percentile. Probes far above the SLO are at the upper edge. None with fewer than two probes."""
+    probes = charted_probes(curve)
     slo = Slo.parse(curve.slo) if curve.slo else None
-    p, bound_ns = judged_percentile(slo)
+    p, bound_ns = shown_percentile(slo)
     if len(probes) < 2:
         return None
     height, left, top, right = 340, 52, 44, 18
@@ -88,7 +84,7 @@ def curve_picture(curve: SearchResult, width: int) -> Picture | None:
         parts.append(text_at(left + 4, y - 5, f"SLO P{p:g} {format_duration(bound_ns)}", "slo-text halo"))
     for probe in inside:
         parts.append(_mark(probe, p, across, up, highest))
-    return Picture("".join(parts), width, height)
+    return Chart("".join(parts), width, height)
 
 
 def _farthest(curve: SearchResult, probes: Sequence[Probe]) -> float:
@@ -121,15 +117,15 @@ def _value(probe: Probe, p: float) -> float | None:
 
 def _points(probes: Sequence[Probe], p: float, highest: float) -> list[tuple[float, float]]:
     """(rate, µs) of one percentile, up to the first that is over the edge."""
-    found = []
+    points = []
     for probe in probes:
         value = getattr(probe.latency_us, PERCENTILES[p])
         if value is None:
             continue
         if value > highest:
             break
-        found.append((probe.offered_rps, float(value)))
-    return found
+        points.append((probe.offered_rps, float(value)))
+    return points
 
 
 def _crossing(curve: SearchResult, across: Scale, top: float, bottom: float) -> list[str]:
@@ -140,16 +136,16 @@ def _crossing(curve: SearchResult, across: Scale, top: float, bottom: float) -> 
         box = f'x="{low:.1f}" y="{top}" width="{max(high - low, 1):.1f}" height="{bottom - top}"'
         parts.append(f'<rect class="band" {box}/>')
         parts.append(f'<line class="mark" x1="{middle:.1f}" x2="{middle:.1f}" y1="{top}" y2="{bottom}"/>')
-        parts.append(text_at(middle, top - 8, rate_words(rate.estimate_rps), "halo mid"))
+        parts.append(text_at(middle, top - 8, format_rate(rate.estimate_rps), "halo mid"))
     if curve.saturation.rps is not None:
         x = across(curve.saturation.rps)
         parts.append(f'<line class="full" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
-        parts.append(text_at(x - 5, bottom - 8, f"saturated {rate_words(curve.saturation.rps)}", "soft halo end"))
+        parts.append(text_at(x - 5, bottom - 8, f"saturated {format_rate(curve.saturation.rps)}", "soft halo end"))
     return parts
 
 
 def _mark(probe: Probe, p: float, across: Scale, up: Scale, highest: float) -> str:
-    """A dot where it passed or nothing was asked, a ring where it failed, a cross where it is not told."""
+    """A dot where the probe met the SLO or there is none, a ring where it missed it, a cross where inconclusive."""
     value = _value(probe, p)
     over = value is None or value > highest
     x, y = across(probe.offered_rps), up((highest if over or value is None else value) / 1000)

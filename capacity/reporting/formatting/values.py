@@ -1,4 +1,4 @@
-"""What a report shows of one or more runs: its rows, named apart, judged, priced, and in words."""
+"""The values of a row as text: milliseconds, percentiles, verdicts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from capacity.statistics import Slo, samples_needed
 PERCENTILES = {50.0: "p50", 90.0: "p90", 95.0: "p95", 99.0: "p99", 99.9: "p999"}
 
 
-def title(runs: Sequence[Run]) -> str:
-    """What the latencies of these runs count from, as Rule 1 asks."""
+def describe_arrivals(runs: Sequence[Run]) -> str:
+    """Returns a sentence on the arrivals of these runs: what their latencies count from."""
     arrivals = {run.file.arrivals for run in runs}
     if arrivals == {"closed"}:
         return "Closed loop: due = sent, so latency is what one request at a time sees"
@@ -20,30 +20,30 @@ def title(runs: Sequence[Run]) -> str:
     return "Open loop: latency counts from when a request was due"
 
 
-def ms(us: float | None) -> str:
-    """Microseconds as milliseconds with three digits; a dash for none."""
+def format_ms(us: float | None) -> str:
+    """Returns microseconds as milliseconds with three digits; a dash for None."""
     if us is None:
         return "–"
     value = us / 1000
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3}f}"
 
 
-def percentile(measure: Measure, p: float) -> str:
-    """A percentile in ms, or why there is none."""
+def format_percentile(measure: Measure, p: float) -> str:
+    """Returns a percentile in ms, or why there is none."""
     value = getattr(measure, PERCENTILES[p])
     if value is not None:
-        return ms(value)
+        return format_ms(value)
     needed = samples_needed(p)
     if measure.samples < needed:
         return f"not enough samples ({measure.samples} < {needed})"
     return "beyond all answered"
 
 
-def verdict(row: Row, slo: Slo | None) -> str:
-    """yes, no, or not told; empty without an SLO."""
-    return "" if slo is None else {"met": "yes", "missed": "no"}.get(row.verdict or "", "not told")
+def format_verdict(row: Row, slo: Slo | None) -> str:
+    """Returns yes, no or inconclusive; empty without an SLO."""
+    return "" if slo is None else {"met": "yes", "missed": "no"}.get(row.verdict or "", "inconclusive")
 
 
-def judged_percentile(slo: Slo | None) -> tuple[float, int | None]:
-    """Which percentile a picture shows, and its bound in ns: the SLO's first that is in the table, else P90."""
+def shown_percentile(slo: Slo | None) -> tuple[float, int | None]:
+    """Returns the percentile that a chart shows, and its bound in ns: the SLO's first in the table, else P90."""
     return next(((p, bound) for p, bound in slo.bounds if p in PERCENTILES), (90.0, None)) if slo else (90.0, None)

@@ -1,4 +1,4 @@
-"""Pictures of a plan: cost against rate for each combination, and a day's demand with what runs in it."""
+"""Charts of a plan: cost against rate for each combination, and the demand of a day with the cost of its fleets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from capacity.planning import CostCurve, FleetPlan, PlanFile, Schedule
 from capacity.pricing import format_hourly
-from capacity.reporting.charts.canvas import DASHES, Picture, Scale, short, text_at
+from capacity.reporting.charts.canvas import DASHES, Chart, Scale, shorten, text_at
 from capacity.statistics import Slo
 
 # The light half of canvas.STYLE: matplotlib reads no CSS.
@@ -33,13 +33,13 @@ class _Decades:
         every = abs(self._end - self._start) / max(self._high - self._low, 1e-9)
         factors = (1, 2, 5) if every > 150 else (1, 3) if every > 90 else (1,)
         powers = range(math.floor(self._low), math.ceil(self._high) + 1)
-        found = [round(factor * 10.0**power, 9) for power in powers for factor in factors]
-        return [value for value in found if self._low - 1e-9 <= math.log10(value) <= self._high + 1e-9]
+        ticks = [round(factor * 10.0**power, 9) for power in powers for factor in factors]
+        return [value for value in ticks if self._low - 1e-9 <= math.log10(value) <= self._high + 1e-9]
 
 
-def cost_against_rate(
+def cost_rate_chart(
     curves: Sequence[CostCurve], plans: Sequence[FleetPlan], slo: Slo, currency: str, width: int
-) -> Picture | None:
+) -> Chart | None:
     """The price an hour of pools of each combination alone, as steps, and the chosen fleets as dots; axes in decades.
 
     A curve ends where its limit does. None where no combination has a curve.
@@ -91,7 +91,7 @@ def cost_against_rate(
         parts.append(
             text_at(x - 9 if side else x + 9, y + 17, format_hourly(plan.cost_per_hour, currency), f"halo {side}")
         )
-    return Picture("".join(parts), width, height)
+    return Chart("".join(parts), width, height)
 
 
 def _names(labels: list[tuple[float, int, CostCurve]], x: float, top: float, bottom: float) -> list[str]:
@@ -109,7 +109,7 @@ def _names(labels: list[tuple[float, int, CostCurve]], x: float, top: float, bot
     for place, (_y, index, curve) in zip(places, labels, strict=True):
         look = f'style="stroke:var(--s{index % 8})" stroke-dasharray="{DASHES[index % len(DASHES)]}"'
         parts.append(f'<line class="curve" {look} x1="{x:.1f}" x2="{x + 24:.1f}" y1="{place:.1f}" y2="{place:.1f}"/>')
-        parts.append(text_at(x + 30, place + 2, short(curve.hardware, 27), ""))
+        parts.append(text_at(x + 30, place + 2, shorten(curve.hardware, 27), ""))
         under = ", ".join(
             [*([curve.market] if curve.market != "on-demand" else []), *(["simulated"] if curve.simulated else [])]
         )
@@ -118,7 +118,7 @@ def _names(labels: list[tuple[float, int, CostCurve]], x: float, top: float, bot
     return parts
 
 
-def day(schedule: Schedule, currency: str, width: int) -> Picture:
+def day_chart(schedule: Schedule, currency: str, width: int) -> Chart:
     """A day's demand and the price an hour of what runs, one above the other, as steps."""
     height, left, right = 340, 66, width - 16
     panels = (
@@ -142,10 +142,10 @@ def day(schedule: Schedule, currency: str, width: int) -> Picture:
         parts.append(f'<polyline class="curve" style="stroke:var(--s{number})" points="{" ".join(path)}"/>')
     for hour in range(0, 25, 4):
         parts.append(text_at(across(hour), height - 14, f"{hour:02d}:00", f"soft {'mid' if 0 < hour < 24 else 'end'}"))
-    return Picture("".join(parts), width, height)
+    return Chart("".join(parts), width, height)
 
 
-def write_png(path: Path, file: PlanFile) -> None:
+def write_plan_png(path: Path, file: PlanFile) -> None:
     """Cost against rate as a PNG, for places that take no SVG; ValueError where there is no curve."""
     # Half a second to import, which a table in the terminal need not wait for.
     from matplotlib.figure import Figure
