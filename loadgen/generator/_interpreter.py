@@ -16,6 +16,8 @@ class InterpreterTuning:
 
     def __init__(self) -> None:
         self._interval_s = sys.getswitchinterval()
+        #: Locust freezes its objects itself before it forks.
+        self._was_frozen = gc.get_freeze_count() > 0
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         gc.collect()
         gc.freeze()
@@ -23,4 +25,6 @@ class InterpreterTuning:
     def restore(self) -> None:
         """Gives the interpreter its former settings back."""
         gc.unfreeze()
+        if self._was_frozen:
+            gc.freeze()
         sys.setswitchinterval(self._interval_s)
