@@ -16,10 +16,9 @@ import locust
 import gevent
 from locust.argument_parser import get_empty_argument_parser, setup_parser_arguments
 from locust.env import Environment
-from capacity.statistics.intervals import Check
-from capacity.pricing.catalogue import Catalogue, HardwareCombination
-from capacity.statistics.slo import Slo
-from capacity.measures.tally import Series, Tally
+from capacity.statistics import Check, Slo
+from capacity.pricing import Catalogue
+from capacity.measures import HardwareCombination, Series, Tally
 from loadgen import _options
 from loadgen.web import LiveView, add_pages
 

@@ -12,8 +12,8 @@ CLIENT_PREFACE = """
 import json, sys
 from locust.argument_parser import get_empty_argument_parser, setup_parser_arguments
 from locust.env import Environment
-from capacity.pricing.catalogue import Catalogue, HardwareCombination
-from capacity.measures.tally import Series, Tally
+from capacity.pricing import Catalogue
+from capacity.measures import HardwareCombination, Series, Tally
 from loadgen import _options
 from loadgen.web import LiveView, add_pages
 from loadgen._errors import InputError
