@@ -195,10 +195,13 @@ class StreamTable:
         stream.cancel()
 
     def reset(self, stream: Stream, code: int = CANCEL) -> None:
-        """Ends a stream without a status."""
+        """Ends a stream without a status, for an error of the client. Raises ProtocolError where it makes too many
+        (CVE-2025-8671)."""
         self._writer.reset(stream.id, code)
         self._remove(stream)
         stream.cancel()
+        if stream.id in self.opened:
+            self._limits.rapid_reset()
 
     def _remove(self, stream: Stream) -> None:
         """The stream has ended. What it refers to is dropped here, and not when the garbage collector finds it."""

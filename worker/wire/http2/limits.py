@@ -33,7 +33,7 @@ class PeerLimits:
     # Of one connection.
     connection_window: int = 16 * 2**20  # DATA of all streams between two reads of the socket
     idle_frames: int = 10000  # that advance no call, in `period_s`, while no reply is sent
-    rapid_resets: int = 1000  # streams that are opened and reset within one read of the socket, in `period_s`
+    rapid_resets: int = 1000  # streams opened and reset, by either side, within one read of the socket, in `period_s`
     period_s: float = 10.0
     small_data_bytes: int = 64  # a DATA frame of less, other than a stream's last, is an idle frame
     unread_answers: int = 1000  # to SETTINGS, PING and refused streams, while the peer reads none of them
@@ -92,7 +92,7 @@ class ConnectionLimits:
             self.idle, self._idle_since = 0, now
 
     def rapid_reset(self) -> None:
-        """Counts a stream that was opened and reset within one read of the socket (CVE-2023-44487)."""
+        """Counts a stream that was opened and reset, by either side, within one read of the socket (CVE-2023-44487)."""
         self.resets += 1
         if self.resets > self.table.rapid_resets:
             now = self._clock()

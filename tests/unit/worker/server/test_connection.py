@@ -370,6 +370,14 @@ def test_calls_that_are_reset_as_they_are_opened_end_the_connection(peer: Peer) 
     assert not peer.connection.streams.streams
 
 
+def test_calls_whose_client_provokes_the_reset_count_too(peer: Peer) -> None:
+    frames = []
+    for number in range(1, 2 * LIMITS.rapid_resets + 4, 2):
+        frames += peer.feed(frame(HEADERS, 4, number, block(HOLD)) + frame(WINDOW_UPDATE, 0, number, bytes(4)))
+    assert peer.code(frames) == 11
+    assert not peer.connection.streams.streams
+
+
 def test_calls_that_are_reset_later_do_not(peer: Peer) -> None:
     for number in range(1, 2 * LIMITS.rapid_resets + 4, 2):
         peer.feed(unary(number, head=block(HOLD)))
