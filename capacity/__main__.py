@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import typer
 
 from capacity.commands import compare_command, merge_command, plan_command, report_command, stress_command
+from capacity.errors import InputError
+from worker.wire import FormatError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("report")(report_command)
@@ -25,11 +27,12 @@ def _describe() -> None:
 def main(arguments: Sequence[str] | None = None, program: str = "python -m capacity") -> None:
     """Runs the subcommand of `arguments` (default: the command line); `program` is the command's name in messages.
 
-    Wrong input is one line on stderr and exit code 2.
+    Wrong input (InputError, FormatError of worker.wire, OSError of a file) is one line on stderr and exit code 2. Any
+    other exception is an error of the program and keeps its traceback.
     """
     try:
         app(list(sys.argv[1:] if arguments is None else arguments), prog_name=program)
-    except (ValueError, OSError) as error:
+    except (InputError, FormatError, OSError) as error:
         print(f"capacity: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 

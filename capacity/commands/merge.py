@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from capacity.errors import InputError
 from capacity.merging import find_generator_logs, merge_runs, recover_run
 from capacity.pricing import Catalogue
 from capacity.rundir import Run
@@ -23,7 +24,7 @@ def merge_command(
     logs = [find_generator_logs(directory) for directory in runs]
     if any(logs):
         if not all(logs):
-            raise ValueError(
+            raise InputError(
                 f"{runs[logs.index([])]} has no generator logs: give either only whole runs, or only generator logs"
             )
         file = recover_run([log for of_directory in logs for log in of_directory], out, prices)

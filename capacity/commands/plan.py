@@ -11,6 +11,7 @@ from typing import Annotated, cast, get_args
 import typer
 from rich.console import Console
 
+from capacity.errors import InputError
 from capacity.experiments.stress import STRESS_NAME, TOGETHER, StressResult
 from capacity.experiments.verification import verify_plan
 from capacity.planning import (
@@ -75,11 +76,11 @@ def plan_command(
     rates = _rates(rate)
     day = Demand.load(demand) if demand else None
     if not rates and day is None:
-        raise ValueError("no rate to plan for: give --rate 2000, or --demand demand.csv")
+        raise InputError("no rate to plan for: give --rate 2000, or --demand demand.csv")
     if verify and not rates:
-        raise ValueError("--verify runs the fleet for a rate: give --rate too")
+        raise InputError("--verify runs the fleet for a rate: give --rate too")
     if model_file is not None and not model_file.is_file():
-        raise ValueError(f"--model-file {model_file}: no such file")
+        raise InputError(f"--model-file {model_file}: no such file")
     markets = _markets(market)
     prices = Catalogue.load(catalogue)
     selection = select_offers(measured, model, prices, markets, parse_limits(limit or []))
@@ -118,7 +119,7 @@ def _verified(
     """The plan file with the verification of the fleet for the highest rate that has one."""
     plans = [one for one in file.plans if one.rows]
     if not plans:
-        raise ValueError(f"there is no fleet to verify: {file.plans[-1].reason}")
+        raise InputError(f"there is no fleet to verify: {file.plans[-1].reason}")
     verification = verify_plan(problem, plans[-1].rows, plans[-1].required_rps, folder, seconds, model_file)
     return file.model_copy(update={"verification": verification})
 
@@ -133,7 +134,7 @@ def _load_runs(directories: Sequence[Path]) -> tuple[list[Run], list[str]]:
             continue
         result = StressResult.load(path)
         if result.interference is None:
-            raise ValueError(
+            raise InputError(
                 f"{directory} is a stress test of {result.scenario}: expected run directories, or an interference test"
             )
         run = Run.load(directory / TOGETHER)
@@ -150,13 +151,13 @@ def _slo(runs: Sequence[Run], text: str | None) -> Slo:
         return Slo.parse(text)
     slos = {run.file.slo for run in runs if run.file.slo}
     if len(slos) != 1:
-        raise ValueError("no SLO for the fleet: give one, such as --slo p90=15ms")
+        raise InputError("no SLO for the fleet: give one, such as --slo p90=15ms")
     return Slo.parse(slos.pop())
 
 
 def _router(text: str) -> Router:
     if text not in get_args(Router):
-        raise ValueError(f"--router {text}: unknown router (choose {', '.join(get_args(Router))})")
+        raise InputError(f"--router {text}: unknown router (choose {', '.join(get_args(Router))})")
     return cast(Router, text)
 
 
@@ -164,7 +165,7 @@ def _batching(size: int, delay_us: int, preferred: str) -> Batching:
     try:
         sizes = tuple(int(part) for part in preferred.split(",") if part.strip())
     except ValueError:
-        raise ValueError(f"--preferred-batch-size {preferred}: expected a list such as 4,8") from None
+        raise InputError(f"--preferred-batch-size {preferred}: expected a list such as 4,8") from None
     return Batching(max(size, 1), float(delay_us), sizes)
 
 
@@ -176,7 +177,7 @@ def _rates(text: str | None) -> list[float]:
         except ValueError:
             value = 0.0
         if not 0 < value < 1e9:
-            raise ValueError(f"--rate {text}: expected requests a second above 0, such as 2000 or 100,1000,10000")
+            raise InputError(f"--rate {text}: expected requests a second above 0, such as 2000 or 100,1000,10000")
         rates.append(value)
     return rates
 
@@ -185,12 +186,12 @@ def _share(text: str) -> float:
     match = _SHARE.fullmatch(text.strip())
     value = float(match[1]) / (100 if match[2] else 1) if match else -1.0
     if not 0 <= value <= 10:
-        raise ValueError(f"--headroom {text}: expected a share such as 30% or 0.3")
+        raise InputError(f"--headroom {text}: expected a share such as 30% or 0.3")
     return value
 
 
 def _markets(text: str) -> tuple[str, ...]:
     markets = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not markets or any(market not in MARKETS for market in markets):
-        raise ValueError(f"--market {text}: unknown market (choose {', '.join(MARKETS)})")
+        raise InputError(f"--market {text}: unknown market (choose {', '.join(MARKETS)})")
     return markets

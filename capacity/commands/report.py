@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from capacity.errors import InputError
 from capacity.pricing import Catalogue, labeled_rows, shared_slo
 from capacity.reporting import (
     EXPORT_FORMATS,
@@ -59,7 +60,7 @@ def _export(
 ) -> None:
     """Writes the rows into a file in `folder`; None: to stdout."""
     if format_name not in EXPORT_FORMATS:
-        raise ValueError(f"--format {format_name}: unknown format (choose {', '.join(EXPORT_FORMATS)})")
+        raise InputError(f"--format {format_name}: unknown format (choose {', '.join(EXPORT_FORMATS)})")
     slo = shared_slo(runs, slo)
     entries = labeled_rows(runs, by, slo, prices)
     if folder is None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from capacity.errors import InputError
 from capacity.experiments.stress import STRESS_NAME, StressOptions
 from capacity.experiments.stress.scenarios import FAULTS, SCENARIOS, run_scenario
 from capacity.reporting import print_stress_result, wide_console, write_stress_page
@@ -62,14 +63,14 @@ def stress_command(
 ) -> None:
     """Puts a whole machine under stress in one of six scenarios; exit code 1 where a check fails."""
     if scenario not in SCENARIOS:
-        raise ValueError(f"unknown scenario '{scenario}' (choose {', '.join(SCENARIOS)})")
+        raise InputError(f"unknown scenario '{scenario}' (choose {', '.join(SCENARIOS)})")
     _check_applicable(context, scenario)
     if fault not in FAULTS:
-        raise ValueError(f"--fault {fault}: unknown fault (choose {', '.join(FAULTS)})")
+        raise InputError(f"--fault {fault}: unknown fault (choose {', '.join(FAULTS)})")
     started = datetime.now(UTC)
     directory = out or Path("stress") / f"{scenario}-{started.astimezone():%Y%m%d-%H%M%S}"
     if (directory / STRESS_NAME).exists():
-        raise ValueError(f"{directory} already holds a {STRESS_NAME}: choose another directory")
+        raise InputError(f"{directory} already holds a {STRESS_NAME}: choose another directory")
     options = StressOptions(
         scenario=scenario,
         command=["inferload", *sys.argv[1:]],
@@ -99,18 +100,18 @@ def stress_command(
 
 
 def _check_applicable(context: typer.Context, scenario: str) -> None:
-    """Raises ValueError for an option on the command line that would have no effect."""
+    """Raises InputError for an option on the command line that would have no effect."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     named = {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
     for name in sorted(named & set(_SCENARIO_OPTIONS)):
         option, scenarios = _SCENARIO_OPTIONS[name]
         if scenario not in scenarios:
-            raise ValueError(f"{option} is for {', '.join(scenarios)}, not for {scenario}")
+            raise InputError(f"{option} is for {', '.join(scenarios)}, not for {scenario}")
     if "targets" in named and (unused := sorted(named & set(_FLEET_OPTIONS))):
         option = f"--{unused[0].replace('_', '-')}"
-        raise ValueError(f"{option} is for workers that --accelerators starts; those of --targets exist already")
+        raise InputError(f"{option} is for workers that --accelerators starts; those of --targets exist already")
     if "trace" in named and named & {"for_", "at"}:
-        raise ValueError("--for and --at are for the square wave: a trace has its own length and rate")
+        raise InputError("--for and --at are for the square wave: a trace has its own length and rate")
 
 
 def _worker_arguments(model: Path | None, sim: str, coupling: str, more: Sequence[str]) -> list[str]:
@@ -128,7 +129,7 @@ def _load_share(text: str) -> float | None:
     except ValueError:
         share = 0.0
     if not 0 < share <= _MAX_LOAD_SHARE:
-        raise ValueError(f"--at {text}: expected a share of capacity such as 70% or 1.5")
+        raise InputError(f"--at {text}: expected a share of capacity such as 70% or 1.5")
     return share
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from capacity.errors import InputError
 from capacity.experiments.processes import LaunchError, end_process, last_error_in, package_folder, start_process
 from capacity.rundir import HLOG_NAME, JSON_NAME, Run
 
@@ -50,7 +51,7 @@ def run_load(
     Returns the run, valid or not. Raises LaunchError where the load leaves no run in `directory`.
     """
     if (directory / HLOG_NAME).exists():
-        raise ValueError(f"{directory} already holds a run: choose another directory")
+        raise InputError(f"{directory} already holds a run: choose another directory")
     directory.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "locust", "-f", str(package_folder("loadgen")), "--headless", "--only-summary"]
     command += ["--loglevel", "ERROR", "--targets", ",".join(targets), "-t", f"{seconds:.0f}s", *arguments]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from capacity.errors import InputError
+
 HEADER = ("start", "rps")
 DAY_S = 86_400
 _TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
@@ -50,28 +52,28 @@ class Demand:
         """Reads `start,rps`: the time of day as HH:MM, and the requests a second from then until the next line.
 
         The first line is 00:00, times rise, the last slot ends at midnight; empty lines and lines that begin with #
-        are skipped. Raises ValueError with the file and the line.
+        are skipped. Raises InputError with the file and the line.
         """
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(
+            raise InputError(
                 f"demand file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
             ) from None
         starts: list[tuple[int, float]] = []
         for number, fields in _lines(text, path):
             start_s, rps = _values(fields, f"{path}, line {number}")
             if not starts and start_s != 0:
-                raise ValueError(f"{path}, line {number}: expected the day to begin at 00:00, not at {fields[0]}")
+                raise InputError(f"{path}, line {number}: expected the day to begin at 00:00, not at {fields[0]}")
             if starts and start_s <= starts[-1][0]:
-                raise ValueError(f"{path}, line {number}: expected a time after the line before it, not {fields[0]}")
+                raise InputError(f"{path}, line {number}: expected a time after the line before it, not {fields[0]}")
             starts.append((start_s, rps))
         if not starts:
-            raise ValueError(
+            raise InputError(
                 f"{path} has no lines: expected lines such as 00:00,120 under the header {','.join(HEADER)}"
             )
         if not any(rps for _start, rps in starts):
-            raise ValueError(f"{path} has 0 requests a second all day: expected at least one rate above 0")
+            raise InputError(f"{path} has 0 requests a second all day: expected at least one rate above 0")
         ends = [start for start, _rps in starts[1:]] + [DAY_S]
         return cls(tuple(Slot(start, end - start, rps) for (start, rps), end in zip(starts, ends, strict=True)))
 
@@ -86,23 +88,23 @@ def _lines(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
         if not has_header:
             has_header = True
             if tuple(field.lower() for field in fields) != HEADER:
-                raise ValueError(f"{path}, line {number}: expected the header {','.join(HEADER)}, not {line.strip()}")
+                raise InputError(f"{path}, line {number}: expected the header {','.join(HEADER)}, not {line.strip()}")
             continue
         yield number, fields
     if not has_header:
-        raise ValueError(f"{path} is empty: expected the header {','.join(HEADER)}")
+        raise InputError(f"{path} is empty: expected the header {','.join(HEADER)}")
 
 
 def _values(fields: list[str], where: str) -> tuple[int, float]:
     if len(fields) != len(HEADER):
-        raise ValueError(f"{where}: expected a time and a rate, such as 06:30,120, not {len(fields)} fields")
+        raise InputError(f"{where}: expected a time and a rate, such as 06:30,120, not {len(fields)} fields")
     time = _TIME.fullmatch(fields[0])
     if time is None:
-        raise ValueError(f"{where}: expected a time of day such as 06:30, not {fields[0]!r}")
+        raise InputError(f"{where}: expected a time of day such as 06:30, not {fields[0]!r}")
     try:
         rps = float(fields[1])
     except ValueError:
         rps = -1.0
     if not (math.isfinite(rps) and 0 <= rps < 1e9):
-        raise ValueError(f"{where}: expected a rate of 0 or more requests a second, not {fields[1]!r}")
+        raise InputError(f"{where}: expected a rate of 0 or more requests a second, not {fields[1]!r}")
     return int(time[1]) * 3600 + int(time[2]) * 60, rps

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from capacity.errors import InputError
 from capacity.measures import HardwareCombination
 from capacity.planning.optimizer import Supply
 from capacity.pricing import (
@@ -92,15 +93,15 @@ def with_slower_passes(offers: Sequence[Offer], factor: float) -> list[Offer]:
 
 
 def parse_limits(texts: Sequence[str]) -> dict[tuple[str, str], int]:
-    """Parses `TYPE=N` and `TYPE@MARKET=N` into limits by type and market (empty: each market). Raises ValueError."""
+    """Parses `TYPE=N` and `TYPE@MARKET=N` into limits by type and market (empty: each market). Raises InputError."""
     limits: dict[tuple[str, str], int] = {}
     for text in texts:
         name, equals, number = (part.strip() for part in text.rpartition("="))
         kind, _at, market = name.partition("@")
         if not equals or not kind.strip() or not number.isdecimal():
-            raise ValueError(f"--limit {text}: expected TYPE=N, such as g5.xlarge=4 or 'c5.large + eia2.medium@spot=4'")
+            raise InputError(f"--limit {text}: expected TYPE=N, such as g5.xlarge=4 or 'c5.large + eia2.medium@spot=4'")
         if market and market not in MARKETS:
-            raise ValueError(f"--limit {text}: unknown market (choose {', '.join(MARKETS)})")
+            raise InputError(f"--limit {text}: unknown market (choose {', '.join(MARKETS)})")
         limits[kind.strip(), market.strip()] = int(number)
     return limits
 
@@ -115,16 +116,16 @@ def select_offers(
     """Returns the offers of runs for one model; `model` may be None where the runs have only one.
 
     Rows of one combination in several runs count together. A limit names a host type or a whole combination. Raises
-    ValueError where the model is not clear, nothing is measured, or prices are in several currencies.
+    InputError where the model is not clear, nothing is measured, or prices are in several currencies.
     """
     entries = [entry for entry in labeled_rows(runs) if entry.row.target is None]
     models = list(dict.fromkeys(entry.row.model for entry in entries))
     if model is None:
         if len(models) != 1:
-            raise ValueError(f"the runs have {' and '.join(models) or 'no model'}: choose one with --model")
+            raise InputError(f"the runs have {' and '.join(models) or 'no model'}: choose one with --model")
         model = models[0]
     if model not in models:
-        raise ValueError(f"no run has the model {model} (they have {', '.join(models) or 'none'})")
+        raise InputError(f"no run has the model {model} (they have {', '.join(models) or 'none'})")
     rows = [entry for entry in entries if entry.row.model == model]
     steps = []
     invalid = [Excluded(entry.label, f"its run is not valid: {entry.invalid}") for entry in rows if entry.invalid]
@@ -153,7 +154,7 @@ def select_offers(
     steps.append(ChoiceStep("price", priced, tuple(unpriced)))
     currencies = {offer.currency for offer in offers}
     if len(currencies) > 1:
-        raise ValueError(f"prices in {' and '.join(sorted(currencies))} cannot be compared: price all in one currency")
+        raise InputError(f"prices in {' and '.join(sorted(currencies))} cannot be compared: price all in one currency")
     return OfferSelection(model, tuple(offers), tuple(steps))
 
 
@@ -209,7 +210,7 @@ def _check_limits(limits: Mapping[tuple[str, str], int], instances: Mapping[Hard
     names = [name for instance in instances for name in (instance.name, instance.host)]
     for name, _market in limits:
         if name not in names:
-            raise ValueError(f"--limit {name}: no run has it (they have {', '.join(dict.fromkeys(names))})")
+            raise InputError(f"--limit {name}: no run has it (they have {', '.join(dict.fromkeys(names))})")
 
 
 def _with_memory(row: Row, catalogue: Catalogue) -> Row:

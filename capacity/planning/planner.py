@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from capacity.errors import InputError
 from capacity.planning.cost_curves import cost_curves
 from capacity.planning.demand import Demand
 from capacity.planning.explanations import FleetExplanations
@@ -68,7 +69,7 @@ class Planner:
         )
 
     def plan_day(self, demand: Demand, name: str) -> Schedule:
-        """Returns the cheapest fleet for each slot of a day. Raises ValueError where a slot has none."""
+        """Returns the cheapest fleet for each slot of a day. Raises InputError where a slot has none."""
         solutions: dict[float, FleetSolution] = {}
         for slot in sorted(demand.slots, key=lambda slot: -slot.rps):
             if slot.rps > 0 and slot.rps not in solutions:
@@ -76,7 +77,7 @@ class Planner:
                 solution = self._problem.search.solve(required)
                 if solution is None:
                     reason = self._explanations.no_fleet_reason(required)
-                    raise ValueError(f"{slot.name}, {slot.rps:g} requests/s: {reason}")
+                    raise InputError(f"{slot.name}, {slot.rps:g} requests/s: {reason}")
                 solutions[slot.rps] = solution
         slots = []
         for slot in demand.slots:
@@ -121,7 +122,7 @@ def make_plan_file(
 ) -> PlanFile:
     """Plans all `rates`, in requests a second, and the day of `demand`, and returns the plan file with its conditions.
 
-    `limits` and `notes` are recorded as they are; those of the selection follow. Raises ValueError as `plan_day` does.
+    `limits` and `notes` are recorded as they are; those of the selection follow. Raises InputError as `plan_day` does.
     """
     selection, requirements, offers = problem.selection, problem.requirements, problem.offers
     planner = Planner(problem)

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from capacity.errors import InputError
 from capacity.pricing import LabeledRow, choose_per_model
 from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
 from capacity.reporting.formatting import describe_arrivals
@@ -51,7 +52,7 @@ def write_parquet(path: Path, entries: Sequence[LabeledRow], slo: Slo | None) ->
         # By name: an extra, and mypy would ask for its types where it is not installed.
         pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError:
-        raise ValueError("Parquet needs pyarrow: pip install 'inferload[parquet]'") from None
+        raise InputError("Parquet needs pyarrow: pip install 'inferload[parquet]'") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pyarrow.Table.from_pylist([flat(entry, slo) for entry in entries]), path)
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from capacity.errors import InputError
 from capacity.simulation.trace import TRACE_PREFIX, read_trace, trace_offsets
 
 #: The fractional parts of its multiples spread evenly over [0, 1), whatever their number (Weyl's sequence).
@@ -77,19 +78,19 @@ def arrival_times_by_source(
     `pattern` is a name of `OPEN_ARRIVALS` or `trace:FILE`, and the times are those of the generators. Give `seconds`
     or `n`; a trace needs neither. A trace is played at the speed that makes its mean rate `rate`; it is one source,
     whose requests go to the users in turn. One seed at two rates yields the same times but for their scale.
-    Raises ValueError where an argument is wrong.
+    Raises InputError where an argument is wrong.
     """
     if not rate > 0 or not math.isfinite(rate):
-        raise ValueError(f"arrivals: expected a rate above 0 requests a second, not {rate:g}")
+        raise InputError(f"arrivals: expected a rate above 0 requests a second, not {rate:g}")
     if users < 1:
-        raise ValueError(f"arrivals: expected at least one source, not {users}")
+        raise InputError(f"arrivals: expected at least one source, not {users}")
     if pattern.startswith(TRACE_PREFIX):
         return _trace_times(Path(pattern.removeprefix(TRACE_PREFIX)), rate, seconds, n, users)
     if pattern not in OPEN_ARRIVALS:
         names = ", ".join(sorted(OPEN_ARRIVALS))
-        raise ValueError(f"unknown arrivals '{pattern}' (choose {names} or {TRACE_PREFIX}FILE)")
+        raise InputError(f"unknown arrivals '{pattern}' (choose {names} or {TRACE_PREFIX}FILE)")
     if (seconds is None) == (n is None):
-        raise ValueError("arrivals: expected a length, either in seconds or in requests")
+        raise InputError("arrivals: expected a length, either in seconds or in requests")
     rate_each = rate / users
     # In the time of n arrivals a source has n / users of them, give or take a few standard deviations.
     total = n if n is not None else math.ceil((seconds or 0) * rate)
@@ -119,7 +120,7 @@ def _trace_times(
     rows = read_trace(path)
     length_s = rows[-1].arrival_s
     if length_s <= 0:
-        raise ValueError(f"{path}: all arrivals are at one moment, so the trace has no rate")
+        raise InputError(f"{path}: all arrivals are at one moment, so the trace has no rate")
     scale = rate / (len(rows) / length_s)
     due = np.array([ns for ns, _row in trace_offsets(rows, scale=scale)])[:n] / 1e9
     if seconds is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from capacity.errors import InputError
 from capacity.simulation.arrivals import arrival_times
 from capacity.simulation.pool import Pool, SimulationResult, simulate
 from capacity.statistics import Slo, samples_needed
@@ -55,11 +56,11 @@ def find_highest_rate(
 
     Every rate has the same random numbers, so that rates differ by nothing else. Assumes that a higher rate is never
     better; batching can break this where its delay and not the load makes the latency. A pool that sheds no load has
-    no rate above its saturation. Raises ValueError for fewer requests than the SLO's percentiles need.
+    no rate above its saturation. Raises InputError for fewer requests than the SLO's percentiles need.
     """
     needed = max((samples_needed(p) for p, _ in slo.bounds), default=1)
     if requests < 2 * needed:
-        raise ValueError(f"{slo} needs at least {2 * needed} requests at each rate, not {requests}")
+        raise InputError(f"{slo} needs at least {2 * needed} requests at each rate, not {requests}")
     # Arrivals of one seed are the same at every rate but for their scale.
     unit_times = arrival_times(pattern, 1.0, n=requests, seed=seed)
 

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from capacity.errors import InputError
 from capacity.simulation.distribution import SIZE
 from capacity.simulation.engines import simulate_queues
 from capacity.simulation.profile import Profile
@@ -41,16 +42,16 @@ class Pool:
 
     def __post_init__(self) -> None:
         if not self.profiles:
-            raise ValueError("a pool needs at least one ordinal")
+            raise InputError("a pool needs at least one ordinal")
         if self.router not in get_args(Router):
-            raise ValueError(f"unknown router '{self.router}' (choose {', '.join(get_args(Router))})")
+            raise InputError(f"unknown router '{self.router}' (choose {', '.join(get_args(Router))})")
         if not self.deadline_us > 0:
-            raise ValueError(f"expected a deadline above 0 µs, not {self.deadline_us:g}")
+            raise InputError(f"expected a deadline above 0 µs, not {self.deadline_us:g}")
         if not self.detection_s >= 0:
-            raise ValueError(f"expected a failure to be detected after at least 0 s, not {self.detection_s:g}")
+            raise InputError(f"expected a failure to be detected after at least 0 s, not {self.detection_s:g}")
         for ordinal, begin, end in self.failures:
             if not 0 <= ordinal < len(self.profiles) or not begin < end:
-                raise ValueError(
+                raise InputError(
                     f"a failure: expected an ordinal of the pool and an end after its begin, not {ordinal, begin, end}"
                 )
 
@@ -98,7 +99,7 @@ def simulate(pool: Pool, arrivals_s: Floats, seed: int, sources: Ints | None = N
     """Simulates requests that are due at `arrivals_s`, ascending, shape (n,).
 
     `sources`, shape (n,), has the Locust user of each, for a pinned router: user i goes to ordinal i modulo their
-    number. Without it each request goes to a random ordinal. Raises ValueError where times fall.
+    number. Without it each request goes to a random ordinal. Raises InputError where times fall.
     """
     due = np.asarray(arrivals_s, dtype=np.float64) * 1e6
     if due.ndim != 1 or (due.size and (due[0] < 0 or (np.diff(due) < 0).any())):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from capacity.errors import InputError
 from capacity.measures import HardwareCombination, pass_rows
 from capacity.rundir import Row, Run
 from capacity.simulation.distribution import Distribution, mix
@@ -39,7 +40,7 @@ class Profile:
 
     def __post_init__(self) -> None:
         if not self.passes or min(self.passes) < 1:
-            raise ValueError(f"a profile of {self.hardware} needs times of forward passes")
+            raise InputError(f"a profile of {self.hardware} needs times of forward passes")
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -53,14 +54,14 @@ class Profile:
     def pass_time(self, rows: int) -> Distribution:
         """Returns the time of a pass of so many rows: measured, or interpolated between its measured neighbours.
 
-        Raises ValueError outside of the measured sizes.
+        Raises InputError outside of the measured sizes.
         """
         times = self.passes.get(rows) or self._interpolated.get(rows)
         if times is None:
             below = max((size for size in self.sizes if size < rows), default=None)
             above = min((size for size in self.sizes if size > rows), default=None)
             if below is None or above is None:
-                raise ValueError(
+                raise InputError(
                     f"the runs of {self.model} on {self.hardware} have batches of {self.sizes[0]} to {self.sizes[-1]}, "
                     f"none of {rows}: measure with --max-batch-size {rows} at full load"
                 )
@@ -82,21 +83,21 @@ class Profile:
     def from_runs(cls, runs: Sequence[Run], hardware: HardwareCombination, model: str) -> Profile:
         """Builds the profile from the valid runs that loaded as many ordinals of such a host at once.
 
-        Runs of a simulated accelerator may have loaded any number: its ordinals share nothing. Raises ValueError, with
+        Runs of a simulated accelerator may have loaded any number: its ordinals share nothing. Raises InputError, with
         what the runs have instead, where none fits.
         """
         return cls._of(_matching_rows(runs, hardware, model), hardware, model)
 
     @classmethod
     def of_ordinal(cls, run: Run, row: Row) -> Profile:
-        """Builds the profile of one ordinal from one run; `row` is one of its `ordinals`. Raises ValueError."""
+        """Builds the profile of one ordinal from one run; `row` is one of its `ordinals`. Raises InputError."""
         return cls._of([(run, row)], HardwareCombination(row.host, row.accelerator), row.model)
 
     @classmethod
     def _of(cls, measured: _Measured, hardware: HardwareCombination, model: str) -> Profile:
         passes = _pass_times(measured)
         if not passes:
-            raise ValueError(
+            raise InputError(
                 f"the runs of {model} on {hardware} have no times of forward passes, which only "
                 "workers of inferload report"
             )
@@ -126,19 +127,19 @@ def _matching_rows(runs: Sequence[Run], hardware: HardwareCombination, model: st
     rows = [(run, row) for run in runs for row in run.file.rows if row.model == model]
     if not rows:
         have = sorted({row.model for run in runs for row in run.file.rows})
-        raise ValueError(f"no run has the model {model} (they have {', '.join(have) or 'none'})")
+        raise InputError(f"no run has the model {model} (they have {', '.join(have) or 'none'})")
     same = [(run, row) for run, row in rows if (row.host, row.accelerator) == (hardware.host, hardware.accelerator)]
     if not same:
         have = sorted({row.hardware for _, row in rows})
-        raise ValueError(f"no run has {model} on {hardware} (they have it on {', '.join(have)})")
+        raise InputError(f"no run has {model} on {hardware} (they have it on {', '.join(have)})")
     valid = [(run, row) for run, row in same if run.file.valid]
     if not valid:
-        raise ValueError(f"no run of {model} on {hardware} is valid (their reports name the failed checks)")
+        raise InputError(f"no run of {model} on {hardware} is valid (their reports name the failed checks)")
     ordinals = _ordinals_per_host(hardware.count, hardware.hosts)
     loaded = [(run, row) for run, row in valid if row.simulated or _ordinals_per_host(row.count, row.hosts) == ordinals]
     if not loaded:
         loaded_ordinals = sorted({_ordinals_per_host(row.count, row.hosts) for _, row in valid})
-        raise ValueError(
+        raise InputError(
             f"no run of {model} loads {ordinals} ordinals of one {hardware.host} at once, as {hardware} would; "
             f"they load {', '.join(map(str, loaded_ordinals))}"
         )
@@ -203,5 +204,5 @@ def _overhead(measured: _Measured, passes: Mapping[int, Distribution]) -> Distri
             mean_us = max(whole.mean_us - (queue.mean_us or 0.0) - compute.mean_us, 0.0)
             best = wait_share, Distribution.constant(mean_us)
     if best is None:
-        raise ValueError("the runs have no service and queue times, so the overhead of a request is not known")
+        raise InputError("the runs have no service and queue times, so the overhead of a request is not known")
     return best[1]

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from capacity.errors import InputError
+
 # gRPC status codes of a simulated request.
 OK, DEADLINE_EXCEEDED, UNAVAILABLE = 0, 4, 14
 
@@ -30,11 +32,11 @@ class Batching:
 
     def __post_init__(self) -> None:
         if self.max_size < 1 or self.delay_us < 0 or (self.queue_limit is not None and self.queue_limit < 1):
-            raise ValueError(
+            raise InputError(
                 f"batching: expected a size and a queue of at least 1 and a delay of at least 0, not {self}"
             )
         if any(not 1 <= size <= self.max_size for size in self.preferred):
-            raise ValueError(f"preferred batch sizes: expected 1 to {self.max_size}, not {self.preferred}")
+            raise InputError(f"preferred batch sizes: expected 1 to {self.max_size}, not {self.preferred}")
 
 
 @dataclass(frozen=True)

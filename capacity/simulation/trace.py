@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from capacity.errors import InputError
+
 #: `--arrivals trace:FILE`.
 TRACE_PREFIX = "trace:"
 
@@ -26,13 +28,13 @@ class Arrival:
 def read_trace(path: Path) -> list[Arrival]:
     """Reads a CSV with a column `arrival_s`, ascending, and if wanted `model` and `size`.
 
-    Raises ValueError with the line where a field is not a number or time runs backwards.
+    Raises InputError with the line where a field is not a number or time runs backwards.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = set(reader.fieldnames or ())
         if "arrival_s" not in columns or columns - {"arrival_s", "model", "size"}:
-            raise ValueError(
+            raise InputError(
                 f"{path}: expected the columns arrival_s[,model][,size], not {','.join(reader.fieldnames or ())}"
             )
         arrivals: list[Arrival] = []
@@ -41,14 +43,14 @@ def read_trace(path: Path) -> list[Arrival]:
                 seconds = float(row["arrival_s"])
                 size = int(row["size"]) if row.get("size") else None
             except (TypeError, ValueError):
-                raise ValueError(f"{path}, line {reader.line_num}: not a number") from None
+                raise InputError(f"{path}, line {reader.line_num}: not a number") from None
             if not math.isfinite(seconds) or seconds < (arrivals[-1].arrival_s if arrivals else 0.0):
-                raise ValueError(
+                raise InputError(
                     f"{path}, line {reader.line_num}: arrival_s must not fall; it is seconds from the start"
                 )
             arrivals.append(Arrival(seconds, row.get("model") or "", size))
     if not arrivals:
-        raise ValueError(f"{path}: no arrivals")
+        raise InputError(f"{path}: no arrivals")
     return arrivals
 
 

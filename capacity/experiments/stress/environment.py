@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from capacity.errors import InputError
 from capacity.experiments import RunningLoad, run_load, start_fleet
 from capacity.rundir import Run
 from capacity.statistics import Slo
@@ -100,11 +101,11 @@ class StressEnvironment:
         return self.run(name, self.addresses, arguments, seconds, during=during)
 
     def measure_capacity(self, name: str, seconds: float) -> float:
-        """Returns the throughput of all workers in a closed loop. Raises ValueError where nothing is answered."""
+        """Returns the throughput of all workers in a closed loop. Raises InputError where nothing is answered."""
         self.progress(f"capacity, {seconds:g} s")
         capacity = throughput(self.run_saturated(name, self.addresses, seconds))
         if capacity <= 0:
-            raise ValueError("the workers answered nothing, so there is no capacity to take a share of")
+            raise InputError("the workers answered nothing, so there is no capacity to take a share of")
         return capacity
 
     def process_ids(self) -> dict[str, int]:
@@ -123,10 +124,10 @@ def stress_environment(
 ) -> Iterator[StressEnvironment]:
     """Yields the environment: a fleet that is started for the block with `fleet_arguments` too, or existing targets.
 
-    Raises ValueError where the options name neither or both.
+    Raises InputError where the options name neither or both.
     """
     if bool(options.accelerators) == bool(options.targets):
-        raise ValueError(
+        raise InputError(
             "no workers to put under stress: give --accelerators cpu:0,cpu:1 with --model M.pt, or --targets @T.json"
         )
     options.out.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from capacity.errors import InputError
 from capacity.planning import Counts, PlanningProblem, PoolPrediction
 
 # What a core can run beside the generator without becoming the limit itself.
@@ -32,7 +33,7 @@ class LocalCapacity:
 def scale_fleet(counts: Counts, ordinals: Sequence[int], rate: float, capacity: LocalCapacity) -> tuple[Counts, float]:
     """Returns the fleet, or as large a share of it as this machine can run, and the share.
 
-    `ordinals` has the ordinals of one instance of each option. Raises ValueError where not one instance fits.
+    `ordinals` has the ordinals of one instance of each option. Raises InputError where not one instance fits.
     """
     workers = sum(count * each for count, each in zip(counts, ordinals, strict=True))
     share = min(1.0, capacity.workers / workers, capacity.rps / rate)
@@ -44,7 +45,7 @@ def scale_fleet(counts: Counts, ordinals: Sequence[int], rate: float, capacity: 
         scaled[largest] = 1
     needed = sum(count * each for count, each in zip(scaled, ordinals, strict=True))
     if needed > capacity.workers:
-        raise ValueError(
+        raise InputError(
             f"this plan cannot be verified here: one instance is {needed} workers, and this machine runs at most "
             f"{capacity.workers}"
         )
@@ -57,7 +58,7 @@ def scaled_rate(
     """Returns the rate for a fleet and the prediction at it: the plan's rate, or that of a scaled fleet.
 
     The rate of a scaled fleet is at most in proportion to its capacity, and meets the SLO in the simulation. Raises
-    ValueError where no rate does.
+    InputError where no rate does.
     """
     pools = problem.pools
     if counts == planned:
@@ -75,5 +76,5 @@ def scaled_rate(
         prediction = pools.predict(counts, middle)
         low, high, best = (middle, high, prediction) if prediction.meets_slo else (low, middle, best)
     if low == 0.0:
-        raise ValueError("this plan cannot be verified here: the part of it that fits meets the SLO at no rate")
+        raise InputError("this plan cannot be verified here: the part of it that fits meets the SLO at no rate")
     return low, best

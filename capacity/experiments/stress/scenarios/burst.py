@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from capacity.errors import InputError
 from capacity.experiments.stress import (
     ResultTable,
     ScenarioResult,
@@ -65,12 +66,12 @@ def _play(environment: StressEnvironment, trace: Path, seconds: float) -> Run:
 
 
 def bursts_within(seconds: float | None) -> int:
-    """Returns how many bursts fit into so many seconds; the default number for None. Raises ValueError for none."""
+    """Returns how many bursts fit into so many seconds; the default number for None. Raises InputError for none."""
     if seconds is None:
         return BURSTS
     number = int((seconds - QUIET_S - _LONGER_S) // (QUIET_S + BURST_S))
     if number < 1:
-        raise ValueError(
+        raise InputError(
             f"--for {seconds:g}s is too short for a burst: expected at least {2 * QUIET_S + BURST_S + _LONGER_S:g}s, "
             f"which is {QUIET_S:g} s before it, {BURST_S:g} s of it and {QUIET_S + _LONGER_S:g} s to drain"
         )
@@ -162,4 +163,4 @@ def _trace_length_s(path: Path) -> float:
             raise ValueError
         return length
     except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"--trace {path}: expected a CSV file with a column arrival_s") from None
+        raise InputError(f"--trace {path}: expected a CSV file with a column arrival_s") from None

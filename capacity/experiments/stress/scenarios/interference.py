@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from capacity.errors import InputError
 from capacity.experiments.stress import (
     TOGETHER,
     Estimate,
@@ -38,7 +39,7 @@ def run_interference(environment: StressEnvironment) -> ScenarioResult:
     seconds = environment.options.seconds or SECONDS
     names = {worker.address: worker.name for worker in environment.workers}
     if len(names) < 2:
-        raise ValueError("interference needs at least two ordinals")
+        raise InputError("interference needs at least two ordinals")
     alone, pairs, together = _run_all(environment, names, seconds)
     slo_rates = _SloRates(environment)
     if environment.options.slo:

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
+from capacity.errors import InputError
 from capacity.experiments import RunningLoad
 from capacity.experiments.stress import (
     WARMUP_S,
@@ -192,15 +193,15 @@ def check_recovery(before: RunWindow, after: RunWindow, *, recovered: bool) -> C
 def _victim(environment: StressEnvironment) -> TargetEntry:
     name = environment.options.fault_ordinal
     if len(environment.workers) < 2:
-        raise ValueError("loss needs at least two workers: one to lose, and one to go on")
+        raise InputError("loss needs at least two workers: one to lose, and one to go on")
     candidates = [worker for worker in environment.workers if not name or name in (worker.accelerator, worker.address)]
     if not candidates:
-        raise ValueError(
+        raise InputError(
             f"--fault-ordinal {name}: unknown ordinal "
             f"(choose {', '.join(worker.name for worker in environment.workers)})"
         )
     if not candidates[0].pid:
-        raise ValueError(
+        raise InputError(
             f"{candidates[0].address} is no process of this host: loss needs --accelerators, or the targets file of a "
             "fleet on this host"
         )

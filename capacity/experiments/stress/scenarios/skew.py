@@ -7,6 +7,7 @@ from collections import defaultdict
 import psutil
 
 from capacity.comparison import TargetSkew, ordinal_pools
+from capacity.errors import InputError
 from capacity.experiments.stress import (
     ProcessMonitor,
     ResultTable,
@@ -28,7 +29,7 @@ def run_skew(environment: StressEnvironment) -> ScenarioResult:
     """Loads all ordinals in a pinned closed loop, so that each has the same number of requests in flight."""
     seconds = environment.options.seconds or SECONDS
     if len(environment.workers) < 2:
-        raise ValueError("skew needs at least two ordinals")
+        raise InputError("skew needs at least two ordinals")
     environment.progress(f"{len(environment.workers)} ordinals under equal load for {seconds:g} s")
     with ProcessMonitor(environment.process_ids()) as monitor:
         run = environment.run_saturated("equal-load", environment.addresses, seconds)

@@ -185,3 +185,15 @@ def test_words_that_make_no_command(
 ) -> None:
     places = {"RUN": str(whole), "OUT": str(tmp_path / "out")}
     assert expected in said(monkeypatch, capsys, *(places.get(word, word) for word in words))
+
+
+def test_an_error_of_the_program_keeps_its_traceback(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only wrong input is one line: any other ValueError is not caught."""
+
+    def broken(*_arguments: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("capacity.rundir.run.RunFile.load", broken)
+    monkeypatch.setattr("sys.argv", ["capacity", "report", str(whole)])
+    with pytest.raises(ValueError, match=r"^a bug$"):
+        main()
