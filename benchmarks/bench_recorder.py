@@ -122,19 +122,19 @@ def encoding(rounds: int) -> tuple[list[float], list[float]]:
 
 
 def speak(port: int, seconds: int) -> None:
-    """The generators: each says that it is there, then a heartbeat and a snapshot every second."""
+    """Simulates the generators: each reports that it is ready, then sends a heartbeat and a snapshot every second."""
     context = zmq.Context()
-    voices = []
+    generators = []
     for number in range(GENERATORS):
-        voice = context.socket(zmq.DEALER)
-        voice.identity = b"generator-%d" % number
-        voice.connect(f"tcp://127.0.0.1:{port}")
-        voices.append(voice)
+        generator = context.socket(zmq.DEALER)
+        generator.identity = b"generator-%d" % number
+        generator.connect(f"tcp://127.0.0.1:{port}")
+        generators.append(generator)
     numbers = itertools.count(1)
 
-    def say(voice: Any, kind: str, data: Any) -> None:
-        body = msgpack.packb([kind, data, voice.identity.decode()])
-        voice.send_multipart([body, sign(KEY, voice.identity, next(numbers), body)])
+    def send(generator: Any, message_type: str, data: Any) -> None:
+        body = msgpack.packb([message_type, data, generator.identity.decode()])
+        generator.send_multipart([body, sign(KEY, generator.identity, next(numbers), body)])
 
     states = []
     for number in range(DISTINCT):
@@ -145,21 +145,21 @@ def speak(port: int, seconds: int) -> None:
             grow(totals, rng, RATE)
             states[-1].append(packed(totals, sequence))
     heartbeat = {"state": "running", "current_cpu_usage": 30.0, "current_memory_usage": 1 << 27}
-    for voice in voices:
-        say(voice, "client_ready", locust.__version__)
+    for generator in generators:
+        send(generator, "client_ready", locust.__version__)
     begun = time.monotonic()
     for second in range(seconds):
-        for number, voice in enumerate(voices):
+        for number, generator in enumerate(generators):
             time.sleep(max(0.0, begun + second + number / GENERATORS - time.monotonic()))
-            say(voice, "heartbeat", heartbeat)
-            say(voice, "inferload_snapshot", states[number % DISTINCT][second])
-    for voice in voices:
-        say(voice, "quit", None)
+            send(generator, "heartbeat", heartbeat)
+            send(generator, "inferload_snapshot", states[number % DISTINCT][second])
+    for generator in generators:
+        send(generator, "quit", None)
     context.destroy(linger=5000)
 
 
 def mastering(seconds: int) -> list[float]:
-    """The master's share of a core in each second, for all that it does of ours: letting in, checking, adding, logging.
+    """Returns the master's share of a core in each second, for all of our work: validating, decoding, adding, logging.
 
     Left out are Locust's own answers to heartbeats, and the page.
     """

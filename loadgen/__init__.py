@@ -1,7 +1,7 @@
-"""The load: `locust -f loadgen/` drives targets and records what they did. Never imports torch.
+"""The load generator: `locust -f loadgen/` sends requests to targets and records the results. It never imports torch.
 
-`from loadgen import InferenceUser` is the public class for a locustfile of your own. It is looked up on first use, so
-that importing this package for anything else pulls in neither Locust nor gevent.
+`from loadgen import InferenceUser` is the public class for a locustfile of your own. It is imported on first use, so
+that importing this package for anything else imports neither Locust nor gevent.
 """
 
 from typing import TYPE_CHECKING, Any
