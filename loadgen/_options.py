@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from capacity.errors import InputError as CapacityInputError
 from capacity.measures import HardwareCombination
 from capacity.statistics import Slo
 from loadgen._errors import InputError
-from loadgen.schedule import ARRIVALS, CLOSED, OPEN_ARRIVALS, TRACE
+from loadgen.schedule import ARRIVALS, CLOSED, OPEN_ARRIVALS, TRACE_PREFIX
 from loadgen.transport import Access, Security
-from worker.wire import parse_duration_ns
+from worker.wire import FormatError, parse_duration_ns
 
 ROUTERS = ("pinned", "round-robin", "random", "least-outstanding")
 TRANSPORTS = ("wire", "grpcio")
@@ -88,7 +89,7 @@ class Options:
             raise InputError(f"--until {namespace.until}: expected an SLO to judge, as in --slo p90=15ms")
         requests = _integer("--requests", namespace.requests, at_least=1) if namespace.requests else None
         arrivals = _arrivals(namespace)
-        trace = arrivals.removeprefix(TRACE) if arrivals.startswith(TRACE) else ""
+        trace = arrivals.removeprefix(TRACE_PREFIX) if arrivals.startswith(TRACE_PREFIX) else ""
         return cls(
             targets=(namespace.targets or _host(namespace.host) or os.environ.get(TARGETS_VARIABLE, "")).strip(),
             access=_access(namespace),
@@ -233,7 +234,7 @@ def _choice(option: str, value: str, allowed: tuple[str, ...]) -> str:
 def _parsed(option: str, text: str, parse: Any) -> Any:
     try:
         return parse(text)
-    except ValueError as error:
+    except (CapacityInputError, FormatError) as error:
         raise InputError(f"{option} {text}: {error}") from None
 
 

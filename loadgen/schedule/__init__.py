@@ -1,7 +1,7 @@
 """When requests are due: the values of --arrivals, traces, and the pacer that keeps to the schedule."""
 
-from capacity.simulation import OPEN_ARRIVALS, Arrival, arrival_offsets
-from loadgen.schedule._arrivals import ARRIVALS, CLOSED, TRACE
+from capacity.simulation import OPEN_ARRIVALS, TRACE_PREFIX, Arrival, arrival_offsets
+from loadgen.schedule._arrivals import ARRIVALS, CLOSED
 from loadgen.schedule._convert import convert_azure_trace
 from loadgen.schedule._pacer import Pacer
 from loadgen.schedule._timer import Timer
@@ -11,7 +11,7 @@ __all__ = [
     "ARRIVALS",
     "CLOSED",
     "OPEN_ARRIVALS",
-    "TRACE",
+    "TRACE_PREFIX",
     "Arrival",
     "Pacer",
     "Timer",

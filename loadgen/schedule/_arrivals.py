@@ -10,7 +10,5 @@ from __future__ import annotations
 from capacity.simulation import OPEN_ARRIVALS
 
 CLOSED = "closed"
-#: Followed by the name of a file.
-TRACE = "trace:"
 #: What --arrivals takes beside trace:FILE.
 ARRIVALS = (CLOSED, *OPEN_ARRIVALS)

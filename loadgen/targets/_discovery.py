@@ -11,6 +11,7 @@ from typing import Any
 import gevent
 import grpc
 
+from capacity.errors import InputError as CapacityInputError
 from capacity.measures import HardwareCombination, Series
 from capacity.pricing import Catalogue
 from capacity.rundir import TargetInfo
@@ -187,7 +188,7 @@ def _hardware_of(answer: _Answer, options: Options, catalogue: Catalogue) -> Har
     if name := catalogue.targets.get(answer.address):
         try:
             return HardwareCombination.parse(name)
-        except ValueError as error:
+        except CapacityInputError as error:
             raise InputError(f"catalogue, targets, {answer.address}: {error}") from None
     return HardwareCombination("unknown hardware" if not answer.down else "not described", "")
 
