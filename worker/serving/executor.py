@@ -38,7 +38,7 @@ class ExecutorThread:
         # after work was added, so that one of the two sees the other.
         self._is_idle = False
         self._is_stopping = False
-        self._thread = threading.Thread(target=self._loop, name="executor", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="executor", daemon=True)
         self._thread.start()
 
     def notify(self) -> None:
@@ -64,7 +64,7 @@ class ExecutorThread:
 
     # What follows runs in the thread.
 
-    def _loop(self) -> None:
+    def _work(self) -> None:
         queue, calls, delivery = self._queue, self._calls, self._delivery
         while True:
             while calls:
