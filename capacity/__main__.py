@@ -9,6 +9,7 @@ import typer
 
 from capacity.commands import compare_command, merge_command, plan_command, report_command, stress_command
 from capacity.errors import InputError
+from capacity.experiments import LaunchError
 from worker.wire import FormatError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -27,14 +28,21 @@ def _describe() -> None:
 def main(arguments: Sequence[str] | None = None, program: str = "python -m capacity") -> None:
     """Runs the subcommand of `arguments` (default: the command line); `program` is the command's name in messages.
 
-    Wrong input (InputError, FormatError of worker.wire, OSError of a file) is one line on stderr and exit code 2. Any
-    other exception is an error of the program and keeps its traceback.
+    Wrong input, a file that cannot be opened, and a process that does not start are one line on stderr and exit code 2.
+    Any other exception is a bug and keeps its traceback.
     """
     try:
         app(list(sys.argv[1:] if arguments is None else arguments), prog_name=program)
-    except (InputError, FormatError, OSError) as error:
-        print(f"capacity: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except (InputError, FormatError, LaunchError) as error:
+        message = str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        message = str(error)
+    else:
+        return
+    print(f"capacity: {message}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 if __name__ == "__main__":

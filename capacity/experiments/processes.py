@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from capacity.errors import CapacityError
+
 #: How long a process may take to end after SIGTERM before it is killed, in seconds.
 END_TIMEOUT_S = 45.0
 #: How long a command of the worker that prints its answer may take: it imports torch, in seconds.
@@ -18,7 +20,7 @@ COMMAND_TIMEOUT_S = 300.0
 _PR_SET_PDEATHSIG = 1
 
 
-class LaunchError(ValueError):
+class LaunchError(CapacityError):
     """A process did not start, or did not do its work. The message quotes the last error of its output, in one line."""
 
 

@@ -228,5 +228,5 @@ class PlanFile(_Frozen):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads and checks a plan.json. Raises ValueError with the file and the field."""
+        """Reads and checks a plan.json. Raises InputError with the file and the field."""
         return read_json_file(cls, path, PLAN_SCHEMA)

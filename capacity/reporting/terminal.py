@@ -39,7 +39,7 @@ def print_table(
     slo: Slo | None = None,
     catalogue: Catalogue | None = None,
 ) -> None:
-    """Prints the rows, the failed checks of each run, and the choice. Raises ValueError as `labeled_rows` does."""
+    """Prints the rows, the failed checks of each run, and the choice. Raises InputError as `labeled_rows` does."""
     runs = [runs] if isinstance(runs, Run) else runs
     slo = shared_slo(runs, slo)
     entries = labeled_rows(runs, by, slo, catalogue)

@@ -103,7 +103,7 @@ def simulate(pool: Pool, arrivals_s: Floats, seed: int, sources: Ints | None = N
     """
     due = np.asarray(arrivals_s, dtype=np.float64) * 1e6
     if due.ndim != 1 or (due.size and (due[0] < 0 or (np.diff(due) < 0).any())):
-        raise ValueError("expected ascending due times in seconds from 0")
+        raise InputError("expected ascending due times in seconds from 0")
     generator = np.random.default_rng(seed)
     quantile, overhead_quantile = generator.integers(0, SIZE, (2, due.size))
     profiles, routes = pool.profiles, _routes(pool, due.size, generator, sources)

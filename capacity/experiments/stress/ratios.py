@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from capacity.errors import InputError
 from capacity.experiments.stress.result import Estimate
 from capacity.rundir import Measure, Row, Run
 from capacity.statistics import CONFIDENCE, estimate_autocorrelation_time
@@ -17,11 +18,11 @@ _MIN_STRETCHES = 8
 
 
 def ordinal_row(run: Run, address: str) -> Row:
-    """Returns the row of one worker by its address or label. Raises ValueError where the run has none."""
+    """Returns the row of one worker by its address or label. Raises InputError where the run has none."""
     for row in run.file.target_rows:
         if row.target is not None and (row.target == address or row.target.endswith(f" @ {address}")):
             return row
-    raise ValueError(f"{run.directory} has no row for {address}")
+    raise InputError(f"{run.directory} has no row for {address}")
 
 
 def mean_growth(later: Measure, before: Measure) -> Estimate:

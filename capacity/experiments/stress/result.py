@@ -136,5 +136,5 @@ class StressResult(ScenarioResult):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads and checks a stress.json. Raises ValueError with the file and the field."""
+        """Reads and checks a stress.json. Raises InputError with the file and the field."""
         return read_json_file(cls, path, _SCHEMA)

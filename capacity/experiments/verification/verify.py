@@ -42,7 +42,7 @@ def verify_plan(
 
     A fleet that is too large for this machine is scaled down, and its rate with it. Workers are real where this machine
     has the measured ordinals and `model_file` is the measured model, else simulated by replaying the measured times.
-    The run is kept in `out`/verify. Raises ValueError where nothing of the fleet can be run. All processes end.
+    The run is kept in `out`/verify. Raises InputError where nothing of the fleet can be run. All processes end.
     """
     capacity = capacity or LocalCapacity.of_this_machine()
     offers, service = problem.offers, problem.requirements.service

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from capacity.errors import InputError
 from capacity.planning import CostCurve, FleetPlan, PlanFile, Schedule
 from capacity.pricing import format_hourly
 from capacity.reporting.charts.canvas import DASHES, Chart, Scale, shorten, text_at
@@ -153,7 +154,7 @@ def write_plan_png(path: Path, file: PlanFile) -> None:
 
     drawn = [curve for curve in file.curves if curve.points]
     if not drawn:
-        raise ValueError("a plan without a combination that meets its SLO has no picture")
+        raise InputError("a plan without a combination that meets its SLO has no picture")
     figure = Figure(figsize=(11, 5.2), layout="constrained", facecolor="white")
     axis = figure.subplots()
     for index, curve in enumerate(drawn):

@@ -35,7 +35,7 @@ SCENARIOS: Mapping[str, Callable[[StressEnvironment], ScenarioResult]] = Mapping
 def run_scenario(options: StressOptions, started: datetime, progress: Callable[[str], None]) -> StressResult:
     """Starts the workers where the options name accelerators, runs the scenario, and returns its result.
 
-    Raises ValueError where the scenario cannot run with these options, and LaunchError where a process fails.
+    Raises InputError where the scenario cannot run with these options, and LaunchError where a process fails.
     """
     overload = ("--max-queue-size", str(options.max_queue_size)) if options.scenario == "overload" else ()
     with stress_environment(options, progress, *overload) as environment:
