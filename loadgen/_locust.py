@@ -212,13 +212,15 @@ def _on_test_start(role: Role, environment: Any, **_: Any) -> None:
     try:
         role.begin()
     except InputError as error:
-        _registry.interrupts.restore()
         if _registry.coordinator is not None:
             _registry.coordinator.stop_fleet()
         if environment.parsed_options.headless or _registry.coordinator is None:
             _exit(error)
         print_line(f"error: {error}")
         gevent.spawn(environment.runner.stop)
+    if not role.running:
+        # On a generator: the users that the master chose are none of this package's.
+        _registry.interrupts.restore()
 
 
 def _on_spawning_complete(role: Role, **_: Any) -> None:
