@@ -292,13 +292,13 @@ def _command_vocabulary() -> frozenset[str]:
 @cache
 def _fields() -> frozenset[str]:
     """The fields of run.json, stress.json, plan.json and hardware.toml."""
-    from capacity.experiments.stress.findings import Stress
-    from capacity.planning.plan_file import PlanFile
+    from capacity.experiments.stress import StressResult
+    from capacity.planning import PlanFile
     from capacity.pricing import Catalogue
     from capacity.rundir import RunFile
 
     fields: set[str] = set()
-    for model in (RunFile, Stress, PlanFile, Catalogue):
+    for model in (RunFile, StressResult, PlanFile, Catalogue):
         _collect_fields(model.model_json_schema(mode="serialization"), fields)
     # A measure is a field by its unit: `latency` is latency_us.
     return frozenset(fields | {name.removesuffix("_us") for name in fields})
