@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from loadgen.generator._request import InFlightRequest, RequestContext
@@ -26,7 +25,7 @@ class RequestSender:
 
         `candidates` are the routes that --retries may take, of the same model; None: any.
         """
-        return InFlightRequest(self.context, route, message, time.monotonic_ns(), deadline_s, candidates).call()
+        return InFlightRequest().call(self.context, route, message, deadline_s, candidates)
 
     def fire(
         self,
@@ -39,13 +38,5 @@ class RequestSender:
 
         It is unsent where the run ends or too many are in flight. `request` is None where the source has none.
         """
-        if request is None:
-            return
-        context = self.context
-        in_flight = InFlightRequest(context, request[0], request[1], due, deadline_s, candidates)
-        now = time.monotonic_ns()
-        context.monitor.record_arrival(due, now)
-        if not context.issuing or context.monitor.in_flight >= context.max_in_flight:
-            in_flight.drop(now)
-        else:
-            in_flight.start(now)
+        if request is not None:
+            InFlightRequest().start(self.context, request[0], request[1], due, deadline_s, candidates)

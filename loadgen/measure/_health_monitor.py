@@ -28,15 +28,15 @@ class HealthMonitor:
     def __init__(self, bounds_ns: Sequence[int] = ()) -> None:
         #: Whether the measured part has begun.
         self.measuring = False
-        #: Requests sent and not yet ended.
+        #: Requests sent and not yet ended; its integral over time in ns up to the last change; when that was. Only
+        #: InFlightRequest changes them: `in_flight_ns += in_flight * (now - changed_ns)`, then `in_flight`.
         self.in_flight = 0
+        self.in_flight_ns = 0
+        self.changed_ns = 0
         self._bounds_ns = tuple(bounds_ns)
         self._loop_lag = Histogram()
         self._arrivals = array("q")
-        # The integral of `in_flight` over time in ns, up to the last change and at the beginning of the measured part.
-        self._in_flight_ns = 0
         self._in_flight_ns_at_begin = 0
-        self._changed_ns = 0
         self._began_ns = 0
         self._process = psutil.Process()
         self._processor_s_at_begin = 0.0
@@ -44,20 +44,6 @@ class HealthMonitor:
         self._timeline = _Timeline()
         self._answered_counts: list[int] = []
         self._counting = False
-
-    # -- for every request ------------------------------------------------------------------------------------------
-
-    def request_sent(self, now_ns: int) -> None:
-        """Counts a request as in flight."""
-        self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns)
-        self.in_flight += 1
-        self._changed_ns = now_ns
-
-    def request_ended(self, now_ns: int) -> None:
-        """Counts a request as no longer in flight, whatever its result."""
-        self._in_flight_ns += self.in_flight * (now_ns - self._changed_ns)
-        self.in_flight -= 1
-        self._changed_ns = now_ns
 
     def record_arrival(self, due_ns: int, sent_ns: int) -> None:
         """Stores when a request of an open loop was due and sent. To be called in the order of due times."""
@@ -127,7 +113,7 @@ class HealthMonitor:
         return health
 
     def _in_flight_ns_until(self, now_ns: int) -> int:
-        return self._in_flight_ns + self.in_flight * (now_ns - self._changed_ns)
+        return self.in_flight_ns + self.in_flight * (now_ns - self.changed_ns)
 
 
 class _LatencySample:
