@@ -42,7 +42,7 @@ def test_a_target_that_is_killed_is_routed_around_and_taken_back(
     document = json.loads((tmp_path / "run" / "run.json").read_text())
     counts_hold(document)
     (row,) = document["rows"]
-    events = [(event["worker"].rpartition(" @ ")[2], event["state"]) for event in document["events"]]
+    events = [(event["target"].rpartition(" @ ")[2], event["state"]) for event in document["events"]]
     assert [event for event in events if event[0] == first.address][:2] == [
         (first.address, "down"),
         (first.address, "up"),
@@ -76,4 +76,4 @@ def test_only_the_transport_that_knows_what_was_run_can_send_it_once_more(locust
         "--headless", "-u", "1", "-t", "1s", "--targets", "127.0.0.1:9", "--retries", "1", "--transport", "grpcio"
     )
     assert ended.code == 2
-    assert [line for line in ended.err.splitlines() if "--retries: only --transport wire" in line]
+    assert [line for line in ended.err.splitlines() if "--retries: expected --transport wire" in line]
