@@ -92,6 +92,7 @@ check: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
+	$(PY) tests/tools/structure.py
 	$(PY) tests/tools/audit.py
 	@rm -rf build/stubs && mkdir -p build/stubs
 	@$(PY) -m grpc_tools.protoc $(subst _out=.,_out=build/stubs,$(STUBS))
