@@ -146,13 +146,11 @@ def one(seed: int, overhead_us: float, seconds: float) -> tuple[bool, float, boo
             total = latencies[0]
             for more in latencies[1:]:
                 total.add(more)
-            seen = total.percentile_us(percentile, check.requests - check.answered)
-            met = seen is not None and seen <= bound / 1000
+            measured_us = total.percentile_us(percentile, check.requests - check.answered)
+            met = measured_us is not None and measured_us <= bound / 1000
             errors = ", ".join(f"{row.name} {100 * (row.error or 0):+.0f} %" for row in check.percentiles)
             valid = "valid" if check.valid else f"NOT VALID ({'; '.join(check.failures)})"
-            line += (
-                f"; run: P{percentile:g} {(seen or 0) / 1000:.1f} ms, {'met' if met else 'MISSED'}, {errors}, {valid}"
-            )
+            line += f"; run: P{percentile:g} {(measured_us or 0) / 1000:.1f} ms, {'met' if met else 'MISSED'}, {errors}, {valid}"
         print(line, flush=True)
         return True, over, met
 

@@ -28,10 +28,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from capacity.measures.combination import HardwareCombination
-from capacity.rundir.run import Run
+from capacity.measures import HardwareCombination
+from capacity.rundir import Run
 from capacity.simulation import Batching, Pool, Profile, Router, arrival_times_by_source, find_highest_rate, simulate
-from capacity.statistics.slo import Slo
+from capacity.statistics import Slo
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "runs" / "predict"
@@ -44,13 +44,13 @@ DRAWS = 40
 #: Share of one core that others may have used during a run, this program's own figuring included.
 QUIET = 0.06
 TRIES = 2
-DISTURBED: set[str] = set()
+DISTURBED_RUNS: set[str] = set()
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """One percentile of one run in µs: predicted, one deviation of what chance does to it, and measured."""
 
     pool: str
@@ -120,7 +120,7 @@ class Case:
                 break
             print(f"{self.name} {what}: {others:.0%} of a core was somebody else's, try {attempt + 1} of {TRIES}")
         else:
-            DISTURBED.add(run.name)
+            DISTURBED_RUNS.add(run.name)
         return run
 
     def _others_s(self) -> float:
@@ -157,21 +157,21 @@ class Case:
 
     def against(
         self, run: Run, profile: Profile, router: Router, load: float, rate: float, seconds: int
-    ) -> list[Compared]:
+    ) -> list[Comparison]:
         """What a profile predicts of a run, beside what was measured."""
         (row,) = run.file.rows
         passes = run.histogram(row, "pass-1")
-        drawn = self._drawn(profile, router, rate, seconds)
+        simulated = self._simulated_us(profile, router, rate, seconds)
         measured = {
             90.0: (row.latency_us.p90, row.latency_us.p90_interval),
             99.0: (row.latency_us.p99, row.latency_us.p99_interval),
         }
-        found = []
+        comparisons = []
         for percentile, (figure, interval) in measured.items():
-            predictions = np.percentile(drawn, percentile, axis=1, method="inverted_cdf")
+            predictions = np.percentile(simulated, percentile, axis=1, method="inverted_cdf")
             if figure is not None:
-                found.append(
-                    Compared(
+                comparisons.append(
+                    Comparison(
                         pool=self.name,
                         router=router,
                         load=load,
@@ -187,12 +187,12 @@ class Case:
                         pass_us=(passes.mean_us if passes else None) or 0.0,
                         lateness_p99_us=row.lateness_us.p99 or 0.0,
                         valid=run.file.valid,
-                        quiet=run.name not in DISTURBED,
+                        quiet=run.name not in DISTURBED_RUNS,
                     )
                 )
-        return found
+        return comparisons
 
-    def _drawn(self, profile: Profile, router: Router, rate: float, seconds: int) -> list[Any]:
+    def _simulated_us(self, profile: Profile, router: Router, rate: float, seconds: int) -> list[Any]:
         """Latencies of the measured part of the run to come, for several draws of service times."""
         k = self.ordinals
         users = k if router == "pinned" else 1
@@ -224,7 +224,7 @@ class Crossing:
     bound_us: float
     predicted_rps: float
     measured_rps: float
-    endless_rps: float
+    asymptotic_rps: float
 
     @property
     def error(self) -> float:
@@ -232,9 +232,9 @@ class Crossing:
         return self.predicted_rps / self.measured_rps - 1
 
 
-def crossing(found: Sequence[Compared], bound_us: float, figure: Callable[[Compared], float]) -> float:
+def crossing(comparisons: Sequence[Comparison], bound_us: float, figure: Callable[[Comparison], float]) -> float:
     """Where a figure reaches the bound, along its logarithm between the rates that were run; NaN where it does not."""
-    for one, other in pairwise(sorted(found, key=lambda compared: compared.rate)):
+    for one, other in pairwise(sorted(comparisons, key=lambda compared: compared.rate)):
         low, high = (math.log(figure(each) / bound_us) for each in (one, other))
         if low <= 0 < high:
             return one.rate + (other.rate - one.rate) * low / (low - high)
@@ -262,25 +262,25 @@ def real(
         before = case.closed(profile_seconds, 2)
         first = profile_of([lone, before])
         saturation = ordinals * first.saturation_rps()
-        found = []
+        comparisons = []
         for load in map(float, loads.split(",")):
             rate = load * saturation
             run = case.measure("least-outstanding", load, rate, seconds)
             after = case.closed(profile_seconds, 2)
             profile = profile_of([lone, before, after])
-            found += case.against(run, profile, "least-outstanding", load, rate, seconds)
+            comparisons += case.against(run, profile, "least-outstanding", load, rate, seconds)
             before = after
-    p90 = [one for one in found if one.percentile == 90]
+    p90 = [one for one in comparisons if one.percentile == 90]
     bound_us = math.exp(np.interp(0.77, [one.load for one in p90], [math.log(one.predicted_us) for one in p90]))
-    endless = find_highest_rate(Pool((first,) * ordinals), Slo(((90.0, round(bound_us * 1000)),)))
+    asymptotic = find_highest_rate(Pool((first,) * ordinals), Slo(((90.0, round(bound_us * 1000)),)))
     at = Crossing(
         pool=name,
         bound_us=bound_us,
         predicted_rps=crossing(p90, bound_us, lambda one: one.predicted_us),
         measured_rps=crossing(p90, bound_us, lambda one: one.measured_us),
-        endless_rps=endless.passing_rps,
+        asymptotic_rps=asymptotic.passing_rps,
     )
-    keep(name, found, [at])
+    write_case(name, comparisons, [at])
 
 
 @app.command()
@@ -294,43 +294,43 @@ def sim(
     """Simulated ordinals behind each of the four routers, so slow that two cores can serve them all."""
     name = f"sim-{ordinals}{'-batching' if batching else ''}"
     mean_ms = max(2.5 * ordinals, 5.0)
-    given, policy = ["--sim", f"lognormal:{mean_ms}ms,0.1"], Batching()
+    arguments, policy = ["--sim", f"lognormal:{mean_ms}ms,0.1"], Batching()
     if batching:
         policy = Batching(4, mean_ms * 100)
-        given += ["--sim-per-row", f"{mean_ms / 4}ms", "--max-batch-size", "4"]
-        given += ["--max-queue-delay-us", str(round(policy.delay_us))]
-    with workers(ordinals, "sim", *given) as started:
+        arguments += ["--sim-per-row", f"{mean_ms / 4}ms", "--max-batch-size", "4"]
+        arguments += ["--max-queue-delay-us", str(round(policy.delay_us))]
+    with workers(ordinals, "sim", *arguments) as started:
         case = Case(name, started, policy, None)
         profile = profile_of([case.closed(profile_seconds, each) for each in (1, 2 * policy.max_size)])
         saturation = ordinals * profile.saturation_rps(policy.max_size)
-        found = []
+        comparisons = []
         for router, load in zip(ROUTERS, map(float, loads.split(",")), strict=True):
             run = case.measure(router, load, load * saturation, seconds)
-            found += case.against(run, profile, router, load, load * saturation, seconds)
-    keep(name, found, [])
+            comparisons += case.against(run, profile, router, load, load * saturation, seconds)
+    write_case(name, comparisons, [])
 
 
-def keep(name: str, found: Sequence[Compared], crossings: Sequence[Crossing]) -> None:
+def write_case(name: str, comparisons: Sequence[Comparison], crossings: Sequence[Crossing]) -> None:
     """Writes a case's file and shows it."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    document = {"compared": [asdict(one) for one in found], "crossings": [asdict(one) for one in crossings]}
+    document = {"compared": [asdict(one) for one in comparisons], "crossings": [asdict(one) for one in crossings]}
     (FOLDER / f"{name}.json").write_text(json.dumps(document, indent=1))
-    show(found, crossings)
+    show(comparisons, crossings)
 
 
 @app.command()
 def table() -> None:
-    """All that was kept, and whether it is within what was promised."""
-    found: list[Compared] = []
+    """Shows all cases, and the errors by kind of pool and percentile."""
+    comparisons: list[Comparison] = []
     crossings: list[Crossing] = []
     for path in sorted(FOLDER.glob("*.json")):
         document = json.loads(path.read_text())
-        found += [Compared(**one) for one in document["compared"]]
+        comparisons += [Comparison(**one) for one in document["compared"]]
         crossings += [Crossing(**one) for one in document["crossings"]]
-    show(found, crossings)
+    show(comparisons, crossings)
     groups = {
         f"{'simulated' if simulated else 'real'}, P{percentile:g}": [
-            one.error for one in found if one.pool.startswith("sim") is simulated and one.percentile == percentile
+            one.error for one in comparisons if one.pool.startswith("sim") is simulated and one.percentile == percentile
         ]
         for simulated in (False, True)
         for percentile in (90.0, 99.0)
@@ -341,7 +341,7 @@ def table() -> None:
             print(f"{title}: median {np.median(errors):.1%}, worst {errors.max():.1%}, of {errors.size}")
 
 
-def show(found: Sequence[Compared], crossings: Sequence[Crossing]) -> None:
+def show(comparisons: Sequence[Comparison], crossings: Sequence[Crossing]) -> None:
     cores = os.cpu_count()
     rows = Table(
         title="prediction against measurement", caption=f"load average {os.getloadavg()[0]:.1f}, {cores} cores"
@@ -351,7 +351,7 @@ def show(found: Sequence[Compared], crossings: Sequence[Crossing]) -> None:
     )
     for column in (*names.split(", "), "pass ms, profile", "run", "lateness P99", "valid", "quiet"):
         rows.add_column(column)
-    for one in found:
+    for one in comparisons:
         low, high = one.interval_us or (None, None)
         rows.add_row(
             *(one.pool, one.router, f"{one.load:.0%}", f"{one.rate:.1f}", str(one.requests), str(one.failed)),
@@ -365,7 +365,7 @@ def show(found: Sequence[Compared], crossings: Sequence[Crossing]) -> None:
     for at in crossings:
         console.print(
             f"{at.pool}: P90 reaches {_ms(at.bound_us)} ms at {at.predicted_rps:.2f}/s by prediction, at "
-            f"{at.measured_rps:.2f}/s by measurement: {at.error:+.1%} (without end: {at.endless_rps:.2f}/s)"
+            f"{at.measured_rps:.2f}/s by measurement: {at.error:+.1%} (in an endless run: {at.asymptotic_rps:.2f}/s)"
         )
 
 

@@ -45,7 +45,7 @@ class Measured:
     mean: float
     p90: float
     source: str
-    given: bool = False
+    from_article: bool = False
 
     @property
     def name(self) -> str:
@@ -57,8 +57,8 @@ class Measured:
 
 
 ARTICLE = (
-    Measured("c5.large", "eia2.medium", 10.03, 9.89, "its table", given=True),
-    Measured("c5.large", "eia2.large", 8.77, 9.05, "its table", given=True),
+    Measured("c5.large", "eia2.medium", 10.03, 9.89, "its table", from_article=True),
+    Measured("c5.large", "eia2.large", 8.77, 9.05, "its table", from_article=True),
     Measured("m5.large", "eia2.medium", 9.95, 10.4, "costs the same per inference as c5.large, its P90 is higher"),
     Measured("m5.large", "eia2.large", 8.85, 9.15, "nearly the same latency as c5.large + eia2.large"),
     Measured("g4dn.xlarge", "t4", 5.16, 5.3, "about 1.7 times as fast as c5.large + eia2.large"),
@@ -120,14 +120,14 @@ def serving(rows: Sequence[Measured], log: Path) -> Iterator[list[str]]:
             stack.callback(process.wait, 30)
             stack.callback(process.terminate)
             processes.append(process)
-        found = []
+        addresses = []
         for process in processes:
             assert process.stdout is not None
             line = process.stdout.readline().split()
             if line[:1] != ["ready"]:
                 raise SystemExit("a simulated worker did not become ready")
-            found.append(line[1])
-        yield found
+            addresses.append(line[1])
+        yield addresses
 
 
 def load(addresses: Sequence[str], directory: Path, *words: str) -> None:
@@ -160,9 +160,9 @@ def aggregate(rows: Sequence[Row], console: Console) -> None:
     for name in ("Cost per hour", "P90 ms", "Mean ms", "Cost per 100,000", "Client's P90", "Client's mean"):
         table.add_column(name, justify="right")
     table.add_column("Latency, mean and P90", overflow="fold")
-    found = {row.hardware: row for row in rows}
-    for known in ARTICLE:
-        row = found[known.name]
+    by_hardware = {row.hardware: row for row in rows}
+    for measured in ARTICLE:
+        row = by_hardware[measured.name]
         price, mean = row.price_per_hour, row.compute_us.mean
         cost = None if price is None or mean is None else sequential_per_100k(price, mean)
         table.add_row(
@@ -174,7 +174,7 @@ def aggregate(rows: Sequence[Row], console: Console) -> None:
             "–" if cost is None else format_money(cost, row.currency),
             _ms(row.latency_us.p90),
             _ms(row.latency_us.mean),
-            f"{'given' if known.given else 'assumed'} {known.mean:g}, {known.p90:g}: {known.source}",
+            f"{'given' if measured.from_article else 'assumed'} {measured.mean:g}, {measured.p90:g}: {measured.source}",
         )
     console.print(table)
 
@@ -188,7 +188,7 @@ def at_slo(rows: Sequence[Row], console: Console) -> Row | None:
     table = Table(title=f"The same hardware at the highest Poisson rate within {SLO}, simulated")
     for name in ("Instance type", "Within the SLO", "Not within", "Estimate", "Busy", "Cost per 100,000 at the SLO"):
         table.add_column(name, justify="left" if name == "Instance type" else "right")
-    means = {known.name: known.mean for known in ARTICLE}
+    means = {measured.name: measured.mean for measured in ARTICLE}
     for row in rows:
         passing, failing, cost = row.slo_rate.met_rps, row.slo_rate.missed_rps, row.cost_per_100k.at_slo
         table.add_row(
@@ -206,7 +206,9 @@ def at_slo(rows: Sequence[Row], console: Console) -> Row | None:
 
 def why(one_at_a_time: Row, under_load: Row) -> str:
     """The sentence that explains why the two choices differ, or that they do not."""
-    first, second = ({known.name: known for known in ARTICLE}[row.hardware] for row in (one_at_a_time, under_load))
+    first, second = (
+        {measured.name: measured for measured in ARTICLE}[row.hardware] for row in (one_at_a_time, under_load)
+    )
     if first == second:
         return f"Both ways the choice is {first.name}."
     return (
@@ -240,12 +242,12 @@ def main() -> None:
     if options.search_seconds:
         # The larger g4dn are as fast as the smallest and dearer, and so is m5.large beside c5.large: none can be the
         # choice, and a search of each takes its share of the time.
-        within = [known for known in ARTICLE if known.host in ("c5.large", "g4dn.xlarge", "p3.2xlarge")]
-        searched = options.out / "at-slo"
+        within = [measured for measured in ARTICLE if measured.host in ("c5.large", "g4dn.xlarge", "p3.2xlarge")]
+        search_folder = options.out / "at-slo"
         with serving(within, log) as addresses:
             search = ("--shape", "slo-search", "-t", f"{options.search_seconds}s")
-            load(addresses, searched, "-u", str(len(addresses)), *search)
-        cheapest = at_slo(Run.load(searched).file.rows, console)
+            load(addresses, search_folder, "-u", str(len(addresses)), *search)
+        cheapest = at_slo(Run.load(search_folder).file.rows, console)
         if cheapest is not None:
             console.print(f"By the price at the SLO: {cheapest.hardware} (simulated).", highlight=False)
             if choice.winner is not None:
