@@ -150,7 +150,8 @@ def one(seed: int, overhead_us: float, seconds: float) -> tuple[bool, float, boo
             met = measured_us is not None and measured_us <= bound / 1000
             errors = ", ".join(f"{row.name} {100 * (row.error or 0):+.0f} %" for row in check.percentiles)
             valid = "valid" if check.valid else f"NOT VALID ({'; '.join(check.failures)})"
-            line += f"; run: P{percentile:g} {(measured_us or 0) / 1000:.1f} ms, {'met' if met else 'MISSED'}, {errors}, {valid}"
+            verdict = "met" if met else "MISSED"
+            line += f"; run: P{percentile:g} {(measured_us or 0) / 1000:.1f} ms, {verdict}, {errors}, {valid}"
         print(line, flush=True)
         return True, over, met
 
