@@ -41,9 +41,9 @@ def own_locustfile(tmp_path: Path, text: str, *arguments: str) -> subprocess.Com
     )
 
 
-def test_the_readmes_own_locustfile_runs(serve: Callable[..., Any], tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+def test_the_documented_locustfile_runs(serve: Callable[..., Any], tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "loading.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     worker = serve("--accelerator", "sim:0", *SIM, "--name", "mine")
 
     ended = own_locustfile(tmp_path, example, "-u", "2", "-t", "3s", "--targets", worker.address, "--run-dir", "run")
