@@ -136,11 +136,11 @@ class GeneratorNode:
 
     def _record_interval(self, session: LoadSession) -> None:
         """Adds what was measured since the last interval to the totals, to Locust's statistics and to the log."""
-        gained = session.recorder.flip()
+        tallies = session.recorder.flip()
         self._sequence += 1
-        self._control.add_statistics(gained)
+        self._control.add_statistics(tallies)
         if self._log is not None:
-            self._log.write(self._sequence, gained, session.recorder, session.measured_s)
+            self._log.write(self._sequence, tallies, session.recorder, session.measured_s)
 
     def _close_log(self, session: LoadSession) -> None:
         """Ends the log with how the run went by this generator alone."""

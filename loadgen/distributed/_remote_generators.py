@@ -112,12 +112,12 @@ class RemoteGenerators:
     def collect(self) -> Interval:
         """Ends an interval, of what snapshots brought since the last one."""
         totals = self._snapshots.tallies().totals
-        gained = {
+        tallies = {
             series: tally_difference(tally, self._collected.get(series, Tally())) for series, tally in totals.items()
         }
         self._collected = totals
         self._report_if_exhausted()
-        return Interval(gained, self._snapshots.in_flight())
+        return Interval(tallies, self._snapshots.in_flight())
 
     def tallies(self) -> CumulativeTallies:
         """The sums of the last snapshots."""

@@ -102,7 +102,7 @@ def _add_failed(tally: Tally, result: Result) -> None:
 
 def tally_difference(later: Tally, earlier: Tally) -> Tally:
     """What a cumulative tally gained since `earlier`, a previous state of the same tally."""
-    gained = Tally(
+    difference = Tally(
         due=later.due - earlier.due,
         answered=later.answered - earlier.answered,
         unsent=later.unsent - earlier.unsent,
@@ -111,7 +111,7 @@ def tally_difference(later: Tally, earlier: Tally) -> Tally:
     )
     empty = Histogram()
     for name, histogram in later.histograms.items():
-        if not histogram.count and name in gained.histograms:
+        if not histogram.count and name in difference.histograms:
             continue
-        gained.histograms[name] = histogram.subtract(earlier.histograms.get(name, empty))
-    return gained
+        difference.histograms[name] = histogram.subtract(earlier.histograms.get(name, empty))
+    return difference

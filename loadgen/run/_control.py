@@ -77,5 +77,5 @@ class RunControl(Protocol):
     def report_failure(self, place: str, error: Exception) -> None:
         """Logs an exception that is a bug with its traceback, and makes the run fail."""
 
-    def add_statistics(self, gained: Mapping[Series, Tally]) -> None:
+    def add_statistics(self, tallies: Mapping[Series, Tally]) -> None:
         """Adds one interval to Locust's own statistics."""

@@ -163,7 +163,7 @@ class Coordinator:
         if run is None:
             return
         interval = self._generators.collect()
-        run.writer.write_interval(interval.gained)
+        run.writer.write_interval(interval.tallies)
         run.telemetry.collect_targets()
         if run.feed is not None:
             run.feed.push(interval, run.telemetry.busiest_share)

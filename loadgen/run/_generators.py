@@ -18,7 +18,7 @@ from loadgen.targets import Target
 class Interval:
     """What all generators measured since the last interval, and their requests in flight now, by series."""
 
-    gained: Mapping[Series, Tally]
+    tallies: Mapping[Series, Tally]
     in_flight: Mapping[Series, int]
 
 

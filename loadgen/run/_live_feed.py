@@ -34,4 +34,4 @@ class LiveFeed:
             if totals is not None:
                 self._checks = check_running(totals, self._options)
         fresh = [] if busiest_share is None else [check_generator_processor(busiest_share)]
-        self._live.tick(interval.gained, interval.in_flight, merge_checks(self._checks, fresh))
+        self._live.tick(interval.tallies, interval.in_flight, merge_checks(self._checks, fresh))

@@ -65,12 +65,12 @@ class LocalGenerators:
         """Ends an interval of the recorder; Locust's statistics get it, too."""
         assert self._session is not None
         assert self._callbacks is not None
-        gained = self._session.recorder.flip()
+        tallies = self._session.recorder.flip()
         # What became due meanwhile is sent before the rest.
         gevent.sleep(0)
-        self._control.add_statistics(gained)
+        self._control.add_statistics(tallies)
         self._callbacks.record_readings(self._control.client_id, socket.gethostname(), self._sampler.sample())
-        return Interval(gained, self._session.in_flight)
+        return Interval(tallies, self._session.in_flight)
 
     def tallies(self) -> CumulativeTallies:
         """The recorder's."""

@@ -81,10 +81,10 @@ class RunWriter:
         """Reads the targets' own counters, so that what came before is subtracted at the end."""
         self._target_states = _snapshots(self._targets, self._options.access)
 
-    def write_interval(self, gained: Mapping[Series, Tally]) -> None:
+    def write_interval(self, tallies: Mapping[Series, Tally]) -> None:
         """Appends what was measured since the last interval."""
         now_s = time.monotonic() - self._origin
-        for series, tally in gained.items():
+        for series, tally in tallies.items():
             for measure, histogram in tally.histograms.items():
                 if histogram.count:
                     self._log.write(self._last_s, now_s - self._last_s, series_tag(series, measure), histogram)

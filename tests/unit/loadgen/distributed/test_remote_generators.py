@@ -130,11 +130,11 @@ def test_draining_waits_for_the_last_snapshot_of_each_generator() -> None:
     link.handlers[SNAPSHOT]("b", packed(4, final=True, health=GeneratorHealth()))
     drained.join(5)
     assert drained.ready()
-    assert generators.collect().gained[ONE].answered == 7
+    assert generators.collect().tallies[ONE].answered == 7
     totals = generators.totals()
     assert [generator["complete"] for generator in totals.generators] == [True, True]
     link.handlers[SNAPSHOT]("a", packed(9, sequence=2))
-    assert generators.collect().gained[ONE].answered == 0, "what arrives later is of no run"
+    assert generators.collect().tallies[ONE].answered == 0, "what arrives later is of no run"
 
 
 def test_refused_snapshots_are_counted_by_reason() -> None:

@@ -106,9 +106,9 @@ class Bed:
         assert route.results.outstanding == 0
         assert self.context.monitor.in_flight == 0
         offered = route.results.offered
-        gained = self.context.recorder.flip()[route.results.series]
-        assert gained.due == offered == gained.requests + gained.unsent
-        return gained.due, gained.answered, gained.failed, gained.unsent, gained.retries
+        interval = self.context.recorder.flip()[route.results.series]
+        assert interval.due == offered == interval.requests + interval.unsent
+        return interval.due, interval.answered, interval.failed, interval.unsent, interval.retries
 
 
 @pytest.mark.parametrize("how", ["call", "fire"])
@@ -141,8 +141,8 @@ def test_a_retry_moves_the_request_and_its_counts_to_another_route(how: str) -> 
     bed.wait()
     assert second.sent == [second.message], "the default message is the route's own"
     assert (first.results.budget, second.results.budget) == (5, 4)
-    gained = bed.context.recorder.flip()
-    assert [(tally.due, tally.answered, tally.retries) for tally in gained.values()] == [(0, 0, 0), (1, 1, 1)]
+    interval = bed.context.recorder.flip()
+    assert [(tally.due, tally.answered, tally.retries) for tally in interval.values()] == [(0, 0, 0), (1, 1, 1)]
     assert first.results.outstanding == second.results.outstanding == bed.context.monitor.in_flight == 0
 
 

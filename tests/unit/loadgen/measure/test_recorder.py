@@ -73,27 +73,27 @@ def test_failed_requests_stay_in_the_counts_with_their_code() -> None:
     buffer.record(6, 6, 6, UNSENT)
     buffer.record(7, 7, 7, UNSENT)
 
-    gained = recorder.flip()[SERIES]
+    interval = recorder.flip()[SERIES]
 
-    assert (gained.due, gained.requests, gained.answered, gained.unsent) == (5, 3, 1, 2)
-    assert gained.errors == {"DEADLINE_EXCEEDED": 1, "UNKNOWN": 1}
-    assert gained.histograms["latency"].count + gained.histograms[LATENCY_ERROR].count == gained.requests
-    assert gained.histograms["lateness"].count == 3
+    assert (interval.due, interval.requests, interval.answered, interval.unsent) == (5, 3, 1, 2)
+    assert interval.errors == {"DEADLINE_EXCEEDED": 1, "UNKNOWN": 1}
+    assert interval.histograms["latency"].count + interval.histograms[LATENCY_ERROR].count == interval.requests
+    assert interval.histograms["lateness"].count == 3
 
 
 def test_intervals_add_up_to_the_total_and_each_result_is_in_one() -> None:
     recorder, buffer = new_recorder()
     recorder.measuring_from = 0
     added = Tally()
-    for interval in range(5):
-        for number in range(interval + 1):
-            buffer.record(number, number, number + MS * (interval + 1), 0)
+    for length in range(5):
+        for number in range(length + 1):
+            buffer.record(number, number, number + MS * (length + 1), 0)
         before = recorder.total[SERIES].copy()
-        gained = recorder.flip()[SERIES]
-        added.add(gained)
-        gained_again = tally_difference(recorder.total[SERIES], before)
-        assert (gained_again.due, gained_again.answered) == (gained.due, gained.answered)
-        assert np.array_equal(gained_again.histograms["latency"].counts, gained.histograms["latency"].counts)
+        tally = recorder.flip()[SERIES]
+        added.add(tally)
+        subtracted = tally_difference(recorder.total[SERIES], before)
+        assert (subtracted.due, subtracted.answered) == (tally.due, tally.answered)
+        assert np.array_equal(subtracted.histograms["latency"].counts, tally.histograms["latency"].counts)
 
     assert added.requests == 15
     assert added.histograms == recorder.total[SERIES].histograms
