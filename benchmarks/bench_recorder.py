@@ -51,6 +51,8 @@ SERIES = [
     for n in range(COMBINATIONS)
 ]
 KNOWN = {series_tag(series, "latency"): series for series in SERIES}
+# A generator has its warm-up's tallies all the time: making them is no part of a snapshot.
+WARMUPS = {series: Tally() for series in SERIES}
 
 
 def values_ns(rng: np.random.Generator, size: int, scale: float) -> Any:
@@ -89,7 +91,7 @@ def packed(totals: dict[Series, Tally], sequence: int) -> bytes:
     """A snapshot as a generator sends it every second."""
     return pack(
         totals=totals,
-        warmups={series: Tally() for series in SERIES},
+        warmups=WARMUPS,
         first_ns=dict.fromkeys(SERIES, 5_000_000),
         autocorrelation_times=dict.fromkeys(SERIES, 1.5),
         in_flight=dict.fromkeys(SERIES, 4),
