@@ -74,7 +74,7 @@ def queue(utilisation: float, service_ms: float = 5.0) -> Shape:
     return Shape(draw, math.log(10) / spare, 1 / spare) if spare else Shape(draw, math.inf, math.inf)
 
 
-def tallied(latencies_ms: NDArray[np.float64], bounds_ns: Sequence[int] = ()) -> tuple[Tally, float]:
+def tally_of(latencies_ms: NDArray[np.float64], bounds_ns: Sequence[int] = ()) -> tuple[Tally, float]:
     """The tally of these latencies, and the autocorrelation time that HealthMonitor computes for them."""
     ns = (latencies_ms * 1e6).astype(np.int64)
     tally = Tally(due=ns.size, answered=ns.size)
@@ -85,45 +85,47 @@ def tallied(latencies_ms: NDArray[np.float64], bounds_ns: Sequence[int] = ()) ->
     return tally, monitor.autocorrelation()[SERIES]
 
 
-def searched(generator: np.random.Generator, service_ms: float, slo: Slo, total_s: float = 165.0) -> list[ProbeSummary]:
+def search_probes(
+    generator: np.random.Generator, service_ms: float, slo: Slo, total_s: float = 165.0
+) -> list[ProbeSummary]:
     """The probes of a search for the highest Poisson rate that one exponential server carries within an SLO."""
     plan, left = SloSearch(500 / service_ms, 1000 / service_ms, total_s), total_s
-    seen: list[ProbeSummary] = []
+    summaries: list[ProbeSummary] = []
     bounds_ns = [bound_ns for _p, bound_ns in slo.bounds]
-    while isinstance(step := plan.next(seen, left), NextProbe):
+    while isinstance(step := plan.next(summaries, left), NextProbe):
         for part in (0.25, 0.5, 1.0) if step.stop_early else (1.0,):
             seconds = step.max_seconds * part
             due = max(int(generator.poisson(step.rate_rps * seconds)), 1)
-            drawn = queue(step.rate_rps * service_ms / 1000, service_ms).draw(generator, due)
-            tally, dependence = tallied(drawn, bounds_ns)
+            latencies_ms = queue(step.rate_rps * service_ms / 1000, service_ms).draw(generator, due)
+            tally, autocorrelation_time = tally_of(latencies_ms, bounds_ns)
             latency = tally.histograms["latency"]
-            verdict = judge_slo(slo, latency, 0, dependence).status
+            verdict = judge_slo(slo, latency, 0, autocorrelation_time).status
             if verdict != "inconclusive":
                 break
         achieved = min(due / seconds, 1000 / service_ms)
-        seen.append(
+        summaries.append(
             ProbeSummary(
                 phase=step.phase,
                 planned_rps=step.rate_rps,
                 offered_rps=due / seconds,
                 throughput_rps=achieved,
                 verdict=verdict,
-                shares=bound_shares(slo, latency, 0, dependence),
+                shares=bound_shares(slo, latency, 0, autocorrelation_time),
                 saturated=is_saturated(due, int(achieved * seconds)),
             )
         )
         left -= seconds + 1
-    return seen
+    return summaries
 
 
 def answered_in_a_closed_loop(generator: np.random.Generator, service: Shape, seconds: float) -> NDArray[np.int64]:
     """How many answers came in each 50 ms, one after another without a pause."""
     ends = np.cumsum(service.draw(generator, int(2000 * seconds / service.mean)))
-    counted, _edges = np.histogram(ends, np.arange(0, 1000 * seconds + 25, 50))
-    return counted.astype(np.int64)
+    counts, _edges = np.histogram(ends, np.arange(0, 1000 * seconds + 25, 50))
+    return counts.astype(np.int64)
 
 
-def summed_up(tally: Tally, dependence: float, seconds: float) -> RunFile:
+def run_file_of(tally: Tally, autocorrelation_time: float, seconds: float) -> RunFile:
     """The run.json of an experiment."""
     return build_run_file(
         started=datetime(2026, 11, 24, tzinfo=UTC),
@@ -138,16 +140,16 @@ def summed_up(tally: Tally, dependence: float, seconds: float) -> RunFile:
         catalogue=CATALOGUE,
         checks=[],
         generators=[],
-        autocorrelation_times={SERIES: dependence},
+        autocorrelation_times={SERIES: autocorrelation_time},
     )
 
 
 def run_of(directory: Path, latencies_ms: NDArray[np.float64], seconds: int) -> Run:
     """A run directory in which as many of these ended in each second."""
-    tally, dependence = tallied(latencies_ms)
+    tally, autocorrelation_time = tally_of(latencies_ms)
     directory.mkdir()
     with IntervalLogWriter(directory / HLOG_NAME, 0.0) as log:
         for second, part in enumerate(np.array_split(latencies_ms, seconds)):
-            log.write(second, 1, series_tag(SERIES, "latency"), tallied(part)[0].histograms["latency"])
-    summed_up(tally, dependence, float(seconds)).save(directory)
+            log.write(second, 1, series_tag(SERIES, "latency"), tally_of(part)[0].histograms["latency"])
+    run_file_of(tally, autocorrelation_time, float(seconds)).save(directory)
     return Run.load(directory)

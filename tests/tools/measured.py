@@ -44,25 +44,25 @@ def measured_run(
     n: int = N,
     catalogue: Catalogue | None = None,
 ) -> Path:
-    """One worker per ordinal of each row, one request at a time; returns the directory."""
-    tallies, workers = {}, []
+    """One target per ordinal of each row, one request at a time; returns the directory."""
+    tallies, targets = {}, []
     for row in rows:
         hardware = HardwareCombination.parse(row.hardware)
         for ordinal in range(hardware.count):
             series = Series(hardware, model, f"x:{ordinal} @ 10.0.{len(tallies)}.1:1", simulated)
             compute = lognormal_us(row.mean_ms, row.variation, n, seed=len(tallies))
             tally = Tally(n, n)
-            whole = (compute + row.overhead_us) * 1000
+            service_ns = (compute + row.overhead_us) * 1000
             for name, ns in (
                 ("compute", compute * 1000),
                 ("queue", np.zeros(n)),
-                ("service", whole),
-                ("latency", whole),
+                ("service", service_ns),
+                ("latency", service_ns),
                 ("lateness", np.zeros(n)),
             ):
                 tally.histograms[name].record_ns(ns.astype(np.int64))
             tallies[series] = tally
-            workers.append(
+            targets.append(
                 TargetInfo(
                     label=series.target,
                     address="a",
@@ -77,7 +77,7 @@ def measured_run(
         started=datetime(2026, 11, 24, 9, 30, tzinfo=UTC),
         options={"arrivals": "closed"},
         conditions={},
-        targets=workers,
+        targets=targets,
         tallies=tallies,
         warmups={},
         first_requests_ns={},

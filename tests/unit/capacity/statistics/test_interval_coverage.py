@@ -17,10 +17,10 @@ from tools.experiments import (
     bimodal,
     lognormal,
     queue,
+    run_file_of,
     run_of,
-    searched,
-    summed_up,
-    tallied,
+    search_probes,
+    tally_of,
 )
 
 from capacity.comparison import compare_runs
@@ -48,8 +48,8 @@ def held(shape: Shape, n: int, seed: int) -> dict[str, tuple[int, int]]:
     truth = {"p90": shape.p90 * 1000, "sequential": sequential_per_100k(PRICE, shape.mean * 1000)}
     inside, given = dict.fromkeys(truth, 0), dict.fromkeys(truth, 0)
     for _ in range(EXPERIMENTS):
-        tally, dependence = tallied(shape.draw(generator, n))
-        (row,) = summed_up(tally, dependence, 10.0).rows
+        tally, autocorrelation_time = tally_of(shape.draw(generator, n))
+        (row,) = run_file_of(tally, autocorrelation_time, 10.0).rows
         intervals = {"p90": row.latency_us.p90_interval, "sequential": row.cost_per_100k.sequential_interval}
         for name, interval in intervals.items():
             if interval is not None and interval[1] is not None:
@@ -92,7 +92,7 @@ def test_the_interval_of_the_price_at_the_slo_holds_the_truth() -> None:
     truth = rate_per_100k(PRICE, 1000 / service_ms - math.log(10) / 0.030)
     inside, given, searches = 0, 0, max(EXPERIMENTS // 4, 8)
     for _ in range(searches):
-        found = conclude(searched(generator, service_ms, slo))
+        found = conclude(search_probes(generator, service_ms, slo))
         prices = rates_per_100k(PRICE, found.interval)
         if prices is not None:
             given += 1
