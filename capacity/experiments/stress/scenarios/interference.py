@@ -223,11 +223,9 @@ def _tables(interference: Interference, names: Sequence[str]) -> list[ResultTabl
     columns = ["ordinal", "alone /s", "all loaded /s", "difference", "P99 alone, ms", "P99 all loaded, ms"]
     tables = [
         ResultTable(title="Alone and with all loaded", columns=columns, rows=rows),
-        _matrix(
-            "Growth of the time between answers beside a neighbour (95 % interval)", "time_growth", interference, names
-        ),
-        _matrix("Growth of P99 beside a neighbour (95 % interval)", "p99_growth", interference, names),
-        _matrix("Loss of throughput beside a neighbour (95 % interval)", "throughput_loss", interference, names),
+        _matrix("Growth of the time between answers", "time_growth", interference, names),
+        _matrix("Growth of P99", "p99_growth", interference, names),
+        _matrix("Loss of throughput", "throughput_loss", interference, names),
     ]
     if all(one.slo_rate_alone_rps is None for one in interference.ordinals):
         return tables
@@ -248,9 +246,7 @@ def _tables(interference: Interference, names: Sequence[str]) -> list[ResultTabl
             rows=rates,
             note="Simulated from the measured service times of each ordinal.",
         ),
-        _matrix(
-            "Loss of the rate within the SLO beside a neighbour (95 % interval)", "slo_rate_loss", interference, names
-        ),
+        _matrix("Loss of the rate within the SLO", "slo_rate_loss", interference, names),
     ]
 
 
