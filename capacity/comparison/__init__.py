@@ -1,4 +1,4 @@
-"""Two runs compared, and ordinals compared with their siblings."""
+"""Comparison of two runs, and of the targets of one pool."""
 
 from capacity.comparison.ordinal_pool import OrdinalPool, ordinal_pools
 from capacity.comparison.run_comparison import ChangeLimit, compare_runs, differing_conditions

@@ -1,4 +1,4 @@
-"""Run directories: run.json, run.hlog, generators' logs, telemetry, merge and recovery."""
+"""Run directories: run.json, run.hlog, telemetry.csv, and the logs of generators."""
 
 from capacity.rundir.generator_log import (
     PROGRESS_NAME,

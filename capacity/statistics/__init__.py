@@ -1,4 +1,4 @@
-"""HDR histograms and their encoding, intervals, SLO verdicts, tests of arrivals."""
+"""Histograms, confidence intervals, autocorrelation, SLO verdicts, and checks of a run."""
 
 from capacity.statistics.arrivals import anderson_darling_test, poisson_deviation
 from capacity.statistics.check import Check, CheckStatus
