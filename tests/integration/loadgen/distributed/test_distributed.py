@@ -22,20 +22,20 @@ from pathlib import Path
 import gevent
 
 from loadgen import InferenceUser
-from loadgen.run import _writer as _book
+from loadgen.run._writer import RunWriter
 
 
 class Mine(InferenceUser):
     pass
 
 
-def slow(*arguments):
+def slow(*arguments, **options):
     Path("closing").touch()
     gevent.sleep(2)
-    return close(*arguments)
+    return close(*arguments, **options)
 
 
-close, _book.Book.close = _book.Book.close, slow
+close, RunWriter.close = RunWriter.close, slow
 """
 
 #: INFERLOAD_REPETITIONS=20 repeats the tests that depend on timing.
