@@ -15,6 +15,8 @@ class _Json(logging.Formatter):
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         document = {"time": f"{moment}.{int(record.msecs):03d}Z", "level": record.levelname.lower()}
         document |= {"event": record.getMessage(), **getattr(record, "fields", {})}
+        if record.exc_info:
+            document["traceback"] = self.formatException(record.exc_info)
         return json.dumps(document, default=str)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NoReturn
@@ -13,6 +14,8 @@ import grpc
 from worker.server.request_headers import Metadata, Method
 from worker.server.stream import Stream
 from worker.wire import StatusCode
+
+_LOGGER = logging.getLogger("inferload.worker")
 
 # Bytes of one stream's messages that may wait before `write` waits.
 UNSENT_BYTES = 65536
@@ -174,6 +177,8 @@ class ServicerContext:
             stream.fail(StatusCode.CANCELLED, "the call was cancelled")
             raise
         except Exception as error:
+            # A bug of ours: the client gets one line, the log its traceback.
+            _LOGGER.exception("the method of %s raised an exception", stream.request.path)
             stream.finish(StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}", self._trailing)
 
     def _done(self, task: asyncio.Task[None]) -> None:

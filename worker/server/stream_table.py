@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -30,6 +31,7 @@ from worker.wire.http2 import (
     u32,
 )
 
+_LOGGER = logging.getLogger("inferload.worker")
 _REPLY_HEAD_FRAME = encode_frame(HEADERS, END_HEADERS, 0, REPLY_HEAD)[:5]
 _OK_FRAME = encode_frame(HEADERS, END_HEADERS | END_STREAM, 0, OK_TRAILERS)[:5]
 _frame_head = frame_head.pack
@@ -99,6 +101,8 @@ class StreamTable:
         try:
             method.begin(stream, message)
         except Exception as error:
+            # A bug of ours: the client gets one line, the log its traceback.
+            _LOGGER.exception("the method of %s raised an exception", stream.request.path)
             stream.fail(StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
     def shift_windows(self, change: int) -> None:

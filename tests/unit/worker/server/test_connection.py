@@ -673,7 +673,7 @@ def test_a_graceful_shutdown_answers_what_was_on_its_way_and_nothing_after(peer:
     echoed(peer, peer.sent(), 1, b"after all")
 
 
-def test_a_failing_method_is_internal(peer: Peer) -> None:
+def test_a_failing_method_is_internal_and_its_traceback_is_logged(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
     def fails(stream: Stream, data: bytes) -> None:
         raise ZeroDivisionError("by zero")
 
@@ -681,6 +681,9 @@ def test_a_failing_method_is_internal(peer: Peer) -> None:
     connection = ServerConnection(parser, LIMITS, BufferedBytes(), peer.time, lambda: None)
     connection.receive(GREETING + unary(1))
     assert peer.status(list(split(connection.writer.take()))) == ("13", "ZeroDivisionError: by zero")
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
 
 
 def test_a_stream_of_messages_goes_to_its_receiver(peer: Peer) -> None:
