@@ -33,6 +33,8 @@ from loadgen.targets import Target
 _LOG_DIRECTORY = Path("runs/generators")
 #: Snapshots between two computations of autocorrelation times.
 _AUTOCORRELATION_INTERVAL = 5
+#: The last snapshot is sent again this often, after a wait that grows by so many seconds.
+_FINAL_ATTEMPTS, _RESEND_S = 3, 0.5
 
 
 class GeneratorNode:
@@ -48,6 +50,8 @@ class GeneratorNode:
         self._run = ""
         self._shown = False
         self._sequence = 0
+        #: The master has yet to hear that all requests of this generator are answered.
+        self._exhausted_unsent = False
         self._autocorrelation: dict[Series, float] = {}
         self._sampler = HostSampler(link.client_id)
         self._clock = ClockSync(link)
@@ -77,6 +81,7 @@ class GeneratorNode:
         self._run = plan["run"]
         self._shown = plan["shown"]
         self._sequence = 0
+        self._exhausted_unsent = False
         self._autocorrelation = {}
         self.session = LoadSession(
             options,
@@ -184,11 +189,16 @@ class GeneratorNode:
             offset_us=_in_us(self._clock.offset_ns),
             round_trip_us=_in_us(self._clock.round_trip_ns),
         )
-        try:
-            self._link.send(SNAPSHOT, packed)
-        except SendError as error:
-            # The next snapshot replaces it.
-            print_line(f"warning: a snapshot could not be sent: {error}")
+        # A later snapshot replaces one that could not be sent; nothing follows the last.
+        for attempt in range(_FINAL_ATTEMPTS if final else 1):
+            try:
+                self._link.send(SNAPSHOT, packed)
+                break
+            except SendError as error:
+                print_line(f"warning: a snapshot could not be sent: {error}")
+                gevent.sleep(_RESEND_S * attempt)
+        if self._exhausted_unsent:
+            self._send_exhausted()
 
     def _totals(self, session: LoadSession) -> RunTotals:
         recorder = session.recorder
@@ -235,7 +245,12 @@ class GeneratorNode:
             self._control.report_failure(f"probe {order.number}", error)
 
     def _send_exhausted(self) -> None:
-        self._link.send(EXHAUSTED, {"run": self._run})
+        try:
+            self._link.send(EXHAUSTED, {"run": self._run})
+            self._exhausted_unsent = False
+        except SendError:
+            # Sent again with the next snapshot: the master waits for it.
+            self._exhausted_unsent = True
 
 
 def share_of(client: str, clients: Sequence[str]) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import gevent
 from gevent.event import Event
 
 from capacity.measures import Series, Tally
+from loadgen._errors import SendError
 from loadgen._options import Options
 from loadgen.distributed._latest_snapshots import LatestSnapshots, SnapshotRefused
 from loadgen.distributed._links import DRAIN, EXHAUSTED, PROBE, SNAPSHOT, START, MasterLink
@@ -28,7 +29,7 @@ from loadgen.generator import (
     request_shapes,
 )
 from loadgen.measure import GeneratorHealth, RunTotals, tally_difference
-from loadgen.run import Interval, RunCallbacks, RunControl
+from loadgen.run import Interval, RunCallbacks, RunControl, print_line
 from loadgen.targets import Target
 
 #: What the master adds to the deadline before it gives a generator up at the end of a run. A generator whose heartbeats
@@ -131,7 +132,11 @@ class RemoteGenerators:
         """Has all generators drain, and blocks until each has sent its last snapshot or is given up."""
         assert self._options is not None
         for client in self._link.clients():
-            self._link.send(DRAIN, {"run": self._snapshots.run}, client)
+            try:
+                self._link.send(DRAIN, {"run": self._snapshots.run}, client)
+            except SendError as error:
+                # Locust's own "stop" follows and drains it too; what it does not report is marked in run.json.
+                print_line(f"warning: generator {client} could not be told to drain: {error}")
         now = time.monotonic()
         limit_of_missing = now + DRAIN_TIMEOUT_S
         limit = limit_of_missing + self._options.deadline_ns / 1e9 + DRAIN_GRACE_S

@@ -10,8 +10,9 @@ import gevent
 import pytest
 
 from capacity.measures import HardwareCombination, Series, Tally
+from loadgen._errors import SendError
 from loadgen.distributed._latest_snapshots import CONTRADICTING, MALFORMED, STALE, LatestSnapshots, SnapshotRefused
-from loadgen.distributed._links import EXHAUSTED, PROBE, SNAPSHOT
+from loadgen.distributed._links import DRAIN, EXHAUSTED, PROBE, SNAPSHOT
 from loadgen.distributed._remote_generators import RemoteGenerators, RemoteProber
 from loadgen.distributed._snapshot import pack
 from loadgen.generator import ProbeOrder, pools_of
@@ -57,11 +58,14 @@ class FakeLink:
         self.present = {"a": True, "b": True}
         self.sent: list[tuple[str, Any]] = []
         self.handlers: dict[str, Callable[[str, Any], None]] = {}
+        self.unreachable: set[str] = set()
 
     def clients(self) -> dict[str, bool]:
         return dict(self.present)
 
     def send(self, message: str, data: Any, client: str | None = None) -> None:
+        if client in self.unreachable:
+            raise SendError("the socket is closed")
         self.sent.append((message, data))
 
     def receive(self, message: str, handler: Callable[[str, Any], None]) -> None:
@@ -135,6 +139,19 @@ def test_draining_waits_for_the_last_snapshot_of_each_generator() -> None:
     assert [generator["complete"] for generator in totals.generators] == [True, True]
     link.handlers[SNAPSHOT]("a", packed(9, sequence=2))
     assert generators.collect().tallies[ONE].answered == 0, "what arrives later is of no run"
+
+
+def test_a_generator_that_cannot_be_reached_does_not_end_the_draining(capsys: pytest.CaptureFixture[str]) -> None:
+    link = FakeLink()
+    link.unreachable = {"a"}
+    generators, _ = remote(link)
+    drained = gevent.spawn(generators.drain)
+    gevent.sleep(0.01)
+    assert link.sent == [(DRAIN, {"run": "r"})], "b is told"
+    for client in ("a", "b"):
+        link.handlers[SNAPSHOT](client, packed(3, final=True, health=GeneratorHealth()))
+    drained.get(timeout=5)
+    assert "generator a could not be told to drain: the socket is closed" in capsys.readouterr().err
 
 
 def test_refused_snapshots_are_counted_by_reason() -> None:
