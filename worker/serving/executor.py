@@ -74,6 +74,9 @@ class ExecutorThread:
                 delivery.call_each(self._on_expired, batch.expired)
             if batch.jobs:
                 self._run(batch.jobs)
+                if not queue.depth:
+                    # Nothing else to run: the results need not wait until the queue was asked again.
+                    delivery.flush()
             elif not batch.expired:
                 delivery.flush()
                 if self._is_stopping and not queue.has_arrivals:

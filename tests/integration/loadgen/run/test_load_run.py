@@ -296,7 +296,7 @@ def test_the_web_ui_starts_and_stops_runs(
     ("arguments", "sentence"),
     [
         (("--slo", "p90"), "--slo p90"),
-        (("--requests", "none"), "--requests none: give a whole number"),
+        (("--requests", "none"), "--requests none: expected a whole number"),
         (("--targets", "nowhere"), "target nowhere: write HOST:PORT"),
         (("--targets", "@missing.json"), "targets file missing.json"),
         (("--targets", "127.0.0.1:1"), "no target answers: 127.0.0.1:1: UNAVAILABLE"),
