@@ -278,7 +278,7 @@ def real(
         bound_us=bound_us,
         predicted_rps=crossing(p90, bound_us, lambda one: one.predicted_us),
         measured_rps=crossing(p90, bound_us, lambda one: one.measured_us),
-        asymptotic_rps=asymptotic.passing_rps,
+        asymptotic_rps=asymptotic.met_rps,
     )
     write_case(name, comparisons, [at])
 

@@ -190,13 +190,13 @@ def at_slo(rows: Sequence[Row], console: Console) -> Row | None:
         table.add_column(name, justify="left" if name == "Instance type" else "right")
     means = {measured.name: measured.mean for measured in ARTICLE}
     for row in rows:
-        passing, failing, cost = row.slo_rate.met_rps, row.slo_rate.missed_rps, row.cost_per_100k.at_slo
+        met, missed, cost = row.slo_rate.met_rps, row.slo_rate.missed_rps, row.cost_per_100k.at_slo
         table.add_row(
             row.hardware,
-            "–" if passing is None else f"{passing:.1f}/s",
-            "–" if failing is None else f"{failing:.1f}/s",
+            "–" if met is None else f"{met:.1f}/s",
+            "–" if missed is None else f"{missed:.1f}/s",
             "–" if row.slo_rate.estimate_rps is None else f"{row.slo_rate.estimate_rps:.1f}/s",
-            "–" if passing is None else f"{passing * means[row.hardware] / 10:.0f} %",
+            "–" if met is None else f"{met * means[row.hardware] / 10:.0f} %",
             row.cost_per_100k.reasons.get("at_slo", "–") if cost is None else format_money(cost, row.currency),
         )
     console.print(table)

@@ -67,7 +67,7 @@ def target_skews(timeline: Timeline, members: list[Series], by_rate: bool) -> li
     loads = sums_ns.sum(axis=1) if by_rate else answers.sum(axis=1)
     if loads.min() <= 0 or loads.max() / loads.min() - 1 > _MAX_IMBALANCE:
         load = "requests in flight" if by_rate else "numbers of requests"
-        return not_compared(f"the ordinals had unequal {load}")
+        return not_compared(f"the targets had unequal {load}")
     times = _block_times(timeline, members, by_rate)
     if times.shape[1] < _MIN_BLOCKS:
         return not_compared(f"{times.shape[1]} blocks of time, and {_MIN_BLOCKS} are needed")

@@ -78,7 +78,7 @@ def format_slo_cost(row: Row) -> str:
 
 
 def notes(entries: Sequence[LabeledRow]) -> list[str]:
-    """What is to be lines of rows beside their figures, where their prices are from included."""
+    """Returns the notes under the table: those of the rows, why a price is missing, and where the prices are from."""
     lines = [f"{entry.label}, {entry.row.model}: {note}" for entry in entries for note in entry.row.notes]
     lines += dict.fromkeys(
         f"{entry.label}: {entry.row.cost_per_100k.reasons['sequential']}"

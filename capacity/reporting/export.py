@@ -14,7 +14,7 @@ from capacity.errors import InputError
 from capacity.pricing import LabeledRow, choose_per_model
 from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
 from capacity.reporting.formatting import describe_arrivals
-from capacity.reporting.ordinals import slower_ordinals
+from capacity.reporting.target_comparison import slower_targets
 from capacity.rundir import Run
 from capacity.statistics import Slo
 
@@ -47,7 +47,7 @@ def export_text(kind: str, runs: Sequence[Run], entries: Sequence[LabeledRow], s
 
 
 def write_parquet(path: Path, entries: Sequence[LabeledRow], slo: Slo | None) -> None:
-    """The rows as Parquet, with the columns of the CSV. ValueError without pyarrow, the extra `parquet`."""
+    """The rows as Parquet, with the columns of the CSV. InputError without pyarrow, the extra `parquet`."""
     try:
         # By name: an extra, and mypy would ask for its types where it is not installed.
         pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
@@ -104,7 +104,7 @@ def _markdown(runs: Sequence[Run], entries: Sequence[LabeledRow], slo: Slo | Non
         lines += ["", f"| {_cell(model)} | {' | '.join(_cell(column.name) for column in columns)} |"]
         lines.append(f"|:---|{'---:|' * len(columns)}")
         lines += [_line(entry, columns) for entry in entries if entry.row.model == model]
-    remarks = [*notes(entries), *slower_ordinals(entries)]
+    remarks = [*notes(entries), *slower_targets(entries)]
     lines += ["", *(f"- {_cell(remark)}" for remark in remarks)] if remarks else []
     for choice in choose_per_model(entries, slo) if entries and entries[0].row.target is None else ():
         lines += ["", f"**{_cell(choice.model)}**: {_cell(choice.sentence)}", ""]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from capacity.comparison import ordinal_pools
+from capacity.comparison import target_pools
 from capacity.pricing import (
     Catalogue,
     LabeledRow,
@@ -49,7 +49,7 @@ from capacity.reporting.formatting import (
     pareto_front,
     shown_percentile,
 )
-from capacity.reporting.ordinals import throughput_chart
+from capacity.reporting.target_comparison import throughput_chart
 from capacity.rundir import HLOG_NAME, JSON_NAME, TELEMETRY_MEASURES, TELEMETRY_NAME, Run, WindowStatistics
 from capacity.statistics import Slo
 from worker.wire import display_duration
@@ -107,7 +107,7 @@ def write_report(
         show_each=any(not run.file.valid or any(c.status != "PASS" for c in run.file.checks) for run in runs),
         slo=slo,
         entries=entries,
-        ordinals=labeled_rows(runs, "target", slo, catalogue),
+        target_rows=labeled_rows(runs, "target", slo, catalogue),
         choices=choose_per_model(entries, slo),
         charts=charts,
         notes=notes(entries),
@@ -115,11 +115,11 @@ def write_report(
             (
                 pool,
                 _at_all_widths(
-                    f"Throughput of each ordinal of {pool.entry.label}",
+                    f"Throughput of each target of {pool.entry.label}",
                     lambda width, pool=pool: throughput_chart(pool, width),
                 ),
             )
-            for pool in ordinal_pools(entries)
+            for pool in target_pools(entries)
         ],
         files=_files(runs, out_dir),
         conditions=_conditions(runs),
@@ -134,8 +134,8 @@ def write_report(
             )
         ),
         searches=_searches(runs),
-        judged=PERCENTILES[shown_percentile(slo)[0]],
-        judged_name=f"P{shown_percentile(slo)[0]:g}",
+        percentile=PERCENTILES[shown_percentile(slo)[0]],
+        percentile_name=f"P{shown_percentile(slo)[0]:g}",
         columns=latency_columns() + cost_columns(slo, entries),
         style=STYLE,
     )
@@ -166,7 +166,7 @@ def _searches(runs: Sequence[Run]) -> list[dict[str, Any]]:
             ),
             "sentence": describe_search(curve),
             "left_out": len(curve.probes) - len(charted_probes(curve)),
-            "judged": f"P{shown_percentile(Slo.parse(curve.slo) if curve.slo else None)[0]:g}",
+            "percentile_name": f"P{shown_percentile(Slo.parse(curve.slo) if curve.slo else None)[0]:g}",
         }
         for run in runs
         for curve in run.file.searches
@@ -180,7 +180,7 @@ def _percentile_curves(model: str, rows: Sequence[LabeledRow], slo: Slo | None) 
         histogram = entry.run.histogram(entry.row, "latency")
         if histogram is not None:
             curves.append((entry.label, histogram, entry.row.due - entry.row.answered))
-        # One row has room for what its latency is made of; in a closed loop there is nothing to show.
+        # The chart of a single row has space for the parts of its latency; in a closed loop lateness is 0.
         for measure, beyond in (("service", sum(entry.row.errors.values())), ("lateness", 0)) if parts else ():
             if (part := entry.run.histogram(entry.row, measure)) is not None:
                 curves.append((measure, part, beyond))
@@ -202,11 +202,11 @@ def _other_charts(model: str, rows: Sequence[LabeledRow], slo: Slo | None) -> di
     offered: list[float | None] = []
     panels: list[Panel] = []
     for entry in rows:
-        course = entry.run.timeline
+        timeline = entry.run.timeline
         members = entry.run.members(entry.row)
-        if course is not None and members and len(drawn) < _MOST_CURVES:
+        if timeline is not None and members and len(drawn) < _MOST_CURVES:
             drawn.append(entry)
-            lines.append(course.statistics(members))
+            lines.append(timeline.statistics(members))
             offered.append(None if entry.run.file.arrivals == "closed" else entry.row.offered_rps)
     marks = [(event.at_s, event.state == "down") for entry in drawn for event in entry.run.file.events]
     if lines:
@@ -255,8 +255,8 @@ def _files(runs: Sequence[Run], out_dir: Path) -> list[tuple[str, list[tuple[str
     links = []
     for run in runs:
         names = [name for name in (JSON_NAME, HLOG_NAME, TELEMETRY_NAME) if (run.directory / name).is_file()]
-        way = Path(os.path.relpath(run.directory.resolve(), out_dir.resolve()))
-        links.append((run.name, [(name, quote((way / name).as_posix())) for name in names]))
+        relative = Path(os.path.relpath(run.directory.resolve(), out_dir.resolve()))
+        links.append((run.name, [(name, quote((relative / name).as_posix())) for name in names]))
     return links
 
 

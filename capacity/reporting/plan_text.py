@@ -45,7 +45,7 @@ def _title(file: PlanFile) -> str:
 
 
 def describe_request(file: PlanFile) -> str:
-    """What the plan was asked for, in a sentence."""
+    """Returns what the plan is for, in a sentence: model, SLO, router and the other requirements."""
     more = [f"router {file.router}"]
     more += [f"batching {file.batching}"] if file.batching else []
     more += [f"{100 * file.headroom:g} % headroom"] if file.headroom else []
@@ -56,7 +56,7 @@ def describe_request(file: PlanFile) -> str:
 
 
 def headline(plan: FleetPlan, currency: str) -> str:
-    """The answer in a line."""
+    """Returns the fleet for one rate with its price, or why there is none, in one line."""
     if not plan.rows:
         return f"{plan.rps:,g} requests/s: no fleet, because {plan.reason}"
     assert plan.cost_per_hour is not None
@@ -70,7 +70,7 @@ def headline(plan: FleetPlan, currency: str) -> str:
 
 
 def _facts(plan: FleetPlan, file: PlanFile) -> list[tuple[str, str]]:
-    """What is to be sentence of one fleet, as (name, sentence)."""
+    """The explanations of one fleet, as (name, sentence)."""
     if not plan.rows:
         return [(f"excluded by {other.step}", f"{other.hardware}: {other.reason}") for other in plan.excluded]
     facts = []
@@ -115,7 +115,7 @@ def _alternative(other: Alternative, currency: str) -> str:
 
 
 def print_plan(file: PlanFile, console: Console) -> None:
-    """The answer first, then the fleet, then why."""
+    """Prints the plan: for each rate the fleet with its explanations, then the day and the verification."""
     console.print(f"[bold]{escape(describe_request(file))}[/bold]", soft_wrap=is_redirected(console), highlight=False)
     if file.simulated:
         console.print("[yellow]simulated[/yellow]: measured on simulated accelerators, not on hardware")

@@ -14,7 +14,7 @@ from capacity.pricing import Catalogue, Choice, LabeledRow, choose_per_model, la
 from capacity.reporting.charts import describe_search
 from capacity.reporting.columns import Column, cost_columns, latency_columns, notes
 from capacity.reporting.formatting import describe_arrivals
-from capacity.reporting.ordinals import slower_ordinals
+from capacity.reporting.target_comparison import slower_targets
 from capacity.rundir import Run
 from capacity.statistics import Slo
 
@@ -50,7 +50,7 @@ def print_table(
         for columns in [halves[0] + halves[1]] if console.width >= _ONE_TABLE else halves:
             console.print()
             console.print(_table(model, rows, columns))
-    for note in [*notes(entries), *slower_ordinals(entries)]:
+    for note in [*notes(entries), *slower_targets(entries)]:
         console.print(f"[dim]{escape(note)}[/dim]", soft_wrap=is_redirected(console))
     for run in runs:
         _print_checks(run, console, several=len(runs) > 1)

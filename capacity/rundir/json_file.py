@@ -53,14 +53,14 @@ def read_json_file(
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
+    upgrades = upgrades or {}
     version = data.get("schema") if isinstance(data, dict) else None
-    if isinstance(version, int):
+    if isinstance(version, int) and version in upgrades:
         for number in range(version, schema):
-            if upgrades and number in upgrades:
-                data = upgrades[number](data)
+            data = upgrades[number](data)
     if not isinstance(data, dict) or data.get("schema") != schema:
-        expected = " or ".join(str(number) for number in sorted([*(upgrades or {}), schema]))
-        raise InputError(f"{path} has schema {version!r}; this version reads schema {expected}")
+        expected = " or ".join(str(number) for number in sorted([*upgrades, schema]))
+        raise InputError(f"{path} has schema {version!r}: expected schema {expected}, which this version reads")
     try:
         return kind.model_validate(data)
     except ValidationError as error:

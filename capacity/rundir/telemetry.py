@@ -69,11 +69,18 @@ def read_telemetry(directory: Path) -> list[TelemetrySample]:
     path = directory / TELEMETRY_NAME
     if not path.is_file():
         return []
+    try:
+        return _read_samples(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a CSV file: {error}") from None
+
+
+def _read_samples(path: Path) -> list[TelemetrySample]:
     samples = []
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file)
         if tuple(next(rows, ())) != _HEADER:
-            raise InputError(f"{path}: not a {TELEMETRY_NAME}")
+            raise InputError(f"{path}: not a {TELEMETRY_NAME} (expected the header {','.join(_HEADER)})")
         for row in rows:
             try:
                 seconds, host, device, identity, measure, value = row
@@ -112,9 +119,9 @@ def _serves(label: str, row: Row, file: RunFile) -> bool:
     if row.target is not None:
         return row.target == label
     return any(
-        ordinal.target == label
-        and (ordinal.host, ordinal.accelerator, ordinal.model) == (row.host, row.accelerator, row.model)
-        for ordinal in file.target_rows
+        target_row.target == label
+        and (target_row.host, target_row.accelerator, target_row.model) == (row.host, row.accelerator, row.model)
+        for target_row in file.target_rows
     )
 
 

@@ -31,7 +31,10 @@ def _row(row: dict[str, Any], has_slo: bool) -> dict[str, Any]:
     upgraded = _rates(_renamed(row, names))
     meets = upgraded.pop("meets_slo", None)
     # Schema 1 had no word for a row without an SLO: null stood for that and for an undecided one.
-    upgraded["verdict"] = _MET.get(meets) if has_slo else None
+    if meets is not None and not isinstance(meets, bool):
+        upgraded["verdict"] = meets
+    else:
+        upgraded["verdict"] = _MET[meets] if has_slo else None
     return upgraded
 
 

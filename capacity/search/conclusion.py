@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 from capacity.rundir import SloRate
 from capacity.search.crossing import crossing_with_interval
-from capacity.search.probe_summary import ProbeSummary, Verdict
+from capacity.search.probe_summary import ProbeSummary
+from capacity.statistics import VerdictStatus
 
 
-def verdicts_by_rate(probes: Sequence[ProbeSummary]) -> dict[float, Verdict]:
+def verdicts_by_rate(probes: Sequence[ProbeSummary]) -> dict[float, VerdictStatus]:
     """Returns the majority of the clear verdicts for each planned rate; inconclusive where they are even or none is."""
-    by_rate: dict[float, list[Verdict]] = {}
+    by_rate: dict[float, list[VerdictStatus]] = {}
     for probe in probes:
         if probe.valid and probe.verdict is not None:
             by_rate.setdefault(probe.planned_rps, []).append(probe.verdict)
-    majority: dict[float, Verdict] = {}
+    majority: dict[float, VerdictStatus] = {}
     for rate, verdicts in sorted(by_rate.items()):
         met, missed = verdicts.count("met"), verdicts.count("missed")
         majority[rate] = "inconclusive" if met == missed else "met" if met > missed else "missed"
@@ -28,12 +29,12 @@ def rate_bounds(probes: Sequence[ProbeSummary]) -> tuple[float | None, float | N
     A rate that met the SLO above one that missed it is no bound.
     """
     verdicts = verdicts_by_rate(probes)
-    failing = min((rate for rate, verdict in verdicts.items() if verdict == "missed"), default=None)
-    passing = max(
-        (rate for rate, verdict in verdicts.items() if verdict == "met" and (failing is None or rate < failing)),
+    missed_rps = min((rate for rate, verdict in verdicts.items() if verdict == "missed"), default=None)
+    met_rps = max(
+        (rate for rate, verdict in verdicts.items() if verdict == "met" and (missed_rps is None or rate < missed_rps)),
         default=None,
     )
-    return passing, failing
+    return met_rps, missed_rps
 
 
 def rate_inversions(probes: Sequence[ProbeSummary]) -> list[tuple[float, float]]:
@@ -48,9 +49,9 @@ def conclude(probes: Sequence[ProbeSummary]) -> SloRate:
 
     A bound is claimed at the planned or the offered rate, whichever claims less.
     """
-    passing, failing = rate_bounds(probes)
-    confirmed = _confirmed_rates(probes, failing)
-    claimed = max(confirmed) if confirmed else passing
+    met_rps, missed_rps = rate_bounds(probes)
+    confirmed = _confirmed_rates(probes, missed_rps)
+    claimed = max(confirmed) if confirmed else met_rps
     crossing = crossing_with_interval(probes)
     low = [
         min(probe.planned_rps, probe.offered_rps)
@@ -60,7 +61,7 @@ def conclude(probes: Sequence[ProbeSummary]) -> SloRate:
     high = [
         max(probe.planned_rps, probe.offered_rps)
         for probe in probes
-        if probe.valid and probe.planned_rps == failing and probe.verdict == "missed"
+        if probe.valid and probe.planned_rps == missed_rps and probe.verdict == "missed"
     ]
     return SloRate(
         met_rps=round(max(low), 3) if low else None,
@@ -71,9 +72,11 @@ def conclude(probes: Sequence[ProbeSummary]) -> SloRate:
     )
 
 
-def _confirmed_rates(probes: Sequence[ProbeSummary], failing: float | None) -> list[float]:
+def _confirmed_rates(probes: Sequence[ProbeSummary], missed_rps: float | None) -> list[float]:
     return [
-        probe.planned_rps for probe in probes if probe.confirms and (failing is None or probe.planned_rps < failing)
+        probe.planned_rps
+        for probe in probes
+        if probe.confirms and (missed_rps is None or probe.planned_rps < missed_rps)
     ]
 
 
@@ -86,16 +89,16 @@ def probe_for_row(probes: Sequence[ProbeSummary]) -> int | None:
     numbered = [(number, probe) for number, probe in enumerate(probes) if probe.valid]
     if not numbered:
         return None
-    passing, failing = rate_bounds(probes)
+    met_rps, missed_rps = rate_bounds(probes)
     confirming = [
         (probe.planned_rps, number)
         for number, probe in numbered
-        if probe.confirms and (failing is None or probe.planned_rps < failing)
+        if probe.confirms and (missed_rps is None or probe.planned_rps < missed_rps)
     ]
     if confirming:
         return max(confirming)[1]
-    if passing is not None:
-        return max(number for number, probe in numbered if probe.planned_rps == passing and probe.verdict == "met")
+    if met_rps is not None:
+        return max(number for number, probe in numbered if probe.planned_rps == met_rps and probe.verdict == "met")
     unsaturated = [(probe.planned_rps, number) for number, probe in numbered if not probe.saturated]
     if unsaturated and not any(probe.verdict for _number, probe in numbered):
         return max(unsaturated)[1]

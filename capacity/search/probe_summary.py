@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from capacity.statistics import CONFIDENCE, Histogram, Slo
+from capacity.statistics import CONFIDENCE, Histogram, Slo, VerdictStatus
 
-#: With fewer expected samples beyond a bound than this, the observed share is too uncertain to lean on.
+#: With fewer expected samples beyond a bound than this, the observed share is too uncertain to be used.
 _MIN_EXPECTED_BEYOND = 3
 _BATCHES = 10
-
-Verdict = Literal["met", "missed", "inconclusive"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class ProbeSummary:
     planned_rps: float
     offered_rps: float
     throughput_rps: float
-    verdict: Verdict | None
+    verdict: VerdictStatus | None
     shares: tuple[BoundShare, ...] = ()
     saturated: bool = False
     valid: bool = True

@@ -9,22 +9,23 @@ from dataclasses import dataclass
 from capacity.search.conclusion import rate_bounds, rate_inversions, verdicts_by_rate
 from capacity.search.crossing import estimate_crossing
 from capacity.search.next_probe import MAX_PROBES, MIN_PROBE_S, NextProbe, SearchEnd
-from capacity.search.probe_summary import ProbeSummary, Verdict
+from capacity.search.probe_summary import ProbeSummary
+from capacity.statistics import VerdictStatus
 
 #: The greatest length of a probe of each phase, as a share of the whole search's time.
 _TIME_SHARES = {"bracket": 0.08, "saturate": 0.02, "refine": 0.2, "recheck": 0.12, "confirm": 0.2}
 _SATURATE_MAX_S = 5.0
-#: A passing and a failing rate this close are not refined further.
+#: A rate that met the SLO and one that missed it this close are not refined further.
 _CLOSE = 1.08
 #: The distance from the estimated crossing at which a verdict is looked for first, and how much farther after each
 #: inconclusive one.
 _OFFSET, _OFFSET_STEP = 0.1, 0.04
-#: The gap below the crossing counts for more by this factor: the passing rate is what is claimed.
+#: The gap below the crossing counts for more by this factor: the rate that met the SLO is what is claimed.
 _LOWER_FIRST = 1.2
 #: The share of the time that is reserved for confirming, and the factor to go back by when a rate is not confirmed.
 _CONFIRM_SHARE, _STEP_BACK = 0.28, 0.92
 _MAX_TRIES = 4
-#: A probe must have room for so many requests to be worth its time.
+#: A probe with time for fewer requests than this is not made.
 _MIN_REQUESTS = 60
 _NONE_MET = "no tested rate met the SLO, and a probe of a lower rate would take longer than the time left"
 
@@ -32,7 +33,8 @@ _NONE_MET = "no tested rate met the SLO, and a probe of a lower rate would take 
 @dataclass(frozen=True)
 class SloSearch:
     """Doubles or halves the rate from `first_rps` until one that met the SLO lies below one that missed it; looks for
-    saturation; narrows the bounds; confirms the passing rate with a fresh probe.
+    saturation; narrows the bounds; confirms the highest rate that met the SLO with a fresh
+    probe.
 
     `closed_rps` is the throughput of a closed loop, `total_s` the time for everything, in seconds.
     """
@@ -82,7 +84,7 @@ class SloSearch:
 
     def _bracket(self, probes: Sequence[ProbeSummary], left_s: float) -> NextProbe | SearchEnd | None:
         verdicts = verdicts_by_rate(probes)
-        passing, failing = rate_bounds(probes)
+        met_rps, missed_rps = rate_bounds(probes)
         valid_rates = {probe.planned_rps for probe in probes if probe.valid}
         limit = min((probe.planned_rps for probe in probes if probe.planned_rps not in valid_rates), default=None)
         if not verdicts:
@@ -91,13 +93,13 @@ class SloSearch:
                 return SearchEnd("the generator reached its own limit at every tested rate")
             return self._probe("bracket", limit / 4, left_s)
         likely_met = {probe.planned_rps for probe in probes if probe.valid and probe.likely_met}
-        if passing is None and (not likely_met or failing is not None or max(verdicts) not in likely_met):
+        if met_rps is None and (not likely_met or missed_rps is not None or max(verdicts) not in likely_met):
             return self._go_down(probes, verdicts, likely_met, left_s)
-        if failing is None:
+        if missed_rps is None:
             highest = max(verdicts)
             rate = highest * (2 if highest in likely_met else 1.4)
             if limit is not None and rate >= limit:
-                # Between the last rate that the generator kept up with and the first that it did not.
+                # Between the highest rate that the generator could send and the lowest that it could not.
                 rate = math.sqrt(highest * limit)
                 if rate < 1.1 * highest:
                     return None
@@ -107,7 +109,7 @@ class SloSearch:
     def _go_down(
         self,
         probes: Sequence[ProbeSummary],
-        verdicts: Mapping[float, Verdict],
+        verdicts: Mapping[float, VerdictStatus],
         likely_met: set[float],
         left_s: float,
     ) -> NextProbe | SearchEnd:
@@ -125,8 +127,8 @@ class SloSearch:
 
     def _saturate(self, probes: Sequence[ProbeSummary], left_s: float) -> NextProbe | None:
         tries = [probe for probe in probes if probe.phase == "saturate"]
-        _passing, failing = rate_bounds(probes)
-        if failing is None or any(probe.saturated for probe in probes) or len(tries) >= _MAX_TRIES:
+        _met_rps, missed_rps = rate_bounds(probes)
+        if missed_rps is None or any(probe.saturated for probe in probes) or len(tries) >= _MAX_TRIES:
             return None
         if any(not probe.valid for probe in tries) or left_s < 0.35 * self.total_s:
             return None
@@ -137,32 +139,32 @@ class SloSearch:
         return self._probe("saturate", rate, left_s)
 
     def _refine(self, probes: Sequence[ProbeSummary], left_s: float) -> NextProbe | None:
-        passing, failing = rate_bounds(probes)
+        met_rps, missed_rps = rate_bounds(probes)
         spare = left_s - _CONFIRM_SHARE * self.total_s
         confirming = any(probe.phase == "confirm" for probe in probes)
-        if passing is None or failing is None or failing / passing <= _CLOSE or confirming:
+        if met_rps is None or missed_rps is None or missed_rps / met_rps <= _CLOSE or confirming:
             return None
         if spare < max(0.04 * self.total_s, MIN_PROBE_S):
             return None
-        inside = [probe.planned_rps for probe in probes if probe.valid and passing < probe.planned_rps < failing]
+        inside = [probe.planned_rps for probe in probes if probe.valid and met_rps < probe.planned_rps < missed_rps]
         if not inside:
-            return self._probe("refine", math.sqrt(passing * failing), spare)
-        middle = estimate_crossing(probes) or math.sqrt(passing * failing)
-        middle = min(max(middle, passing * 1.001), failing / 1.001)
+            return self._probe("refine", math.sqrt(met_rps * missed_rps), spare)
+        middle = estimate_crossing(probes) or math.sqrt(met_rps * missed_rps)
+        middle = min(max(middle, met_rps * 1.001), missed_rps / 1.001)
         below = middle * (1 - _OFFSET - _OFFSET_STEP * sum(rate < middle * 0.98 for rate in inside))
         above = middle * (1 + _OFFSET + _OFFSET_STEP * sum(rate > middle * 1.02 for rate in inside))
-        # The wider gap first; of nearly equal ones the lower, since the passing rate is what is claimed.
-        sides = [(_LOWER_FIRST * middle / passing, below), (failing / middle, above)]
+        # The wider gap first; of nearly equal ones the lower, since the rate that met the SLO is claimed.
+        sides = [(_LOWER_FIRST * middle / met_rps, below), (missed_rps / middle, above)]
         for _gap, rate in sorted(sides, reverse=True):
-            if passing * 1.02 < rate < failing / 1.02:
+            if met_rps * 1.02 < rate < missed_rps / 1.02:
                 return self._probe("refine", rate, spare)
         return None
 
     def _confirm(self, probes: Sequence[ProbeSummary], left_s: float) -> NextProbe | None:
-        passing, _failing = rate_bounds(probes)
+        met_rps, _missed_rps = rate_bounds(probes)
         tries = [probe for probe in probes if probe.phase == "confirm"]
-        if passing is None or len(tries) >= _MAX_TRIES or left_s < min(0.06 * self.total_s, 10):
+        if met_rps is None or len(tries) >= _MAX_TRIES or left_s < min(0.06 * self.total_s, 10):
             return None
         # A rate that was not confirmed is not tried again; a slightly lower one may be confirmed.
-        rate = min([passing, *(_STEP_BACK * probe.planned_rps for probe in tries if probe.valid)])
+        rate = min([met_rps, *(_STEP_BACK * probe.planned_rps for probe in tries if probe.valid)])
         return self._probe("confirm", rate, left_s)

@@ -27,12 +27,12 @@ _MAX_PROBES = 40
 class HighestRate:
     """The highest simulated rate that met the SLO and the lowest that missed it, in requests a second.
 
-    `passing_rps` is 0 where no rate met it, and `failing_rps` inf where none missed it. `interval` holds the true bound
+    `met_rps` is 0 where no rate met it, and `missed_rps` inf where none missed it. `interval` holds the true bound
     with 95 % confidence, as far as the simulated sample's size goes.
     """
 
-    passing_rps: float
-    failing_rps: float
+    met_rps: float
+    missed_rps: float
     interval: tuple[float, float]
 
 

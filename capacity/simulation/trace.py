@@ -1,4 +1,4 @@
-"""Traces of arrivals: a CSV file with the times, and where wanted the models and sizes, of requests."""
+"""Traces of arrivals: a CSV file with the times, and where the file has them the models and sizes, of requests."""
 
 from __future__ import annotations
 
@@ -26,10 +26,18 @@ class Arrival:
 
 
 def read_trace(path: Path) -> list[Arrival]:
-    """Reads a CSV with a column `arrival_s`, ascending, and if wanted `model` and `size`.
+    """Reads a CSV with a column `arrival_s`, ascending, and optionally `model` and `size`.
 
-    Raises InputError with the line where a field is not a number or time runs backwards.
+    Raises InputError with the line where a field is not a number or a time is before that of the line above, and where
+    the file is no CSV file; OSError where it cannot be opened.
     """
+    try:
+        return _read_trace(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a CSV file: {error}") from None
+
+
+def _read_trace(path: Path) -> list[Arrival]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         columns = set(reader.fieldnames or ())

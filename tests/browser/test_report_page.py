@@ -85,7 +85,7 @@ def test_the_report_renders(visit: Callable[..., Any], report: Path, tmp_path: P
     assert opened.overflow <= 0
     assert "Simulated" in page.inner_text("main")
     assert "slower than its siblings" in page.inner_text(".pointed")
-    for heading in ("The choice", "The table", "Over time", "Where the time goes", "Price and latency", "By ordinal"):
+    for heading in ("The choice", "The table", "Over time", "Where the time goes", "Price and latency", "By target"):
         assert page.get_by_role("heading", name=heading, exact=False).first.is_visible(), heading
     pictures = page.locator("svg[role=img]:visible")
     # Cost, percentiles, over time, rates, shares, front, ordinals: one width of each.

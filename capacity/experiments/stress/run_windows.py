@@ -1,4 +1,4 @@
-"""Windows of a run's time, and its course as panels of a chart."""
+"""Windows of a run's time, and the run over time as panels of a chart."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def run_window(run: Run, from_s: float, to_s: float) -> RunWindow:
 
     covered = sum(end - begin for begin, end in intervals)
     # The whole run's autocorrelation time: a window is too short to estimate its own.
-    dependence = max((row.autocorrelation_time for row in run.file.rows), default=1.0)
-    ends = percentile_interval_us(answered, 99, failed, dependence)
+    autocorrelation_time = max((row.autocorrelation_time for row in run.file.rows), default=1.0)
+    ends = percentile_interval_us(answered, 99, failed, autocorrelation_time)
     return RunWindow(from_s, to_s, covered, answered.count, failed, percentile(50), percentile(99), ends)
 
 

@@ -10,7 +10,7 @@ from capacity.reporting.formatting import PERCENTILES, format_ms, shown_percenti
 from capacity.statistics import Slo
 from worker.wire import format_duration
 
-# The light half of picture.STYLE: matplotlib reads no CSS.
+# The light half of canvas.STYLE: matplotlib reads no CSS.
 _COLOURS = {"cpu": "#0072b2", "cuda": "#00875f", "eia": "#4b535d"}
 _OTHER, _INK, _RULE, _SLO = "#c65a00", "#1c2127", "#d9dde2", "#b3261e"
 
@@ -35,7 +35,7 @@ def write_cost_png(path: Path, entries: Sequence[LabeledRow], slo: Slo | None) -
         for place, entry in enumerate(group):
             cost = entry.row.cost_per_100k.sequential
             if cost is None:
-                bars.text(0, place, " price not points", va="center", color=_INK, fontsize=9)
+                bars.text(0, place, " price not known", va="center", color=_INK, fontsize=9)
                 continue
             colour = _COLOURS.get(entry.row.kind, _OTHER)
             hatch = "//" if entry.row.simulated else None

@@ -147,7 +147,7 @@ def day_chart(schedule: Schedule, currency: str, width: int) -> Chart:
 
 
 def write_plan_png(path: Path, file: PlanFile) -> None:
-    """Cost against rate as a PNG, for places that take no SVG; ValueError where there is no curve."""
+    """Cost against rate as a PNG, for places that take no SVG; InputError where there is no curve."""
     # Half a second to import, which a table in the terminal need not wait for.
     from matplotlib.figure import Figure
     from matplotlib.patheffects import withStroke

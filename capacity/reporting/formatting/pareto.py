@@ -8,7 +8,7 @@ from capacity.pricing import LabeledRow
 
 
 def latency_and_price(entry: LabeledRow) -> tuple[float, float] | None:
-    """Returns P90 in µs and the sequential price per 100,000; None where one of them is not positions."""
+    """Returns P90 in µs and the sequential price per 100,000; None where one of them is missing."""
     p90, cost = entry.row.latency_us.p90, entry.row.cost_per_100k.sequential
     return None if p90 is None or cost is None else (p90, cost)
 

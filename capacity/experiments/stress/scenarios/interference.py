@@ -143,11 +143,11 @@ class _SloRates:
             try:
                 profile = Profile.of_ordinal(run, ordinal_row(run, address)).with_slower_passes(factor)
                 highest = find_highest_rate(Pool((profile,)), self._slo, requests=_SIMULATED_REQUESTS)
-            except ValueError as error:
+            except InputError as error:
                 self._progress(f"no rate within {self._slo}: {error}")
                 self._slo = None
                 return None
-            self._rates[key] = highest.passing_rps
+            self._rates[key] = highest.met_rps
         return self._rates[key]
 
     def loss(self, alone: Run, later: Run, address: str, growth: Estimate) -> Estimate | None:

@@ -140,7 +140,7 @@ class Outage:
 
     @property
     def description(self) -> str:
-        """The course of the outage in a sentence."""
+        """The outage in a sentence: when it was detected, and when the worker was up again."""
         if self.only_slow:
             return f"not counted as down, the fault ended after {self.fault_s:.2f} s."
         detected = "not detected" if self.detected_s is None else f"detected after {self.detected_s:.2f} s"
@@ -238,10 +238,10 @@ def _rate_with_one_missing(environment: StressEnvironment, saturated: Run) -> li
         hardware = HardwareCombination(row.host, row.accelerator, row.count, row.hosts)
         profile = Profile.from_runs([saturated], hardware, row.model)
         whole, without_one = (
-            find_highest_rate(Pool((profile,) * count), slo, requests=_SIMULATED_REQUESTS).passing_rps
+            find_highest_rate(Pool((profile,) * count), slo, requests=_SIMULATED_REQUESTS).met_rps
             for count in (row.count, row.count - 1)
         )
-    except ValueError as error:
+    except InputError as error:
         return [f"No rate within {slo}: {error}."]
     return [
         f"Within {slo} the pool carries {whole:.4g} requests a second, and {without_one:.4g} with one ordinal missing "

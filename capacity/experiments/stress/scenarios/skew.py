@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import psutil
 
-from capacity.comparison import TargetSkew, ordinal_pools
+from capacity.comparison import TargetSkew, target_pools
 from capacity.errors import InputError
 from capacity.experiments.stress import (
     ProcessMonitor,
@@ -33,11 +33,11 @@ def run_skew(environment: StressEnvironment) -> ScenarioResult:
     environment.progress(f"{len(environment.workers)} ordinals under equal load for {seconds:g} s")
     with ProcessMonitor(environment.process_ids()) as monitor:
         run = environment.run_saturated("equal-load", environment.addresses, seconds)
-    ordinals = [ordinal for pool in ordinal_pools(labeled_rows([run], "combination")) for ordinal in pool.ordinals]
-    slower = [ordinal for ordinal in ordinals if ordinal.slower]
-    reasons = sorted({ordinal.reason for ordinal in ordinals if ordinal.reason})
-    untested = bool(reasons) or not ordinals
-    summary = [f"{ordinal.sentence}.{_telemetry(run, ordinal.target)}" for ordinal in slower]
+    skews = [skew for pool in target_pools(labeled_rows([run], "combination")) for skew in pool.skews]
+    slower = [skew for skew in skews if skew.slower]
+    reasons = sorted({skew.reason for skew in skews if skew.reason})
+    untested = bool(reasons) or not skews
+    summary = [f"{skew.sentence}.{_telemetry(run, skew.target)}" for skew in slower]
     if untested:
         summary.append("; ".join(reasons) or "The ordinals were not compared: the run is not valid.")
     elif not slower:
@@ -48,31 +48,31 @@ def run_skew(environment: StressEnvironment) -> ScenarioResult:
             check_valid_runs([run]),
             Check(
                 name="slower ordinals",
-                value=", ".join(ordinal.target for ordinal in slower) or 0,
+                value=", ".join(skew.target for skew in slower) or 0,
                 threshold="0",
                 status="FAIL" if slower else "WARN" if untested else "PASS",
                 detail="; ".join(reasons),
             ),
         ],
-        tables=[_table(run, ordinals, monitor)],
+        tables=[_table(run, skews, monitor)],
         panels=timeline_panels(run),
-        figures={ordinal.target: ordinal.slower_by for ordinal in ordinals},
+        figures={skew.target: skew.slower_by for skew in skews},
     )
 
 
-def _table(run: Run, ordinals: list[TargetSkew], monitor: ProcessMonitor) -> ResultTable:
+def _table(run: Run, skews: list[TargetSkew], monitor: ProcessMonitor) -> ResultTable:
     rows = []
-    for ordinal in ordinals:
-        row = ordinal_row(run, ordinal.target)
-        low, high = ordinal.interval or (None, None)
-        samples = monitor.samples.get(ordinal.target.partition(" @ ")[0], [])
+    for skew in skews:
+        row = ordinal_row(run, skew.target)
+        low, high = skew.interval or (None, None)
+        samples = monitor.samples.get(skew.target.partition(" @ ")[0], [])
         rows.append(
             [
-                ordinal.target,
-                f"{ordinal.throughput_rps:.4g}",
-                "–" if ordinal.slower_by is None else f"{100 * ordinal.slower_by:+.2f} %",
+                skew.target,
+                f"{skew.throughput_rps:.4g}",
+                "–" if skew.slower_by is None else f"{100 * skew.slower_by:+.2f} %",
                 "–" if low is None or high is None else f"{100 * low:+.2f} to {100 * high:+.2f} %",
-                "slower" if ordinal.slower else "",
+                "slower" if skew.slower else "",
                 format_ms(row.compute_us.p50),
                 format_ms(row.latency_us.p99),
                 f"{samples[-1].rss_bytes / 2**20:.0f}" if samples else "–",

@@ -61,7 +61,7 @@ def with_telemetry_that_is_none(run: Path) -> None:
 
 
 BROKEN: list[tuple[Callable[[Path], None], str]] = [
-    (of_another_schema, "run.json has schema 7; this version reads schema 1 or 2"),
+    (of_another_schema, "run.json has schema 7: expected schema 1 or 2"),
     (with_half_a_run_json, "run.json cannot be read: "),
     (with_a_field_that_is_none, "run.json: duration_s: "),
     (without_its_run_json, "is not a whole run: it has no run.json (there is a run.hlog: the run was cut off"),

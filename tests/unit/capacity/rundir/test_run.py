@@ -337,7 +337,7 @@ def test_a_run_directory_that_is_not_whole_is_one_clear_line(tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"run\.json cannot be read"):
         Run.load(tmp_path)
     (tmp_path / "run.json").write_text('{"schema": 3}')
-    with pytest.raises(ValueError, match="has schema 3; this version reads schema 1 or 2"):
+    with pytest.raises(ValueError, match="has schema 3: expected schema 1 or 2"):
         Run.load(tmp_path)
     (tmp_path / "run.json").write_text("[]")
     with pytest.raises(ValueError, match="has schema None"):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from unit.capacity.reporting.test_report import make, printed
 
+from capacity.errors import InputError
 from capacity.reporting import write_report
 from capacity.rundir import (
     IntervalLogWriter,
@@ -54,6 +55,9 @@ def test_no_file_is_no_samples_and_a_broken_one_is_named(tmp_path: Path) -> None
     path = tmp_path / "telemetry.csv"
     path.write_text("something,else\n")
     with pytest.raises(ValueError, match=r"telemetry\.csv: not a telemetry\.csv"):
+        read_telemetry(tmp_path)
+    path.write_bytes(b"seconds,host,device,id,measure,value\n1,\xff,cpu,,x,1\n")
+    with pytest.raises(InputError, match=r"telemetry\.csv is not a CSV file"):
         read_telemetry(tmp_path)
     path.write_text("seconds,host,device,id,measure,value\n1,h,cpu,,x,none\n")
     with pytest.raises(ValueError, match=r"telemetry\.csv, line 2: not a line of telemetry"):

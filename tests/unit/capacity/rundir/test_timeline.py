@@ -143,7 +143,7 @@ def test_equal_ordinals_are_seldom_pointed_at() -> None:
 
 def test_ordinals_of_unequal_load_or_too_short_a_run_are_not_compared() -> None:
     uneven = pool([10, 10], seed=1, users=(1, 2))
-    assert {entry.reason for entry in uneven} == {"Not compared: the ordinals had unequal requests in flight"}
+    assert {entry.reason for entry in uneven} == {"Not compared: the targets had unequal requests in flight"}
     short = pool([10, 20], seed=1, blocks=7)
     assert {entry.reason for entry in short} == {"Not compared: 7 blocks of time, and 8 are needed"}
     assert not any(entry.slower for entry in (*uneven, *short))

@@ -89,6 +89,15 @@ def test_a_row_without_an_slo_has_no_verdict(tmp_path: Path) -> None:
     assert RunFile.load(saved(tmp_path, OLD | {"slo": None})).rows[0].verdict is None
 
 
+def test_a_verdict_or_schema_of_another_type_is_wrong_input(tmp_path: Path) -> None:
+    rows = [OLD_ROW | {"meets_slo": []}]
+    with pytest.raises(InputError, match=r"rows\.0\.verdict"):
+        RunFile.load(saved(tmp_path, OLD | {"rows": rows}))
+    for schema in (-(10**15), 0, "1", None):
+        with pytest.raises(InputError, match="expected schema 1 or 2"):
+            RunFile.load(saved(tmp_path, OLD | {"schema": schema}))
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.parent.name)
 def test_runs_of_the_documentation_keep_every_value(path: Path, tmp_path: Path) -> None:
     """Numbers and texts of the old file, whatever their names, are those of the new one."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from capacity.errors import InputError as CapacityInputError
 from capacity.simulation import OPEN_ARRIVALS, Arrival, arrival_offsets, read_trace, trace_offsets
 from capacity.simulation.arrivals import constant_offsets, poisson_offsets
 from loadgen._errors import InputError
@@ -109,6 +110,13 @@ def test_a_broken_trace_is_refused_with_its_line(text: str, sentence: str, tmp_p
     (tmp_path / "t.csv").write_text(text)
 
     with pytest.raises(ValueError, match=sentence):
+        read_trace(tmp_path / "t.csv")
+
+
+def test_a_trace_that_is_no_text_is_wrong_input(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"arrival_s\n\xff\n")
+
+    with pytest.raises(CapacityInputError, match=r"t\.csv is not a CSV file"):
         read_trace(tmp_path / "t.csv")
 
 

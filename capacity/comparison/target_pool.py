@@ -1,4 +1,4 @@
-"""The ordinals of each row of a report beside one another, with the test whether one is slower than its siblings."""
+"""The targets of each row of a report beside one another, with the test whether one is slower than its siblings."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from capacity.pricing import LabeledRow
 
 
 @dataclass(frozen=True)
-class OrdinalPool:
-    """The ordinals of one row of a report."""
+class TargetPool:
+    """The targets of one row of a report: `skews` has the test of each."""
 
     entry: LabeledRow
-    ordinals: list[TargetSkew]
+    skews: list[TargetSkew]
 
     @property
     def sentences(self) -> list[str]:
-        """The result of the test: the slower ordinals, else why there was no test, else that none is slower."""
-        slower = [ordinal.sentence for ordinal in self.ordinals if ordinal.slower]
+        """The result of the test: the slower targets, else why there was no test, else that none is slower."""
+        slower = [skew.sentence for skew in self.skews if skew.slower]
         if slower:
             return slower
-        reasons = list(dict.fromkeys(ordinal.reason for ordinal in self.ordinals if ordinal.reason))
+        reasons = list(dict.fromkeys(skew.reason for skew in self.skews if skew.reason))
         return reasons or ["None is slower than its siblings"]
 
 
-def ordinal_pools(entries: Sequence[LabeledRow]) -> list[OrdinalPool]:
-    """Returns the rows of valid runs that have several ordinals and a log."""
+def target_pools(entries: Sequence[LabeledRow]) -> list[TargetPool]:
+    """Returns the rows of valid runs that have several targets and a log."""
     pools = []
     for entry in entries:
         timeline = entry.run.timeline
@@ -35,5 +35,5 @@ def ordinal_pools(entries: Sequence[LabeledRow]) -> list[OrdinalPool]:
         if timeline is not None and len(members) > 1 and not entry.invalid:
             pinned = entry.run.file.conditions.get("router", "pinned") == "pinned"
             by_rate = entry.run.file.arrivals == "closed" and pinned
-            pools.append(OrdinalPool(entry, target_skews(timeline, members, by_rate)))
+            pools.append(TargetPool(entry, target_skews(timeline, members, by_rate)))
     return pools
