@@ -35,8 +35,8 @@ def compare_command(
         console.print(f"[bold]{escape(title)}[/bold]", highlight=False)
         for difference in pair.differences:
             console.print(f"  {escape(difference.sentence)}", highlight=False)
-            exceeded += [limit for limit in limits if limit.broken_by(difference)]
+            exceeded += [limit for limit in limits if limit.is_exceeded_by(difference)]
     for limit in exceeded:
-        console.print(f"[red]FAIL[/red] {escape(str(limit))}", highlight=False)
+        console.print(f"[red]FAIL[/red] {escape(str(limit))}: exceeded", highlight=False)
     if exceeded:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`merge`: several runs as one, or a run from the logs that its generators kept."""
+"""`merge`: several runs as one, or a run from the logs that its generators wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`plan`: reads the options, plans, verifies the fleet where wanted, and writes the plan."""
+"""`plan`: reads the options, plans, verifies the fleet with --verify, and writes the plan."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from capacity.reporting import print_plan, wide_console, write_plan
 from capacity.rundir import Run
 from capacity.simulation import Batching, Router
 from capacity.statistics import Slo
-from worker.wire import parse_duration_ns
+from worker.wire import display_duration, parse_duration_ns
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 
@@ -101,14 +101,14 @@ def plan_command(
             notes=notes,
         )
         if verify:
-            progress(f"running the fleet for {verify_seconds:g} s")
+            progress(f"running the fleet for {display_duration(verify_seconds)}")
             file = _verified(file, problem, folder, verify_seconds, model_file)
     print_plan(file, console)
     paths = write_plan(file, folder)
     console.print(f"\nplan: {', '.join(str(path) for path in paths)}", soft_wrap=True, highlight=False)
     verification = file.verification
     if any(not one.rows for one in file.plans) or (
-        verification and not (verification.valid and verification.meets_slo is not False)
+        verification and not (verification.valid and verification.verdict != "missed")
     ):
         raise typer.Exit(1)
 

@@ -87,7 +87,7 @@ class ChangeLimit:
     def __str__(self) -> str:
         return f"{self.measure} {'>' if self.above else '<'} {100 * self.change:+g}%"
 
-    def broken_by(self, difference: Difference) -> bool:
+    def is_exceeded_by(self, difference: Difference) -> bool:
         """Whether this difference goes beyond the limit."""
         if difference.measure != self.measure or difference.ratio is None or not difference.distinguishable:
             return False

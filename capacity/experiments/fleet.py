@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from capacity.experiments.processes import LaunchError, end_process, last_error_in, package_folder, start_process
-from worker.wire import read_targets_file
+from worker.wire import display_duration, read_targets_file
 
 #: How long a fleet may take to be ready: one process per ordinal imports torch and warms up, in seconds.
 READY_TIMEOUT_S = 300.0
@@ -66,7 +66,7 @@ def start_fleet(arguments: Sequence[str], folder: Path, timeout_s: float = READY
             if process.poll() is not None:
                 raise LaunchError(f"the fleet did not start: {last_error_in(log_file)}")
             if time.monotonic() > limit:
-                raise LaunchError(f"the fleet was not ready within {timeout_s:g} s")
+                raise LaunchError(f"the fleet was not ready within {display_duration(timeout_s)}")
             time.sleep(_POLL_S)
         return RunningFleet(process, scratch, targets_file)
     except BaseException:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from capacity.errors import CapacityError
+from worker.wire import display_duration
 
 #: How long a process may take to end after SIGTERM before it is killed, in seconds.
 END_TIMEOUT_S = 45.0
@@ -44,7 +45,7 @@ def run_worker_command(*arguments: str) -> str:
             timeout=COMMAND_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        raise LaunchError(f"worker {arguments[0]} did not end within {COMMAND_TIMEOUT_S:g} s") from None
+        raise LaunchError(f"worker {arguments[0]} did not end within {display_duration(COMMAND_TIMEOUT_S)}") from None
     if process.returncode:
         raise LaunchError(f"worker {arguments[0]} failed: {last_error(process.stderr or process.stdout)}")
     return process.stdout

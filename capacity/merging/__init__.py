@@ -1,4 +1,4 @@
-"""Several runs, or the logs of one run's generators, made into one run directory."""
+"""Making one run directory from several runs, or from the logs of one run's generators."""
 
 from capacity.merging.merge import merge_runs
 from capacity.merging.recovery import find_generator_logs, recover_run

@@ -1,4 +1,4 @@
-"""Several complete runs made into one: histograms and counts are added, and every check is included.
+"""Merging complete runs into one: histograms and counts are added, and every check is included.
 
 Runs of one combination at different times add samples to its row. Runs of it at the same time, with different targets,
 were one larger pool.
@@ -37,7 +37,7 @@ _Pool = tuple[HardwareCombination, str, bool]
 
 
 def merge_runs(runs: Sequence[Run], directory: Path, catalogue: Catalogue | None = None) -> RunFile:
-    """Writes the merged run into a new directory, with the prices of the runs unless a catalogue is given.
+    """Writes the merged run into a new directory, with the prices of the runs, or those of `catalogue`.
 
     InputError for runs that do not belong together or are incomplete, and where the directory holds a run already.
     """
@@ -78,8 +78,8 @@ def merge_runs(runs: Sequence[Run], directory: Path, catalogue: Catalogue | None
     directory.mkdir(parents=True, exist_ok=True)
     comments = [f"merged from {run.name}" for run in runs]
     with IntervalLogWriter(directory / HLOG_NAME, started.timestamp(), comments) as log:
-        shifted = [_shifted(run, merged_pools, (run.file.started - started).total_seconds()) for run in runs]
-        for start_s, interval, tag in heapq.merge(*shifted, key=lambda line: line[0]):
+        intervals = [_shift_intervals(run, merged_pools, (run.file.started - started).total_seconds()) for run in runs]
+        for start_s, interval, tag in heapq.merge(*intervals, key=lambda line: line[0]):
             log.write(start_s, interval.length_s, tag, interval.histogram)
     merged.save(directory)
     return merged
@@ -92,7 +92,7 @@ def _check_mergeable(runs: Sequence[Run], directory: Path) -> None:
         raise InputError(f"{directory} holds a run already: choose a new directory")
     same_place = len({run.directory.resolve() for run in runs}) < len(runs)
     if same_place or len({(run.file.started, run.file.duration_s) for run in runs}) < len(runs):
-        raise InputError("one run is given twice: its samples would count twice")
+        raise InputError("one run is named twice: its samples would count twice")
     for run in runs:
         if run.file.searches:
             raise InputError(
@@ -199,7 +199,7 @@ def _warmup(row: Row) -> Tally:
     return tally
 
 
-def _shifted(
+def _shift_intervals(
     run: Run, merged_pools: Mapping[_Pool, HardwareCombination], delay_s: float
 ) -> Iterator[tuple[float, Interval, str]]:
     """A run's intervals with their start and their tag in the merged run."""
@@ -253,4 +253,4 @@ def _prices_of(runs: Sequence[Run]) -> Catalogue:
             if (first["price"], first["currency"]) != (row.price_per_hour, row.currency):
                 raise InputError(f"the runs have different prices of {row.hardware}: choose prices with --catalogue")
     own = {"region": runs[0].file.region, "date": runs[0].file.prices_as_of, "combinations": combinations}
-    return Catalogue.load().overlaid(Catalogue.model_validate(own))
+    return Catalogue.load().overlay(Catalogue.model_validate(own))

@@ -186,10 +186,12 @@ def _write_log(logs: Sequence[GeneratorLog], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     comments = [f"from the log of {log.header.client}" for log in logs]
     with IntervalLogWriter(out / HLOG_NAME, started, comments) as writer:
-        for start_s, interval in heapq.merge(*(_shifted(log, started) for log in logs), key=lambda line: line[0]):
+        for start_s, interval in heapq.merge(
+            *(_shift_intervals(log, started) for log in logs), key=lambda line: line[0]
+        ):
             writer.write(start_s, interval.length_s, interval.tag, interval.histogram)
 
 
-def _shifted(log: GeneratorLog, started: float) -> Iterator[tuple[float, Interval]]:
+def _shift_intervals(log: GeneratorLog, started: float) -> Iterator[tuple[float, Interval]]:
     for interval in log.intervals():
         yield max(0.0, interval.start_s + log.header.began - started), interval

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from capacity.rundir import read_json_file, write_json_file
+from capacity.statistics import VerdictStatus
 
 PLAN_SCHEMA = 2
 PLAN_NAME = "plan.json"
@@ -172,8 +173,8 @@ class PercentileComparison(_Frozen):
 class Verification(_Frozen):
     """A run of the fleet, or of as much of it as this machine can run, under Poisson arrivals, beside its prediction.
 
-    `description` says what was run and which parts of it were simulated. `meets_slo` is that of the measured requests,
-    null where it is inconclusive; `valid` that of the run itself.
+    `description` says what was run and which parts of it were simulated. `verdict` is that of the measured requests on
+    the SLO; `valid` is whether the run itself is a result about the hardware, and `failures` has its failed checks.
     """
 
     description: str
@@ -187,8 +188,8 @@ class Verification(_Frozen):
     answered: int
     percentiles: list[PercentileComparison]
     predicted_meets_slo: bool
-    meets_slo: bool | None
-    slo_reasons: list[str] = []
+    verdict: VerdictStatus
+    verdict_reasons: list[str] = []
     valid: bool
     failures: list[str] = []
     run_dir: str

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from capacity.planning.offers import Offer
 from capacity.planning.optimizer import Counts, PoolPrediction
@@ -21,13 +20,11 @@ from capacity.simulation import (
     arrival_times,
     find_highest_rate,
     simulate,
+    simulated_shares,
 )
 from capacity.statistics import Slo, samples_needed
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
-# Blocks of consecutive requests depend on one another far less than single requests do (batch means).
-_BLOCKS = 20
-_CONFIDENCE = 0.95
 # A first, short simulation rejects pools that are far from meeting the SLO.
 _SHORT_REQUESTS = 6_000
 _MIN_REQUESTS, _MAX_REQUESTS = 40_000, 200_000
@@ -138,24 +135,17 @@ class SimulatedPools:
         requests = int(max(_MIN_REQUESTS, min(needed, _MAX_REQUESTS), _REQUESTS_PER_ORDINAL * size))
         if short < requests // 2:
             result = self.simulate(pool, rate, short)
-            if any(low > allowed for low, _high, allowed in self._shares(result)):
+            if any(bound.low > bound.allowed for bound in simulated_shares(result, self.service.slo)):
                 return _prediction(result, meets_slo=False)
         result = self.simulate(pool, rate, requests)
-        return _prediction(result, meets_slo=all(high <= allowed for _low, high, allowed in self._shares(result)))
+        shares = simulated_shares(result, self.service.slo)
+        return _prediction(result, meets_slo=all(bound.high <= bound.allowed for bound in shares))
 
     def simulate(self, pool: Pool, rate: float, requests: int) -> SimulationResult:
         """Simulates a pool with so many Poisson arrivals at a rate."""
         if requests not in self._unit_times:
             self._unit_times[requests] = arrival_times("poisson", 1.0, n=requests, seed=self.service.seed)
         return simulate(pool, self._unit_times[requests] / rate, self.service.seed)
-
-    def _shares(self, result: SimulationResult) -> list[tuple[float, float, float]]:
-        """The interval of each share beyond a bound, and the allowed share."""
-        latency, slo = result.settled_us(), self.service.slo
-        parts = [(latency > bound / 1000, 1 - percentile / 100) for percentile, bound in slo.bounds]
-        if slo.max_error_rate is not None:
-            parts.append((~np.isfinite(latency), slo.max_error_rate))
-        return [(*_share_interval(beyond), allowed) for beyond, allowed in parts]
 
 
 def _prediction(result: SimulationResult, *, meets_slo: bool) -> PoolPrediction:
@@ -166,11 +156,3 @@ def _prediction(result: SimulationResult, *, meets_slo: bool) -> PoolPrediction:
         float(result.busy_share.mean()),
         int(result.latency_us.size),
     )
-
-
-def _share_interval(beyond: NDArray[np.bool_]) -> tuple[float, float]:
-    """The ends of the interval of a share, by Student's t over blocks of consecutive requests."""
-    blocks = np.array([block.mean() for block in np.array_split(beyond, _BLOCKS)])
-    half = float(stdtrit(_BLOCKS - 1, (1 + _CONFIDENCE) / 2)) * float(blocks.std(ddof=1)) / math.sqrt(_BLOCKS)
-    share = float(beyond.mean())
-    return share - half, share + half

@@ -1,4 +1,4 @@
-"""The rows of one or more runs as candidates of a choice: with unique labels, judged by one SLO, priced."""
+"""The rows of one or more runs as candidates of a choice, with unique labels, verdicts on one SLO, and prices."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def labeled_rows(
     if duplicates:
         raise InputError(f"two runs are called '{duplicates[0]}': rename one of the folders, or merge the runs")
     if by not in ("combination", "target"):
-        raise InputError(f"rows are shown by combination or by target, not by '{by}'")
+        raise InputError(f"--by {by}: expected combination or target")
     rows = [
         (run, _update(run, row, slo, catalogue))
         for run in runs

@@ -48,9 +48,9 @@ class HostEntry(_Entry):
     accelerators: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_accelerators(self) -> Self:
         if bool(self.accelerator) != bool(self.accelerators):
-            raise ValueError("accelerator and accelerators belong together")
+            raise ValueError("expected both accelerator, a type, and accelerators, how many the host has, or neither")
         return self
 
 
@@ -83,7 +83,7 @@ class Catalogue(BaseModel):
     targets: dict[str, str] = {}
 
     @model_validator(mode="after")
-    def _names(self) -> Self:
+    def _check_names(self) -> Self:
         for name in (*self.combinations, *self.targets.values()):
             HardwareCombination.parse(name)
         return self
@@ -104,7 +104,7 @@ class Catalogue(BaseModel):
             raise InputError(
                 f"the catalogue {own} cannot be read: {getattr(error, 'strerror', None) or error}"
             ) from None
-        return packaged.overlaid(cls.parse(text, str(own)))
+        return packaged.overlay(cls.parse(text, str(own)))
 
     @classmethod
     def parse(cls, text: str, name: str) -> Catalogue:
@@ -121,19 +121,19 @@ class Catalogue(BaseModel):
     def _with_defaults(self) -> Catalogue:
         """The catalogue with its currency, date and purchase in each entry: entries of two files can then be mixed."""
 
-        def completed(entry: Any) -> Any:
+        def complete(entry: Any) -> Any:
             own = {key: getattr(entry, key) or getattr(self, key) for key in ("currency", "date", "purchase")}
             return entry.model_copy(update=own)
 
         return self.model_copy(
             update={
-                kind: {name: completed(entry) for name, entry in getattr(self, kind).items()}
+                kind: {name: complete(entry) for name, entry in getattr(self, kind).items()}
                 for kind in ("hosts", "accelerators", "combinations")
             }
         )
 
-    def overlaid(self, own: Catalogue) -> Catalogue:
-        """This catalogue with the entries of another one, which replace those of the same name."""
+    def overlay(self, own: Catalogue) -> Catalogue:
+        """Returns this catalogue with the entries of another one, which replace those of the same name."""
         update: dict[str, Any] = {key: getattr(own, key) for key in own.model_fields_set}
         for kind in ("hosts", "accelerators", "combinations", "targets"):
             update[kind] = getattr(self, kind) | getattr(own, kind)

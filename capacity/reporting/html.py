@@ -19,7 +19,7 @@ from capacity.pricing import (
     labeled_rows,
     shared_slo,
 )
-from capacity.reporting import templates as pages
+from capacity.reporting import templates
 from capacity.reporting.charts import (
     DASHES,
     STYLE,
@@ -158,18 +158,18 @@ def _searches(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The searches of all runs: chart, sentence and probes."""
     return [
         {
-            "search": curve,
-            "name": f"{curve.hardware}, {curve.model}{f' ({run.name})' if len(runs) > 1 else ''}",
+            "search": search,
+            "name": f"{search.hardware}, {search.model}{f' ({run.name})' if len(runs) > 1 else ''}",
             "chart": _at_all_widths(
-                f"Rate and latency of {curve.hardware}, {curve.model}",
-                lambda width, curve=curve: search_chart(curve, width),
+                f"Rate and latency of {search.hardware}, {search.model}",
+                lambda width, search=search: search_chart(search, width),
             ),
-            "sentence": describe_search(curve),
-            "left_out": len(curve.probes) - len(charted_probes(curve)),
-            "percentile_name": f"P{shown_percentile(Slo.parse(curve.slo) if curve.slo else None)[0]:g}",
+            "sentence": describe_search(search),
+            "left_out": len(search.probes) - len(charted_probes(search)),
+            "percentile_name": f"P{shown_percentile(Slo.parse(search.slo) if search.slo else None)[0]:g}",
         }
         for run in runs
-        for curve in run.file.searches
+        for search in run.file.searches
     ]
 
 
@@ -282,7 +282,7 @@ def _conditions(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
 
 @cache
 def _template() -> Any:
-    environment = pages.environment()
+    environment = templates.environment()
     environment.filters["ms"] = format_ms
     environment.filters["rate"] = format_rate
     environment.filters["hourly"] = lambda row: format_hourly(row.price_per_hour, row.currency)

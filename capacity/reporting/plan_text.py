@@ -55,7 +55,7 @@ def describe_request(file: PlanFile) -> str:
     return f"{file.model} within {file.slo}, Poisson arrivals; {'; '.join(more)}"
 
 
-def headline(plan: FleetPlan, currency: str) -> str:
+def describe_plan(plan: FleetPlan, currency: str) -> str:
     """Returns the fleet for one rate with its price, or why there is none, in one line."""
     if not plan.rows:
         return f"{plan.rps:,g} requests/s: no fleet, because {plan.reason}"
@@ -69,25 +69,27 @@ def headline(plan: FleetPlan, currency: str) -> str:
     return f"{plan.rps:,g} requests/s: {plan.fleet}, {cost} an hour{between}{each}"
 
 
-def _facts(plan: FleetPlan, file: PlanFile) -> list[tuple[str, str]]:
-    """The explanations of one fleet, as (name, sentence)."""
+def _explanations(plan: FleetPlan, file: PlanFile) -> list[tuple[str, str]]:
+    """The sentences of one fleet, as (name, sentence)."""
     if not plan.rows:
         return [(f"excluded by {other.step}", f"{other.hardware}: {other.reason}") for other in plan.excluded]
-    facts = []
+    sentences = []
     if plan.prediction:
         sentence = f"{_latencies(plan.prediction.latency_us)} ms at {plan.prediction.rps:,g} requests/s"
         sentence += f"; ordinals compute {100 * plan.prediction.busy_share:.0f} % of the time"
-        facts.append(("predicted", sentence))
+        sentences.append(("predicted", sentence))
     if plan.after_losses:
-        facts.append((f"after {file.survive} lost", f"{_latencies(plan.after_losses.latency_us)} ms in the worst case"))
+        sentences.append(
+            (f"after {file.survive} lost", f"{_latencies(plan.after_losses.latency_us)} ms in the worst case")
+        )
     if plan.cost_lower_bound is not None and plan.cost_per_hour:
         sentence = (
             f"no fleet costs less than {format_hourly(plan.cost_lower_bound, file.currency)} an hour, by capacity alone"
         )
         gap = f"{100 * (plan.solver_gap or 0):.2g} %"
-        facts.append(("lower bound", f"{sentence}; solver's gap {gap}; fleets simulated: {plan.simulated_fleets}"))
-    facts += [("constraint", constraint) for constraint in plan.constraints]
-    facts += [("alternative", _alternative(other, file.currency)) for other in plan.alternatives]
+        sentences.append(("lower bound", f"{sentence}; solver's gap {gap}; fleets simulated: {plan.simulated_fleets}"))
+    sentences += [("constraint", constraint) for constraint in plan.constraints]
+    sentences += [("alternative", _alternative(other, file.currency)) for other in plan.alternatives]
     if plan.sensitivity:
         worse = f"{100 * (plan.sensitivity.factor - 1):.0f} %"
         cost = plan.sensitivity.cost_per_hour
@@ -100,9 +102,9 @@ def _facts(plan: FleetPlan, file: PlanFile) -> list[tuple[str, str]]:
                 if cost is None
                 else f"one that meets it costs {format_hourly(cost, file.currency)}"
             )
-        facts.append((f"{worse} slower", sentence))
-    facts += [(f"excluded by {other.step}", f"{other.hardware}: {other.reason}") for other in plan.excluded]
-    return facts
+        sentences.append((f"{worse} slower", sentence))
+    sentences += [(f"excluded by {other.step}", f"{other.hardware}: {other.reason}") for other in plan.excluded]
+    return sentences
 
 
 def _latencies(percentiles: Percentiles) -> str:
@@ -123,13 +125,13 @@ def print_plan(file: PlanFile, console: Console) -> None:
         style = "green" if plan.rows else "red"
         console.print()
         console.print(
-            f"[bold {style}]{escape(headline(plan, file.currency))}[/bold {style}]",
+            f"[bold {style}]{escape(describe_plan(plan, file.currency))}[/bold {style}]",
             soft_wrap=is_redirected(console),
             highlight=False,
         )
         if plan.rows:
             console.print(_rows_table(plan, file.currency))
-        for name, sentence in _facts(plan, file):
+        for name, sentence in _explanations(plan, file):
             console.print(f"  {escape(name)}: {escape(sentence)}", soft_wrap=is_redirected(console), highlight=False)
     if file.schedule is not None:
         _print_schedule(file.schedule, file.currency, console)
@@ -183,31 +185,35 @@ def _schedule_sentence(schedule: Schedule, currency: str) -> str:
     )
 
 
-def verdict_words(check: Verification) -> str:
-    """Whether the run met the SLO, as far as it could tell."""
+def describe_verdict(verification: Verification) -> str:
+    """Returns the verdict on the SLO beside the predicted one, and the failed checks of a run that is not valid."""
     measured = {
-        True: "meets the SLO",
-        False: "misses the SLO",
-        None: "inconclusive: too few samples for a verdict on the SLO",
+        "met": "meets the SLO",
+        "missed": "misses the SLO",
+        "inconclusive": "inconclusive: too few samples for a verdict on the SLO",
     }
-    validity = "" if check.valid else "; NOT VALID: " + "; ".join(check.failures)
-    predicted = "met" if check.predicted_meets_slo else "missed"
-    return f"{measured[check.meets_slo]} (predicted: {predicted}){validity}"
+    validity = "" if verification.valid else "; NOT VALID: " + "; ".join(verification.failures)
+    predicted = "met" if verification.predicted_meets_slo else "missed"
+    return f"{measured[verification.verdict]} (predicted: {predicted}){validity}"
 
 
-def _print_verification(check: Verification, console: Console) -> None:
-    colour = "green" if check.meets_slo and check.valid else "red"
+def _print_verification(verification: Verification, console: Console) -> None:
+    colour = "green" if verification.verdict == "met" and verification.valid else "red"
     console.print(
-        f"\n[bold]verified[/bold]: {escape(check.description)}", soft_wrap=is_redirected(console), highlight=False
+        f"\n[bold]verified[/bold]: {escape(verification.description)}",
+        soft_wrap=is_redirected(console),
+        highlight=False,
     )
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("", "predicted ms", "measured ms", "error"):
         table.add_column(name, justify="right")
-    for row in check.percentiles:
+    for row in verification.percentiles:
         table.add_row(row.name, format_ms(row.predicted), format_ms(row.measured), _percent(row.error))
     console.print(table)
     console.print(
-        f"[{colour}]{escape(verdict_words(check))}[/{colour}]", soft_wrap=is_redirected(console), highlight=False
+        f"[{colour}]{escape(describe_verdict(verification))}[/{colour}]",
+        soft_wrap=is_redirected(console),
+        highlight=False,
     )
 
 
@@ -223,7 +229,7 @@ def markdown(file: PlanFile, pictured: bool) -> str:
     if pictured:
         lines += ["", "![Price an hour against requests a second](plan.svg)"]
     for plan in file.plans:
-        lines += ["", f"## {plan.rps:,g} requests a second", "", f"{headline(plan, file.currency)}.", ""]
+        lines += ["", f"## {plan.rps:,g} requests a second", "", f"{describe_plan(plan, file.currency)}.", ""]
         if plan.rows:
             lines += ["| instances | hardware | market | ordinals | each an hour | all an hour |"]
             lines += ["|---:|---|---|---:|---:|---:|"]
@@ -235,7 +241,7 @@ def markdown(file: PlanFile, pictured: bool) -> str:
             )
             total = row.instances * row.ordinals
             lines.append(f"| {row.instances:,} | {name} | {row.market} | {total:,} | {each} | {whole} |")
-        lines += ["", *(f"- **{name}**: {sentence}" for name, sentence in _facts(plan, file))]
+        lines += ["", *(f"- **{name}**: {sentence}" for name, sentence in _explanations(plan, file))]
     if file.schedule is not None:
         lines += ["", "## The day", "", "| from | requests a second | fleet | P90, ms | P99, ms | cost |"]
         lines += ["|---|---:|---|---:|---:|---:|"]
@@ -245,14 +251,21 @@ def markdown(file: PlanFile, pictured: bool) -> str:
             lines.append(f"| {slot.start} | {slot.rps:,g} | {slot.fleet} | {p90} | {p99} | {cost} |")
         lines += ["", f"{_schedule_sentence(file.schedule, file.currency)}."]
     if file.verification is not None:
-        check = file.verification
-        lines += ["", "## Verified", "", f"{check.description}.", "", "| | predicted, ms | measured, ms | error |"]
+        verification = file.verification
+        lines += [
+            "",
+            "## Verified",
+            "",
+            f"{verification.description}.",
+            "",
+            "| | predicted, ms | measured, ms | error |",
+        ]
         lines += ["|---|---:|---:|---:|"]
         lines += [
             f"| {row.name} | {format_ms(row.predicted)} | {format_ms(row.measured)} | {_percent(row.error)} |"
-            for row in check.percentiles
+            for row in verification.percentiles
         ]
-        lines += ["", f"{verdict_words(check)}.", *(f"- {reason}" for reason in check.slo_reasons)]
+        lines += ["", f"{describe_verdict(verification)}.", *(f"- {reason}" for reason in verification.verdict_reasons)]
     lines += ["", "## Conditions", ""]
     lines += [
         f"- runs: {', '.join(file.runs)}",

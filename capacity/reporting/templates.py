@@ -1,4 +1,4 @@
-"""How every page here is made from its template: escaped, and with an error for a name that is not there."""
+"""The Jinja environment of the pages: values are escaped, and an undefined name is an error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def environment() -> Environment:
-    """A new one, to which a page adds filters of its own."""
+    """Returns a new environment; a page adds its own filters to it."""
     return Environment(
         loader=PackageLoader("capacity.reporting", "html_templates"),
         autoescape=True,

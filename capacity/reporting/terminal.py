@@ -55,9 +55,9 @@ def print_table(
     for run in runs:
         _print_checks(run, console, several=len(runs) > 1)
     for run in runs:
-        for curve in run.file.searches:
-            name = f"{curve.hardware}{' (simulated)' if curve.simulated else ''}, {curve.model}"
-            text = [f"{name}: {describe_search(curve)}", *curve.notes]
+        for search in run.file.searches:
+            name = f"{search.hardware}{' (simulated)' if search.simulated else ''}, {search.model}"
+            text = [f"{name}: {describe_search(search)}", *search.notes]
             for line in text:
                 console.print(escape(line), soft_wrap=is_redirected(console), highlight=False)
     if by == "combination":

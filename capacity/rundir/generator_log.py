@@ -199,10 +199,10 @@ class GeneratorLog:
                     warmup = entry.warmup if entry.warmup is not None else warmup
                     entries.append(entry)
             except (ValueError, TypeError) as error:
-                raise InputError(f"{path}, line {number}: not a line of {PROGRESS_NAME} ({_short(error)})") from None
+                raise InputError(f"{path}, line {number}: not a line of {PROGRESS_NAME} ({_describe(error)})") from None
         assert header is not None
         warmups = {
-            parse_series_tag(tag)[0]: sum_tallies([_decoded(path, data, warmup=True)]) for tag, data in warmup.items()
+            parse_series_tag(tag)[0]: sum_tallies([_decode(path, data, warmup=True)]) for tag, data in warmup.items()
         }
         return cls(directory, header, tuple(entries), warmups, end, bool(rest))
 
@@ -233,7 +233,7 @@ class GeneratorLog:
             series, measure = parse_series_tag(interval.tag)
             tallies.setdefault(series, Tally()).histograms[measure].add(interval.histogram)
         for tag, data in (self.last.totals if self.last else {}).items():
-            tally, counts = tallies.setdefault(parse_series_tag(tag)[0], Tally()), _decoded(self.directory, data)
+            tally, counts = tallies.setdefault(parse_series_tag(tag)[0], Tally()), _decode(self.directory, data)
             tally.due, tally.answered, tally.unsent = counts.due, counts.answered, counts.unsent
             tally.bytes_in, tally.bytes_out, tally.retries = counts.bytes_in, counts.bytes_out, counts.retries
             tally.errors = dict(counts.errors)
@@ -251,14 +251,14 @@ def _tag(series: Series) -> str:
     return series_tag(series, "latency")
 
 
-def _decoded(place: Path, data: Mapping[str, Any], *, warmup: bool = False) -> SparseTally:
+def _decode(place: Path, data: Mapping[str, Any], *, warmup: bool = False) -> SparseTally:
     try:
         return decode_tally(tally_from_json(data)) if warmup else decode_counts(data)
     except (KeyError, TypeError, AttributeError, OverflowError, ValueError) as error:
         raise InputError(f"{place}: not a tally of {PROGRESS_NAME}: {error}") from None
 
 
-def _short(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False)[0]
         return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

@@ -22,7 +22,7 @@ HLOG_NAME = "run.hlog"
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory: its run.json, and what is read from run.hlog and telemetry.csv when it is asked for."""
+    """A run directory: its run.json, and what run.hlog and telemetry.csv hold, which are read on first use."""
 
     directory: Path
     file: RunFile
@@ -36,7 +36,7 @@ class Run:
             log = (
                 " (there is a run.hlog: the run was cut off before its end)" if (directory / HLOG_NAME).exists() else ""
             )
-            raise InputError(f"{directory} is not a whole run: it has no {JSON_NAME}{log}")
+            raise InputError(f"{directory} is not a complete run: it has no {JSON_NAME}{log}")
         return cls(directory, RunFile.load(directory / JSON_NAME))
 
     @property

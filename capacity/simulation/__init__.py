@@ -7,7 +7,7 @@ from capacity.simulation.arrivals import (
     arrival_times,
     arrival_times_by_source,
 )
-from capacity.simulation.highest_rate import HighestRate, find_highest_rate
+from capacity.simulation.highest_rate import HighestRate, find_highest_rate, simulated_shares
 from capacity.simulation.pool import Pool, Router, SimulationResult, simulate
 from capacity.simulation.profile import Profile
 from capacity.simulation.queue_work import Batching
@@ -30,5 +30,6 @@ __all__ = [
     "find_highest_rate",
     "read_trace",
     "simulate",
+    "simulated_shares",
     "trace_offsets",
 ]

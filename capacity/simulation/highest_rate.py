@@ -13,11 +13,10 @@ from scipy.special import stdtrit
 from capacity.errors import InputError
 from capacity.simulation.arrivals import arrival_times
 from capacity.simulation.pool import Pool, SimulationResult, simulate
-from capacity.statistics import Slo, samples_needed
+from capacity.statistics import CONFIDENCE, Slo, samples_needed
 
 #: Blocks of consecutive requests, which depend on one another far less than single requests do (batch means).
 _BLOCKS = 20
-_CONFIDENCE = 0.95
 #: The search ends when its bounds are this close, as a share of the rate.
 _PRECISION = 0.004
 _MAX_PROBES = 40
@@ -34,6 +33,19 @@ class HighestRate:
     met_rps: float
     missed_rps: float
     interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SimulatedShare:
+    """The share of simulated requests beyond one bound of an SLO, its 95 % interval, and the share `allowed`; 0 to 1.
+
+    The interval may reach below 0 or above 1.
+    """
+
+    low: float
+    share: float
+    high: float
+    allowed: float
 
 
 @dataclass(frozen=True)
@@ -113,29 +125,39 @@ def _crossing(probes: Sequence[_Probe], excesses: Sequence[float]) -> float:
     return probes[-1].rate
 
 
-def _judge(rate: float, result: SimulationResult, slo: Slo) -> _Probe:
-    """The worst of the SLO's bounds. The interval of a share is Student's t over blocks of consecutive requests."""
+def simulated_shares(result: SimulationResult, slo: Slo) -> list[SimulatedShare]:
+    """Returns the share beyond each bound of the SLO, failed requests last where the SLO bounds them.
+
+    Over the settled requests; the interval is Student's t over blocks of consecutive requests.
+    """
     latency = result.settled_us()
     parts = [(latency > bound_ns / 1000, 1 - percentile / 100) for percentile, bound_ns in slo.bounds]
     if slo.max_error_rate is not None:
         parts.append((~np.isfinite(latency), slo.max_error_rate))
+    return [SimulatedShare(*_share_interval(beyond), allowed) for beyond, allowed in parts]
+
+
+def _judge(rate: float, result: SimulationResult, slo: Slo) -> _Probe:
+    """The probe by the worst of the SLO's bounds."""
+    # None of n beyond still leaves a share of 3 / n possible (the rule of three).
+    least_high = 3 / result.settled_us().size
     excesses = [
-        (_log_ratio(low, allowed), _log_ratio(share, allowed), _log_ratio(high, allowed))
-        for low, share, high, allowed in ((*_share_interval(beyond), allowed) for beyond, allowed in parts)
+        tuple(_log_ratio(share, bound.allowed) for share in (bound.low, bound.share, max(bound.high, least_high)))
+        for bound in simulated_shares(result, slo)
     ]
     return _Probe(rate, *(max(bound[i] for bound in excesses) for i in range(3)))
 
 
 def _share_interval(beyond: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """The share with its 95 % interval: lower end, estimate, upper end."""
     share = float(beyond.mean())
     blocks = np.array([block.mean() for block in np.array_split(beyond, _BLOCKS)])
     error = float(blocks.std(ddof=1)) / math.sqrt(_BLOCKS)
-    half = float(stdtrit(_BLOCKS - 1, (1 + _CONFIDENCE) / 2)) * error
-    # None of n beyond still leaves a share of 3 / n possible (the rule of three).
-    return max(share - half, 0.0), share, max(share + half, 3 / beyond.size)
+    half = float(stdtrit(_BLOCKS - 1, (1 + CONFIDENCE) / 2)) * error
+    return share - half, share, share + half
 
 
 def _log_ratio(share: float, allowed: float) -> float:
-    if share == 0:
+    if share <= 0:
         return -math.inf
     return math.log(share / allowed) if allowed > 0 else math.inf

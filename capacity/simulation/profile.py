@@ -90,7 +90,7 @@ class Profile:
 
     @classmethod
     def of_ordinal(cls, run: Run, row: Row) -> Profile:
-        """Builds the profile of one ordinal from one run; `row` is one of its `ordinals`. Raises InputError."""
+        """Builds the profile of one ordinal from one run; `row` is one of its `target_rows`. Raises InputError."""
         return cls._of([(run, row)], HardwareCombination(row.host, row.accelerator), row.model)
 
     @classmethod

@@ -94,7 +94,7 @@ def _describe_overlap(interval: tuple[float, float | None] | None, bound_us: flo
         return f"begins at {low / 1000:.4g} ms, within"
     if high is None:
         return "has no upper end, so it reaches past"
-    return f"reaches {high / 1000:.4g} ms, {'past' if high > bound_us else 'the very edge of'}"
+    return f"reaches {high / 1000:.4g} ms, {'past' if high > bound_us else 'exactly'}"
 
 
 def _judge_error_rate(max_rate: float, lost: int, total: int) -> Verdict:
@@ -109,7 +109,7 @@ def _judge_error_rate(max_rate: float, lost: int, total: int) -> Verdict:
     if status == "missed":
         return Verdict("missed", (f"{errors} > {100 * max_rate:.4g} %",))
     more = _samples_to_decide(total - lost, total, percent, 1.0) if total else samples_needed(percent)
-    return Verdict("inconclusive", (f"{errors}: too few requests to tell it from {100 * max_rate:.4g} %",), more)
+    return Verdict("inconclusive", (f"{errors}: too few requests to distinguish it from {100 * max_rate:.4g} %",), more)
 
 
 def _judge_share(within: float, total: float, percent: float, autocorrelation_time: float) -> VerdictStatus:

@@ -1,4 +1,4 @@
-"""When a verdict is clear enough to stop: of a run with --until resolved, and of a probe."""
+"""When a verdict is clear enough to stop: of a run with --until verdict, and of a probe."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from capacity.experiments.stress.ratios import (
     format_ms,
     format_share,
     mean_growth,
-    ordinal_row,
     p99_growth,
+    target_row,
     time_growth,
 )
 from capacity.experiments.stress.result import (
@@ -65,10 +65,10 @@ __all__ = [
     "format_ms",
     "format_share",
     "mean_growth",
-    "ordinal_row",
     "p99_growth",
     "run_window",
     "stress_environment",
+    "target_row",
     "throughput",
     "time_growth",
     "timeline_panels",

@@ -11,7 +11,7 @@ from capacity.errors import InputError
 from capacity.experiments import RunningLoad, run_load, start_fleet
 from capacity.rundir import Run
 from capacity.statistics import Slo
-from worker.wire import TargetEntry, parse_targets
+from worker.wire import TargetEntry, display_duration, parse_targets
 
 #: The warm-up before the measured part of each run, in seconds.
 WARMUP_S = 1.0
@@ -102,7 +102,7 @@ class StressEnvironment:
 
     def measure_capacity(self, name: str, seconds: float) -> float:
         """Returns the throughput of all workers in a closed loop. Raises InputError where nothing is answered."""
-        self.progress(f"capacity, {seconds:g} s")
+        self.progress(f"capacity, {display_duration(seconds)}")
         capacity = throughput(self.run_saturated(name, self.addresses, seconds))
         if capacity <= 0:
             raise InputError("the workers answered nothing, so there is no capacity to take a share of")

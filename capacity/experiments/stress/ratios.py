@@ -17,7 +17,7 @@ from capacity.statistics import CONFIDENCE, estimate_autocorrelation_time
 _MIN_STRETCHES = 8
 
 
-def ordinal_row(run: Run, address: str) -> Row:
+def target_row(run: Run, address: str) -> Row:
     """Returns the row of one worker by its address or label. Raises InputError where the run has none."""
     for row in run.file.target_rows:
         if row.target is not None and (row.target == address or row.target.endswith(f" @ {address}")):
@@ -49,7 +49,7 @@ def time_growth(later: Run, before: Run, address: str) -> Estimate:
     It is that of the mean latency. Where requests depend on one another too much for its interval, it is that of the
     time between answers in each stretch of the runs, by Student's t over the stretches.
     """
-    growth = mean_growth(ordinal_row(later, address).latency_us, ordinal_row(before, address).latency_us)
+    growth = mean_growth(target_row(later, address).latency_us, target_row(before, address).latency_us)
     logs = [_log_times(run, address) for run in (later, before)]
     if growth.low is not None or min(times.size for times in logs) < _MIN_STRETCHES:
         return growth
@@ -65,7 +65,7 @@ def _from_log(value: float, half: float) -> Estimate:
 
 def _log_times(run: Run, address: str) -> NDArray[np.float64]:
     """The logarithm of the time between one ordinal's answers in each stretch of the run, shape (stretches,)."""
-    row, timeline = ordinal_row(run, address), run.timeline
+    row, timeline = target_row(run, address), run.timeline
     members = run.members(row)
     if timeline is None or not members:
         return np.empty(0)

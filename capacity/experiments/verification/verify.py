@@ -23,7 +23,7 @@ from capacity.planning import (
 )
 from capacity.rundir import Run
 from capacity.statistics import Histogram, judge_slo, samples_needed
-from worker.wire import format_duration
+from worker.wire import display_duration, format_duration
 
 WARMUP_S = 3.0
 _PERCENTILES = (50.0, 90.0, 99.0)
@@ -42,7 +42,8 @@ def verify_plan(
 
     A fleet that is too large for this machine is scaled down, and its rate with it. Workers are real where this machine
     has the measured ordinals and `model_file` is the measured model, else simulated by replaying the measured times.
-    The run is kept in `out`/verify. Raises InputError where nothing of the fleet can be run. All processes end.
+    The run directory is `out`/verify; one that is there is replaced. Raises InputError where nothing of the fleet can
+    be run. All processes that it started have ended when it returns or raises.
     """
     capacity = capacity or LocalCapacity.of_this_machine()
     offers, service = problem.offers, problem.requirements.service
@@ -105,8 +106,8 @@ def _compare(
         answered=answered,
         percentiles=_compare_percentiles(latency, lost, prediction),
         predicted_meets_slo=prediction.meets_slo,
-        meets_slo={"met": True, "missed": False}.get(verdict.status),
-        slo_reasons=list(verdict.reasons),
+        verdict=verdict.status,
+        verdict_reasons=list(verdict.reasons),
         valid=run.file.valid,
         failures=[f"{check.name} {check.value} (expected {check.threshold})" for check in run.file.failures],
         run_dir=str(run.directory),
@@ -135,4 +136,5 @@ def _describe(instances: int, planned: int, real: int, simulated: int, rate: flo
         replay = "workers that replay" if simulated > 1 else "worker that replays"
         workers.append(f"{simulated} simulated {replay} the measured times")
     note = "" if whole else "; the prediction is that of this smaller fleet"
-    return f"{fleet} on {' and '.join(workers)}, {rate:,.4g} requests/s of Poisson arrivals for {seconds:g} s{note}"
+    load = f"{rate:,.4g} requests/s of Poisson arrivals for {display_duration(seconds)}"
+    return f"{fleet} on {' and '.join(workers)}, {load}{note}"

@@ -1,4 +1,4 @@
-"""What every picture is made of: its frame, colours and line styles, scales, ticks and text. Colours come from CSS."""
+"""The parts of every chart: frame, colours and line styles, scales, ticks and text. Colours come from CSS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-# Okabe and Ito's palette, which the colour-blind tell apart; the article's dark grey, green and blue for three kinds.
+# Okabe and Ito's palette, whose colours the colour-blind can distinguish; the article's dark grey, green and blue for
+# three kinds.
 STYLE = """
 .pic{--bg:#fcfcfb;--ink:#1c2127;--soft:#626b76;--rule:#d9dde2;--cpu:#0072b2;--cuda:#00875f;--eia:#4b535d;--other:#c65a00;
 --slo:#b3261e;--s0:#0072b2;--s1:#c65a00;--s2:#00875f;--s3:#a8487f;--s4:#8a6d00;--s5:#3d4650;--s6:#2a93c9;--s7:#e08a2e;
@@ -43,7 +44,7 @@ class Chart:
     height: int
 
     def svg(self, label: str, variant: str = "", style: bool = False) -> str:
-        """The framed picture; with `style` it stands alone as a file."""
+        """Returns the SVG element; with `style` it has its style sheet, for a file of its own."""
         head = f"<style>{STYLE}</style>" if style else ""
         spaces = ' xmlns="http://www.w3.org/2000/svg"' if style else ""
         return (
@@ -52,13 +53,13 @@ class Chart:
         )
 
 
-def stack_charts(pictures: Sequence[tuple[str, Chart]]) -> Chart:
-    """Pictures under one another, each under its title."""
-    parts, y, width = [], 0, max(picture.width for _title, picture in pictures)
-    for heading, picture in pictures:
+def stack_charts(charts: Sequence[tuple[str, Chart]]) -> Chart:
+    """Returns the charts of (title, chart) under one another, each under its title."""
+    parts, y, width = [], 0, max(chart.width for _title, chart in charts)
+    for heading, chart in charts:
         parts.append(f'<g transform="translate(0 {y})">{text_at(0, 18, heading, "head")}')
-        parts.append(f'<g transform="translate(0 28)">{picture.body}</g></g>')
-        y += picture.height + 44
+        parts.append(f'<g transform="translate(0 28)">{chart.body}</g></g>')
+        y += chart.height + 44
     return Chart("".join(parts), width, y)
 
 

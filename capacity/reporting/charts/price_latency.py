@@ -1,4 +1,4 @@
-"""Pictures as SVG: the article's chart of price and latency, and latency by percentile. Colours come from CSS."""
+"""The article's chart of price and latency, and latency by percentile, as SVG. Colours come from CSS."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def colour(kind: str) -> str:
 
 
 def cost_latency_chart(entries: Sequence[LabeledRow], slo: Slo | None, width: int) -> Chart:
-    """The article's chart, turned so that long names fit: bars of cost per 100,000, a line of P90, the SLO as a rule.
+    """Draws the article's chart with horizontal bars of cost per 100,000, a line of P90, and a rule for the SLO.
 
-    The SLO's percentile takes P90's place where it has another. A filled dot meets the SLO, a ring does not or cannot
-    be told; a hatched bar is simulated. Without any price the bars stay out, which the report says in words.
+    Where the SLO has another percentile, it replaces P90. A filled dot is a row that met the SLO, a ring one that
+    missed it or is inconclusive; a hatched bar is simulated. Without any price there are no bars.
     """
     p, bound_ns = shown_percentile(slo)
     costs = [entry.row.cost_per_100k.sequential for entry in entries]
@@ -32,8 +32,8 @@ def cost_latency_chart(entries: Sequence[LabeledRow], slo: Slo | None, width: in
     wide = width >= 640
     names = round(0.255 * width) if wide else 0
     band, top, gap = (44, 46, 36) if wide else (66, 46, 22)
-    room = width - names
-    share = (room - gap) / 2 if priced else room
+    space = width - names
+    share = (space - gap) / 2 if priced else space
     height = top + band * len(entries) + 30
     bottom = height - 30
     hatch = f"hatch-{width}"

@@ -24,6 +24,7 @@ from capacity.experiments.stress import (
 )
 from capacity.rundir import Run
 from capacity.statistics import Check
+from worker.wire import display_duration
 
 #: The offered rate between bursts and in them, as shares of capacity, and the lengths in seconds.
 BASE_SHARE, PEAK_SHARE = 0.4, 1.5
@@ -44,7 +45,7 @@ def run_burst(environment: StressEnvironment) -> ScenarioResult:
     options = environment.options
     if options.trace is not None:
         seconds = _trace_length_s(options.trace) + 5
-        environment.progress(f"the trace {options.trace}, {seconds:.0f} s")
+        environment.progress(f"the trace {options.trace}, {display_duration(seconds)}")
         run = _play(environment, options.trace, seconds)
         return _result(run, [], options.trace.name)
     number = bursts_within(options.seconds)
@@ -53,7 +54,7 @@ def run_burst(environment: StressEnvironment) -> ScenarioResult:
     edges, rates = _square_wave(number, capacity, peak)
     path = options.out / "square-wave.csv"
     _write_arrivals(path, edges, rates)
-    wave = f"{BURST_S:g} s at {100 * peak:.0f} % of {capacity:.4g}"
+    wave = f"{display_duration(BURST_S)} at {100 * peak:.0f} % of {capacity:.4g}"
     plural = "s" if number > 1 else ""
     environment.progress(f"{number} burst{plural} of {wave}, {100 * BASE_SHARE:.0f} % between them")
     run = _play(environment, path, edges[-1])

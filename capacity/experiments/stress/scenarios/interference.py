@@ -20,14 +20,15 @@ from capacity.experiments.stress import (
     check_valid_runs,
     format_ms,
     format_share,
-    ordinal_row,
     p99_growth,
+    target_row,
     time_growth,
 )
 from capacity.pricing import format_hourly, format_money, rate_per_100k
 from capacity.rundir import Run
 from capacity.simulation import Pool, Profile, find_highest_rate
 from capacity.statistics import Slo
+from worker.wire import display_duration
 
 #: The length of each run, in seconds.
 SECONDS = 5.0
@@ -76,7 +77,7 @@ def _run_all(
     """The runs of each ordinal alone, of each pair, and of all together."""
     pairs = list(combinations(environment.addresses, 2))
     several = f", {len(pairs)} pairs" if len(pairs) > 1 else ""
-    environment.progress(f"{len(names)} alone{several}, all together: {seconds:g} s each")
+    environment.progress(f"{len(names)} alone{several}, all together: {display_duration(seconds)} each")
     alone = {a: environment.run_saturated(_run_name("alone", names[a]), [a], seconds) for a in environment.addresses}
     together = environment.run_saturated(TOGETHER, environment.addresses, seconds)
     if len(pairs) == 1:
@@ -94,7 +95,7 @@ def _run_name(kind: str, *ordinals: str) -> str:
 def _neighbour_cost(
     names: Mapping[str, str], victim: str, other: str, alone: Run, pair: Run, slo_rates: _SloRates
 ) -> NeighbourCost:
-    before, later = ordinal_row(alone, victim), ordinal_row(pair, victim)
+    before, later = target_row(alone, victim), target_row(pair, victim)
     growth = time_growth(pair, alone, victim)
     return NeighbourCost(
         ordinal=names[victim],
@@ -109,7 +110,7 @@ def _neighbour_cost(
 
 def _ordinal(name: str, address: str, alone: Run, together: Run, slo_rates: _SloRates) -> OrdinalInterference:
     growth = time_growth(together, alone, address)
-    before, later = ordinal_row(alone, address), ordinal_row(together, address)
+    before, later = target_row(alone, address), target_row(together, address)
     return OrdinalInterference(
         ordinal=name,
         alone_rps=before.throughput_rps,
@@ -141,7 +142,7 @@ class _SloRates:
         key = (run.name, address, factor)
         if key not in self._rates:
             try:
-                profile = Profile.of_ordinal(run, ordinal_row(run, address)).with_slower_passes(factor)
+                profile = Profile.of_ordinal(run, target_row(run, address)).with_slower_passes(factor)
                 highest = find_highest_rate(Pool((profile,)), self._slo, requests=_SIMULATED_REQUESTS)
             except InputError as error:
                 self._progress(f"no rate within {self._slo}: {error}")

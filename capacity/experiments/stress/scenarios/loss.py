@@ -29,7 +29,7 @@ from capacity.measures import HardwareCombination
 from capacity.rundir import Run, TargetEvent
 from capacity.simulation import Pool, Profile, find_highest_rate
 from capacity.statistics import Check
-from worker.wire import TargetEntry
+from worker.wire import TargetEntry, display_duration
 
 SECONDS, LOAD_SHARE = 20.0, 0.6
 CAPACITY_S = 6.0
@@ -168,7 +168,7 @@ class Outage:
         return Check(
             name="detected",
             value="never" if self.detected_s is None else f"{self.detected_s:.2f} s",
-            threshold="none for a slow worker" if slow else f"within {MAX_DETECTION_S:g} s",
+            threshold="none for a slow worker" if slow else f"within {display_duration(MAX_DETECTION_S)}",
             status="PASS" if slow or in_time else "FAIL",
         )
 

@@ -21,6 +21,7 @@ from capacity.experiments.stress import (
 from capacity.measures import LATENCY_ERROR
 from capacity.rundir import Run
 from capacity.statistics import Check, Histogram
+from worker.wire import display_duration
 
 SECONDS, LOAD_SHARE = 20.0, 1.5
 CAPACITY_S = 8.0
@@ -36,7 +37,8 @@ def run_overload(environment: StressEnvironment) -> ScenarioResult:
     seconds, share = options.seconds or SECONDS, options.load_share or LOAD_SHARE
     capacity = environment.measure_capacity("saturated", min(CAPACITY_S, seconds / 2))
     environment.progress(
-        f"{share * capacity:.4g} requests a second, {100 * share:.0f} % of {capacity:.4g}, for {seconds:g} s"
+        f"{share * capacity:.4g} requests a second, {100 * share:.0f} % of {capacity:.4g}, for "
+        f"{display_duration(seconds)}"
     )
     monitor = ProcessMonitor(environment.process_ids())
 

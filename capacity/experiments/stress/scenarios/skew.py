@@ -15,12 +15,13 @@ from capacity.experiments.stress import (
     StressEnvironment,
     check_valid_runs,
     format_ms,
-    ordinal_row,
+    target_row,
     timeline_panels,
 )
 from capacity.pricing import labeled_rows
 from capacity.rundir import Run, TargetInfo
 from capacity.statistics import Check
+from worker.wire import display_duration
 
 SECONDS = 40.0
 
@@ -30,7 +31,7 @@ def run_skew(environment: StressEnvironment) -> ScenarioResult:
     seconds = environment.options.seconds or SECONDS
     if len(environment.workers) < 2:
         raise InputError("skew needs at least two ordinals")
-    environment.progress(f"{len(environment.workers)} ordinals under equal load for {seconds:g} s")
+    environment.progress(f"{len(environment.workers)} ordinals under equal load for {display_duration(seconds)}")
     with ProcessMonitor(environment.process_ids()) as monitor:
         run = environment.run_saturated("equal-load", environment.addresses, seconds)
     skews = [skew for pool in target_pools(labeled_rows([run], "combination")) for skew in pool.skews]
@@ -63,7 +64,7 @@ def run_skew(environment: StressEnvironment) -> ScenarioResult:
 def _table(run: Run, skews: list[TargetSkew], monitor: ProcessMonitor) -> ResultTable:
     rows = []
     for skew in skews:
-        row = ordinal_row(run, skew.target)
+        row = target_row(run, skew.target)
         low, high = skew.interval or (None, None)
         samples = monitor.samples.get(skew.target.partition(" @ ")[0], [])
         rows.append(

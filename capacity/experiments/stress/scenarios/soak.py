@@ -21,6 +21,7 @@ from capacity.experiments.stress import (
 )
 from capacity.rundir import Run
 from capacity.statistics import Check
+from worker.wire import display_duration
 
 SECONDS, LOAD_SHARE = 1800.0, 0.7
 #: The length of each measurement of capacity, cold and settled, in seconds.
@@ -36,8 +37,8 @@ def run_soak(environment: StressEnvironment) -> ScenarioResult:
     seconds, share = options.seconds or SECONDS, options.load_share or LOAD_SHARE
     capacity_s = min(CAPACITY_S, max(seconds / 4, 3.0))
     cold = environment.measure_capacity("cold", capacity_s)
-    rate = share * cold
-    environment.progress(f"{rate:.4g} requests a second, {100 * share:.0f} % of {cold:.4g}, for {seconds:g} s")
+    rate, length = share * cold, display_duration(seconds)
+    environment.progress(f"{rate:.4g} requests a second, {100 * share:.0f} % of {cold:.4g}, for {length}")
     monitor = ProcessMonitor(environment.process_ids())
 
     def during(load: RunningLoad) -> None:
@@ -45,7 +46,7 @@ def run_soak(environment: StressEnvironment) -> ScenarioResult:
 
     with monitor:
         run = environment.run_open("soak", rate, seconds, during=during)
-    environment.progress(f"settled capacity, {capacity_s:g} s")
+    environment.progress(f"settled capacity, {display_duration(capacity_s)}")
     settled = throughput(environment.run_saturated("settled", environment.addresses, capacity_s))
     duration_s = run.file.duration_s
     first, last = run_window(run, 0.0, duration_s / 4), run_window(run, 0.75 * duration_s, duration_s)
@@ -65,7 +66,7 @@ def run_soak(environment: StressEnvironment) -> ScenarioResult:
     failed = "; ".join(f"{check.name} {check.value}" for check in checks if check.status == "FAIL")
     return ScenarioResult(
         summary=[
-            f"After {seconds:g} s at {100 * share:.0f} % of capacity, the settled capacity is {settled:.4g} requests a "
+            f"After {length} at {100 * share:.0f} % of capacity, the settled capacity is {settled:.4g} requests a "
             f"second, the cold one was {cold:.4g}. "
             + (f"Not steady: {failed}." if failed else "Nothing drifts and nothing leaks.")
         ],

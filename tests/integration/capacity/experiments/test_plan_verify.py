@@ -69,7 +69,7 @@ def test_a_mixed_fleet_is_run_and_what_was_predicted_stands_beside_what_was_meas
     assert [row.name for row in check.percentiles] == ["P50", "P90", "P99"]
     assert all(row.predicted is not None and row.measured is not None for row in check.percentiles)
     assert check.valid == measured.file.valid
-    assert (done.returncode == 0) == (check.valid and check.meets_slo is not False)
+    assert (done.returncode == 0) == (check.valid and check.verdict != "missed")
     assert "## Verified" in (tmp_path / "plan" / "plan.md").read_text(encoding="utf-8")
     assert check.description in done.stdout
     assert started_here() == []

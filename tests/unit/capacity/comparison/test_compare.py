@@ -160,12 +160,12 @@ def test_an_invalid_run_and_one_without_a_log_are_refused(tmp_path: Path) -> Non
 def test_a_limit_is_broken_only_by_a_change_that_is_told_apart() -> None:
     limit = ChangeLimit.parse("p99 > +5%")
     assert str(limit) == "p99 > +5%"
-    assert limit.broken_by(Difference("p99", 1.08, (1.02, 1.15)))
-    assert not limit.broken_by(Difference("p99", 1.08, (0.99, 1.15)))
-    assert not limit.broken_by(Difference("p99", 1.03, (1.01, 1.05)))
-    assert not limit.broken_by(Difference("p90", 1.08, (1.02, 1.15)))
-    assert not limit.broken_by(Difference("p99", None, None, "why"))
-    assert ChangeLimit.parse("throughput<-3%").broken_by(Difference("throughput", 0.9, (0.8, 0.95)))
+    assert limit.is_exceeded_by(Difference("p99", 1.08, (1.02, 1.15)))
+    assert not limit.is_exceeded_by(Difference("p99", 1.08, (0.99, 1.15)))
+    assert not limit.is_exceeded_by(Difference("p99", 1.03, (1.01, 1.05)))
+    assert not limit.is_exceeded_by(Difference("p90", 1.08, (1.02, 1.15)))
+    assert not limit.is_exceeded_by(Difference("p99", None, None, "why"))
+    assert ChangeLimit.parse("throughput<-3%").is_exceeded_by(Difference("throughput", 0.9, (0.8, 0.95)))
     for text in ("p98 > 5%", "p99 = 5%", "p99 > 5", ""):
         with pytest.raises(ValueError, match="is not a limit such as"):
             ChangeLimit.parse(text)

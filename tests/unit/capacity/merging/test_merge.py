@@ -166,8 +166,8 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     one = make(tmp_path / "a", [1] * 9)
     later: dict[str, Any] = {"minute": 1}
     refused(tmp_path, [one], "at least two runs")
-    refused(tmp_path, [one, one], "given twice")
-    refused(tmp_path, [one, make(tmp_path / "copy", [1] * 9)], "given twice")
+    refused(tmp_path, [one, one], "named twice")
+    refused(tmp_path, [one, make(tmp_path / "copy", [1] * 9)], "named twice")
     refused(
         tmp_path,
         [one, make(tmp_path / "b", [1] * 9, slo="p90=9ms", **later)],

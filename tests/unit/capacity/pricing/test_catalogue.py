@@ -135,7 +135,7 @@ def test_two_currencies_are_not_added(tmp_path: Path) -> None:
         ("[hots]\n", "own.toml, line 1: hots: no such field"),
         ("curency = 1\n", "own.toml, line 1: curency: no such field"),
         ("[hosts.a]\nprice = \n", "own.toml: .*line 2"),
-        ('[hosts.a]\naccelerator = "t4"\n', "own.toml, line 1: hosts.a: accelerator and accelerators belong together"),
+        ('[hosts.a]\naccelerator = "t4"\n', "own.toml, line 1: hosts.a: expected both accelerator, a type"),
         ('[targets]\n"a:1" = "x + "\n', "own.toml: .*not a hardware combination"),
         ("[hosts.a]\nprice = nan\n", "own.toml, line 2: hosts.a.price"),
     ],

@@ -328,7 +328,7 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 def test_a_run_directory_that_is_not_whole_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such folder"):
         Run.load(tmp_path / "none")
-    with pytest.raises(ValueError, match=r"not a whole run: it has no run\.json$"):
+    with pytest.raises(ValueError, match=r"not a complete run: it has no run\.json$"):
         Run.load(tmp_path)
     (tmp_path / "run.hlog").write_text("")
     with pytest.raises(ValueError, match=r"there is a run\.hlog: the run was cut off"):
