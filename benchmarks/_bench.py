@@ -47,7 +47,7 @@ class Promise:
         return statistics.median(self.rounds)
 
     @property
-    def kept(self) -> bool:
+    def met(self) -> bool:
         return self.median >= self.bound if self.sense == "≥" else self.median <= self.bound
 
 
@@ -59,10 +59,10 @@ def judge(title: str, promises: Sequence[Promise]) -> int:
     for promise in promises:
         rounds = " ".join(f"{figure:.4g}" for figure in promise.rounds)
         bound = f"{promise.sense} {promise.bound:g} {promise.unit}"
-        verdict = "kept" if promise.kept else "MISSED"
+        verdict = "met" if promise.met else "MISSED"
         table.add_row(promise.name, f"{promise.median:.4g} {promise.unit}", bound, rounds, promise.detail, verdict)
     Console(width=180).print(table)
-    return 0 if all(promise.kept for promise in promises) else 1
+    return 0 if all(promise.met for promise in promises) else 1
 
 
 def pin_client() -> None:
@@ -76,7 +76,7 @@ def pin_client() -> None:
 def server(command: Sequence[str | Path], ready: str, folder: Path, **variables: str) -> Iterator[str]:
     """Runs a server on its core until the block ends; the line that starts with `ready`, once it has printed it.
 
-    RuntimeError with what it said where it ends before.
+    RuntimeError with its output where it ends before.
     """
     log = folder / "server.log"
     with log.open("w") as out:

@@ -40,8 +40,8 @@ def exit_code(benchmark: Callable[[], int]) -> int:
     """What the benchmark returns; 2 with one line on stderr where something that it needs is not here or fails."""
     try:
         return benchmark()
-    except (OSError, RuntimeError, subprocess.SubprocessError) as why:
-        print(f"error: not measured: {why}", file=sys.stderr)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        print(f"error: not measured: {error}", file=sys.stderr)
         return 2
 
 
@@ -59,19 +59,19 @@ class Figures:
 
 def inferload(address: str, seconds: float, folder: Path, *options: str, model: str = MODEL) -> dict[str, Any]:
     """`locust -f loadgen/ --headless` on the generator's core; run.json, whatever its verdict on the run."""
-    given = ["--headless", "--only-summary", "--loglevel", "WARNING", "-t", f"{seconds:g}s", "--targets", address]
-    given += ["--model", model, "--hardware", "null server", "--run-dir", str(folder), *options]
-    _locust(ROOT / "loadgen", given, seconds, accepted=(0, 1))
+    arguments = ["--headless", "--only-summary", "--loglevel", "WARNING", "-t", f"{seconds:g}s", "--targets", address]
+    arguments += ["--model", model, "--hardware", "null server", "--run-dir", str(folder), *options]
+    _locust(ROOT / "loadgen", arguments, seconds, accepted=(0, 1))
     document: dict[str, Any] = json.loads((folder / "run.json").read_text())
     return document
 
 
 def stock(address: str, seconds: float, folder: Path, *, users: int, rate: float = 0) -> Figures:
     """Locust as it comes, with the user of its documentation; `rate` requests a second of each user, 0 for closed."""
-    given = ["--headless", "--only-summary", "--loglevel", "WARNING", "-t", f"{seconds:g}s", "-H", address]
-    given += ["-u", str(users), "-r", str(users), "--csv", str(folder / "stock")]
+    arguments = ["--headless", "--only-summary", "--loglevel", "WARNING", "-t", f"{seconds:g}s", "-H", address]
+    arguments += ["-u", str(users), "-r", str(users), "--csv", str(folder / "stock")]
     file = ROOT / "benchmarks" / "locustfiles" / "stock_grpcio.py"
-    _locust(file, given, seconds, accepted=(0,), STOCK_RATE=str(rate))
+    _locust(file, arguments, seconds, accepted=(0,), STOCK_RATE=str(rate))
     with (folder / "stock_stats.csv").open(newline="") as table:
         (row,) = [row for row in csv.DictReader(table) if row["Name"] == "Aggregated"]
     p50, p99, p999, largest = (float(row[name]) * 1000 for name in ("50%", "99%", "99.9%", "100%"))
@@ -88,9 +88,9 @@ def perf_analyzer(address: str, seconds: float, *options: str) -> Figures:
     # Three windows are the fewest; -s 999 takes them as they are.
     window = ["-p", f"{seconds * 1000 / 3:.0f}", "-r", "3", "-s", "999", "--percentile", "50"]
     command = [home / "bin/perf_analyzer", "-m", MODEL, "-u", address, "-i", "grpc", *window, *options]
-    told = _run(command, seconds, LD_LIBRARY_PATH=":".join(map(str, libraries)))
-    times = {name: float(value) for name, value in re.findall(r"(p\d+) latency: (\d+) usec", told)}
-    return Figures(_number(r"Throughput: ([\d.]+) infer/sec", told), times.get("p50"), times.get("p99"))
+    output = _run(command, seconds, LD_LIBRARY_PATH=":".join(map(str, libraries)))
+    times = {name: float(value) for name, value in re.findall(r"(p\d+) latency: (\d+) usec", output)}
+    return Figures(_number(r"Throughput: ([\d.]+) infer/sec", output), times.get("p50"), times.get("p99"))
 
 
 def h2load(address: str, seconds: float, folder: Path, *, in_flight: int, rate: float = 0) -> Figures:
@@ -108,18 +108,18 @@ def h2load(address: str, seconds: float, folder: Path, *, in_flight: int, rate: 
     command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
     # The log of every request costs h2load time: only where its percentiles are wanted.
     command += [f"--rps={rate:g}", f"--log-file={log}"] if rate else []
-    told = _run([*command, f"http://{address}{SERVICE}ModelInfer"], seconds)
-    failed = int(_number(r"(\d+) failed", told))
-    rps = _number(r"finished in [\d.]+m?s, ([\d.]+) req/s", told)
+    output = _run([*command, f"http://{address}{SERVICE}ModelInfer"], seconds)
+    failed = int(_number(r"(\d+) failed", output))
+    rps = _number(r"finished in [\d.]+m?s, ([\d.]+) req/s", output)
     if not rate:
         return Figures(rps, errors=failed)
     p50, p99, p999, largest = (float(value) for value in np.percentile(np.loadtxt(log, usecols=2), [50, 99, 99.9, 100]))
     return Figures(rps, p50, p99, p999, largest, failed)
 
 
-def _locust(file: Path, given: list[str], seconds: float, *, accepted: tuple[int, ...], **variables: str) -> None:
+def _locust(file: Path, arguments: list[str], seconds: float, *, accepted: tuple[int, ...], **variables: str) -> None:
     path = os.pathsep.join((str(ROOT), str(ROOT / "benchmarks")))
-    command = [sys.executable, "-m", "locust", "-f", file, *given]
+    command = [sys.executable, "-m", "locust", "-f", file, *arguments]
     _run(command, seconds, accepted=accepted, PYTHONPATH=path, INFERLOAD_TARGETS="", **variables)
 
 
@@ -134,7 +134,7 @@ def _run(command: list[Any], seconds: float, *, accepted: tuple[int, ...] = (0,)
 
 
 def _number(pattern: str, text: str) -> float:
-    found = re.search(pattern, text)
-    if found is None:
+    match = re.search(pattern, text)
+    if match is None:
         raise RuntimeError(f"no match for {pattern!r} in: {text[-2000:]}")
-    return float(found[1])
+    return float(match[1])

@@ -26,13 +26,13 @@ import numpy as np, torch
 torch.set_num_threads(1)
 model = torch.jit.freeze(torch.jit.load(sys.argv[1]).eval())
 tokens = torch.from_numpy(np.random.default_rng(20260101).integers(0, 40478, (1, 7)))
-taken = []
+durations_s = []
 with torch.inference_mode():
     for _ in range(int(sys.argv[2]) + 5):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         model(tokens)
-        taken.append(time.perf_counter() - begun)
-print(float(np.median(taken[5:])) * 1e6)
+        durations_s.append(time.perf_counter() - start)
+print(float(np.median(durations_s[5:])) * 1e6)
 """
 
 

@@ -1,4 +1,4 @@
-"""Does the generator send when it said it would, and does it read its clocks well? 5,000 Poisson arrivals a second.
+"""Are requests sent at their due times, and are the clocks read without delay? 5,000 Poisson arrivals a second.
 
 Promises: lateness P50 ≤ 30 µs, P99 ≤ 300 µs, P99.9 ≤ 2 ms; the P50 of the service time within 100 µs of what h2load
 reports at the same rate with one in flight. Beside them, what stock Locust and perf_analyzer report at that rate. One
@@ -65,8 +65,8 @@ def short(rounds: int, seconds: float) -> int:
             try:
                 options = ("--request-rate-range", str(RATE), "--request-distribution", "poisson")
                 peers.setdefault("perf_analyzer", []).append(perf_analyzer(address, seconds, *options))
-            except NotAvailable as why:
-                print(f"perf_analyzer is left out: {why}", file=sys.stderr)
+            except NotAvailable as error:
+                print(f"perf_analyzer is left out: {error}", file=sys.stderr)
             peer = stock(address, seconds, folder, users=STOCK_USERS, rate=RATE / STOCK_USERS)
             peers.setdefault("stock Locust, grpcio.gevent", []).append(peer)
 
@@ -85,25 +85,25 @@ def short(rounds: int, seconds: float) -> int:
     )
     for column in ("µs", "requests/s", "P50", "P99", "P99.9", "maximum", "promise"):
         table.add_column(column)
-    kept = True
+    met = True
     late = {name: median("lateness_us", name) for name in ("p50", "p99", "p999", "max")}
     for name, bound in LATENESS_US.items():
-        kept = kept and late[name] <= bound
+        met = met and late[name] <= bound
     promised = ", ".join(f"{name} ≤ {bound:g}" for name, bound in LATENESS_US.items())
     lateness = Figures(service.rps, *late.values())
-    _add(table, "ours, poisson: lateness", lateness, f"{promised}: {'kept' if kept else 'MISSED'}")
+    _add(table, "ours, poisson: lateness", lateness, f"{promised}: {'met' if met else 'MISSED'}")
     medians = {name: _median(figures) for name, figures in peers.items() if figures}
     theirs = medians["h2load"].p50_us
     assert service.p50_us is not None
     assert theirs is not None
     off = abs(service.p50_us - theirs)
     near = off <= SERVICE_WITHIN_US and service.errors == 0
-    verdict = f"P50 {off:.0f} from h2load's (≤ {SERVICE_WITHIN_US:g}): {'kept' if near else 'MISSED'}"
+    verdict = f"P50 {off:.0f} from h2load's (≤ {SERVICE_WITHIN_US:g}): {'met' if near else 'MISSED'}"
     _add(table, "ours, poisson: service", service, verdict)
     for name, figures in medians.items():
         _add(table, name, figures, "")
     Console(width=150).print(table)
-    return 0 if kept and near else 1
+    return 0 if met and near else 1
 
 
 def _median(rounds: Sequence[Figures]) -> Figures:
@@ -151,7 +151,7 @@ def long(minutes: float) -> int:
     # What falls due in the very moment of the end is unsent, and right to be.
     whole = not row["errors"] and row["unsent"] <= row["due"] * 1e-5
     promises = {f"memory flat within {MEMORY_WITHIN:.0%}": flat, "no drift of lateness": steady, "nothing lost": whole}
-    print("; ".join(f"{promise}: {'kept' if kept else 'MISSED'}" for promise, kept in promises.items()))
+    print("; ".join(f"{promise}: {'met' if met else 'MISSED'}" for promise, met in promises.items()))
     return 0 if all(promises.values()) else 1
 
 
@@ -184,8 +184,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each generator in each round")
     parser.add_argument("--minutes", type=float, help=f"ours alone for this long, at {LONG_RATE:,} a second")
-    asked = parser.parse_args()
-    return long(asked.minutes) if asked.minutes else short(asked.rounds, asked.seconds)
+    options = parser.parse_args()
+    return long(options.minutes) if options.minutes else short(options.rounds, options.seconds)
 
 
 if __name__ == "__main__":

@@ -65,14 +65,14 @@ def bulk(rounds: int, size: int = 20_000) -> tuple[list[float], list[float]]:
     rng, ours, theirs = np.random.default_rng(1), [], []
     for _ in range(rounds):
         values = values_ns(rng, size, 5)
-        histogram, begun = Histogram(), time.perf_counter_ns()
+        histogram, start = Histogram(), time.perf_counter_ns()
         histogram.record_ns(values)
-        ours.append((time.perf_counter_ns() - begun) / size)
+        ours.append((time.perf_counter_ns() - start) / size)
         peer, micros = HdrHistogram(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS), (values // 1000).tolist()
-        begun = time.perf_counter_ns()
+        start = time.perf_counter_ns()
         for value in micros:
             peer.record_value(value)
-        theirs.append((time.perf_counter_ns() - begun) / size)
+        theirs.append((time.perf_counter_ns() - start) / size)
         assert peer.total_count == histogram.count
     return ours, theirs
 
@@ -113,14 +113,14 @@ def encoding(rounds: int) -> tuple[list[float], list[float]]:
     """Milliseconds to encode a snapshot, and its bytes, of a generator that has run for a minute and more."""
     rng, totals = np.random.default_rng(2), {series: Tally() for series in SERIES}
     grow(totals, rng, 60 * RATE)
-    took, sizes = [], []
+    encode_ms, sizes = [], []
     for sequence in range(1, rounds + 1):
         grow(totals, rng, RATE)
-        begun = time.perf_counter_ns()
+        start = time.perf_counter_ns()
         body = packed(totals, sequence)
-        took.append((time.perf_counter_ns() - begun) / 1e6)
+        encode_ms.append((time.perf_counter_ns() - start) / 1e6)
         sizes.append(len(body) / 1024)
-    return took, sizes
+    return encode_ms, sizes
 
 
 def speak(port: int, seconds: int) -> None:
@@ -149,10 +149,10 @@ def speak(port: int, seconds: int) -> None:
     heartbeat = {"state": "running", "current_cpu_usage": 30.0, "current_memory_usage": 1 << 27}
     for generator in generators:
         send(generator, "client_ready", locust.__version__)
-    begun = time.monotonic()
+    start = time.monotonic()
     for second in range(seconds):
         for number, generator in enumerate(generators):
-            time.sleep(max(0.0, begun + second + number / GENERATORS - time.monotonic()))
+            time.sleep(max(0.0, start + second + number / GENERATORS - time.monotonic()))
             send(generator, "heartbeat", heartbeat)
             send(generator, "inferload_snapshot", states[number % DISTINCT][second])
     for generator in generators:
@@ -227,14 +227,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=int, default=10, help="of the master with its generators")
     parser.add_argument("--speak", type=int, metavar="PORT", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.speak:
-        speak(asked.speak, asked.seconds)
+    options = parser.parse_args()
+    if options.speak:
+        speak(options.speak, options.seconds)
         return 0
     pin_client()
-    ours, theirs = bulk(asked.rounds)
-    took, kib = encoding(asked.rounds)
-    shares = mastering(asked.seconds)
+    ours, theirs = bulk(options.rounds)
+    encode_ms, kib = encoding(options.rounds)
+    shares = mastering(options.seconds)
     what = f"{COMBINATIONS} combinations × {len(MEASURES)} measures"
     peer = f"hdrhistogram's record_value: {statistics.median(theirs):,.0f} ns"
     size = f"{what}; {statistics.median(kib):.1f} KiB a second and generator after a minute at {RATE}/s each"
@@ -243,7 +243,7 @@ def main() -> int:
         "bench_recorder",
         [
             Promise("a value recorded in bulk", "≤", VALUE_NS, ours, "ns", f"20,000 at a time; {peer}"),
-            Promise("a snapshot encoded", "≤", ENCODE_MS, took, "ms", size),
+            Promise("a snapshot encoded", "≤", ENCODE_MS, encode_ms, "ms", size),
             Promise("the master's share of a core", "≤", MASTER_CORE_SHARE, shares, "", master),
         ],
     )

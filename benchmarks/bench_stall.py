@@ -52,8 +52,8 @@ def stall_server(after_s: float, freeze_s: float) -> Iterator[Stalling]:
         yield serving
     finally:
         process.terminate()
-        told, _ = process.communicate(timeout=30)
-    serving.froze_s += [float(line.split()[1]) for line in told.splitlines() if line.startswith("froze ")]
+        output, _ = process.communicate(timeout=30)
+    serving.froze_s += [float(line.split()[1]) for line in output.splitlines() if line.startswith("froze ")]
 
 
 def row_of(document: dict[str, Any]) -> Figures:
@@ -68,26 +68,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A freeze of the server, as generators report it.")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--freeze", type=float, default=1.0)
-    asked = parser.parse_args()
-    after = asked.seconds / 2
+    options = parser.parse_args()
+    after = options.seconds / 2
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        with stall_server(after, asked.freeze) as server:
-            options = ("-u", "1", "--arrivals", "constant", "--user-rate", str(RATE))
-            document = inferload(server.address, asked.seconds, folder / "open", *options, model=MODEL)
+        with stall_server(after, options.freeze) as server:
+            arguments = ("-u", "1", "--arrivals", "constant", "--user-rate", str(RATE))
+            document = inferload(server.address, options.seconds, folder / "open", *arguments, model=MODEL)
         (froze_s,) = server.froze_s
-        with stall_server(after, asked.freeze) as server:
-            closed = row_of(inferload(server.address, asked.seconds, folder / "closed", "-u", "1", model=MODEL))
-        with stall_server(after, asked.freeze) as server:
-            peer = stock(server.address, asked.seconds, folder, users=STOCK_USERS, rate=RATE / STOCK_USERS)
+        with stall_server(after, options.freeze) as server:
+            closed = row_of(inferload(server.address, options.seconds, folder / "closed", "-u", "1", model=MODEL))
+        with stall_server(after, options.freeze) as server:
+            peer = stock(server.address, options.seconds, folder, users=STOCK_USERS, rate=RATE / STOCK_USERS)
     ours, due = row_of(document), document["rows"][0]["due"]
-    known = {"rate": RATE, "requests": due, "freeze_s": froze_s, "service_s": ANSWER_S}
-    known_p99, known_max = computed(99, **known), computed(100, **known)
+    freeze = {"rate": RATE, "requests": due, "freeze_s": froze_s, "service_s": ANSWER_S}
+    known_p99, known_max = computed(99, **freeze), computed(100, **freeze)
     expected = Figures(RATE, ANSWER_S * 1e6, known_p99 * 1e6, None, known_max * 1e6)
 
     table = Table(
         title=f"bench_stall: a server that answers in {ANSWER_S * 1000:g} ms froze once for {froze_s:.3f} s in "
-        f"{asked.seconds:g} s; {conditions()}",
+        f"{options.seconds:g} s; {conditions()}",
         title_justify="left",
     )
     for column in ("", "requests/s", "P50 ms", "P99 ms", "maximum ms", "P99 and maximum off by"):
@@ -105,9 +105,9 @@ def main() -> int:
         if figures is ours:
             missed = max(off) > PROMISE or figures.errors > 0
         milliseconds = [f"{value / 1000:,.1f}" for value in (p50, p99, largest)]
-        said = "" if figures is expected else " and ".join(f"{part:.1%}" for part in off)
-        verdict = f" (≤ {PROMISE:.0%}: {'MISSED' if missed else 'kept'})" if figures is ours else ""
-        table.add_row(name, f"{figures.rps:,.0f}", *milliseconds, said + verdict)
+        difference = "" if figures is expected else " and ".join(f"{part:.1%}" for part in off)
+        verdict = f" (≤ {PROMISE:.0%}: {'MISSED' if missed else 'met'})" if figures is ours else ""
+        table.add_row(name, f"{figures.rps:,.0f}", *milliseconds, difference + verdict)
     Console(width=150).print(table)
     return 1 if missed else 0
 

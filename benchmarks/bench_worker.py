@@ -55,8 +55,8 @@ def gpt(rounds: int, seconds: float, folder: Path) -> list[Promise]:
     alone, served, ratios = [], [], []
     with worker(folder, model, "--accelerator", "cpu:0") as address:
         for _ in range(rounds):
-            said = _run(["taskset", "-c", str(SERVER_CORE), sys.executable, "-c", IN_PROCESS, model, seconds])
-            alone.append(float(said))
+            output = _run(["taskset", "-c", str(SERVER_CORE), sys.executable, "-c", IN_PROCESS, model, seconds])
+            alone.append(float(output))
             served.append(closed_loop(address, tokens, 1, seconds)[0])
             ratios.append(served[-1] / alone[-1])
     detail = f"{_middle(served):.1f} /s served, {_middle(alone):.1f} /s in process"
@@ -168,13 +168,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement in each round")
     parser.add_argument("--only", choices=PARTS, help="measure one part")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     pin_client()
     promises: list[Promise] = []
     for name, part in PARTS.items():
-        if asked.only in (None, name):
+        if options.only in (None, name):
             with tempfile.TemporaryDirectory() as scratch:
-                promises += part(asked.rounds, asked.seconds, Path(scratch))
+                promises += part(options.rounds, options.seconds, Path(scratch))
     return judge("worker: one core, the client on another", promises)
 
 

@@ -1,7 +1,7 @@
 """A server that costs nothing: nginx answering every inference with one fixed gRPC reply, as fast as C can.
 
 It says enough of itself (server and model metadata, a model configuration) that load generators which ask before they
-send are content. What it was not told to answer is UNIMPLEMENTED. `python benchmarks/null_server.py` serves until it
+send are content. Any other method is UNIMPLEMENTED. `python benchmarks/null_server.py` serves until it
 is interrupted.
 """
 

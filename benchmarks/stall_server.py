@@ -47,8 +47,9 @@ TRAILER = _literal(b"grpc-status", b"0")
 def computed(percentile: float, *, rate: float, requests: int, freeze_s: float, service_s: float) -> float:
     """The latency in seconds that is the percentile of `requests` due every 1/rate seconds, one freeze among them.
 
-    The requests due in the freeze wait for its end: the first of them for all of it, each next one 1/rate less. Where
-    the freeze begins between two due times nobody knows: the middle is taken, at most half of 1/rate is the error.
+    The requests due in the freeze wait for its end: the first of them for all of it, each next one 1/rate less. The
+    freeze begins at an unknown moment between two due times: the middle is used, with an error of at most half of
+    1/rate.
     """
     rank = max(math.ceil(requests * percentile / 100), 1)
     greater = requests - rank
@@ -88,13 +89,13 @@ class Freezer:
             asyncio.get_running_loop().call_later(self._after_s, self._freeze)
 
     def _freeze(self) -> None:
-        begun = time.monotonic()
+        start = time.monotonic()
         time.sleep(self._freeze_s)
-        print(f"froze {time.monotonic() - begun:.6f}", flush=True)
+        print(f"froze {time.monotonic() - start:.6f}", flush=True)
 
 
 class Connection(asyncio.Protocol):
-    """One client. Header blocks are decoded once each, as soon as the client has given up its dynamic table."""
+    """One client. Header blocks are decoded once each, as soon as the client uses no dynamic table."""
 
     def __init__(self, replies: dict[str, bytes], freezer: Freezer) -> None:
         self._replies = replies
@@ -156,12 +157,12 @@ class Connection(asyncio.Protocol):
             self._answer(stream, self._open.pop(stream), out)
 
     def _path(self, block: bytes) -> str:
-        found = self._paths.get(block)
-        if found is None:
-            found = dict(self._decoder.decode(block))[":path"]
+        path = self._paths.get(block)
+        if path is None:
+            path = dict(self._decoder.decode(block))[":path"]
             if self._stateless:
-                self._paths[block] = found
-        return found
+                self._paths[block] = path
+        return path
 
     def _answer(self, stream: int, path: str, out: list[bytes]) -> None:
         message = self._replies.get(path)
@@ -189,9 +190,9 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--after", type=float, default=10.0, help="seconds from the first inference to the freeze")
     parser.add_argument("--freeze", type=float, default=1.0, help="seconds that nothing moves")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     loop = asyncio.get_running_loop()
-    replies, freezer = _replies(), Freezer(asked.after, asked.freeze)
+    replies, freezer = _replies(), Freezer(options.after, options.freeze)
     server = await loop.create_server(lambda: Connection(replies, freezer), "127.0.0.1", 0)
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)

@@ -31,7 +31,7 @@ class StockUser(User):
 
     @task
     def ask(self):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         exception, size = None, 0
         try:
             size = len(self.infer(self.message, timeout=10))
@@ -40,7 +40,7 @@ class StockUser(User):
         self.environment.events.request.fire(
             request_type="grpc",
             name="ModelInfer",
-            response_time=(time.perf_counter() - begun) * 1000,
+            response_time=(time.perf_counter() - start) * 1000,
             response_length=size,
             exception=exception,
             context={},
