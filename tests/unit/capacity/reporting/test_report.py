@@ -145,7 +145,7 @@ def test_a_sample_too_small_says_how_many_are_needed(tmp_path: Path) -> None:
     assert "inconclusive" in text
 
 
-def test_by_ordinal_has_a_row_for_each_worker(tmp_path: Path) -> None:
+def test_by_target_has_a_row_for_each_worker(tmp_path: Path) -> None:
     run = make(tmp_path / "a", [("c5.large + 2 × eia2.medium", 10.0)])
     assert [entry.label for entry in labeled_rows([run], "target")] == [
         "c5.large + eia2.medium, x:0 @ 10.0.0.0:1",
@@ -318,7 +318,7 @@ def test_the_command_prints_and_writes(
         (["none"], "none is not a run directory"),
         (["a", "--slo", "p90"], "'p90' in the SLO 'p90' is not like"),
         (["a", "--catalogue", "none.toml"], "the catalogue none.toml cannot be read"),
-        (["a", "--by", "model"], "not by 'model'"),
+        (["a", "--by", "model"], "--by model: expected combination or target"),
         (["a", "a"], "two runs are called 'a'"),
     ],
 )
