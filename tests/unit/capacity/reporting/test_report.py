@@ -154,7 +154,7 @@ def test_by_target_has_a_row_for_each_worker(tmp_path: Path) -> None:
     text = printed(run, by="target")
     assert "x:1 @ 10.0.0.1:1" in text
     assert row_of(printed(run), "c5.large + 2 × eia2.medium")[0] == "2,000"
-    with pytest.raises(ValueError, match="not by 'worker'"):
+    with pytest.raises(ValueError, match="--by worker: expected combination or target"):
         printed(run, by="worker")
 
 
