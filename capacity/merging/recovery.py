@@ -56,9 +56,9 @@ def recover_run(directories: Sequence[Path], out: Path, catalogue: Catalogue | N
     for log in logs:
         own = log.tallies()
         for series, tally in own.items():
-            tallies[series].add(tally)
+            tallies.setdefault(series, Tally()).add(tally)
         for series, tally in log.warmups.items():
-            warmups[series].add(tally)
+            warmups.setdefault(series, Tally()).add(tally)
         for tag, ns in (log.last.first_ns if log.last else {}).items():
             series = parse_series_tag(tag)[0]
             first_ns[series] = max(ns, first_ns.get(series, 0))

@@ -19,16 +19,19 @@ from capacity.rundir.interval_log import (
     series_tag,
 )
 from capacity.rundir.json_file import read_json_file, write_json_file
-from capacity.rundir.row import CostPer100k, Measure, Row, Saturation, SloRate
-from capacity.rundir.run import HLOG_NAME, Run
-from capacity.rundir.run_file import JSON_NAME, Probe, RunFile, SearchResult, TargetEvent, TargetInfo
-from capacity.rundir.summary import (
-    build_run_file,
+from capacity.rundir.row import (
+    CostPer100k,
+    Measure,
+    Row,
+    Saturation,
+    SloRate,
     judge_row,
-    pooled_autocorrelation_time,
     summarize_histogram,
     without_price,
 )
+from capacity.rundir.run import HLOG_NAME, Run
+from capacity.rundir.run_file import JSON_NAME, Probe, RunFile, SearchResult, TargetEvent, TargetInfo
+from capacity.rundir.summary import build_run_file, pooled_autocorrelation_time
 from capacity.rundir.telemetry import (
     TELEMETRY_MEASURES,
     TELEMETRY_NAME,

@@ -231,7 +231,10 @@ class GeneratorLog:
         tallies: dict[Series, Tally] = {parse_series_tag(tag)[0]: Tally() for tag in self.header.description.tags}
         for interval in self.intervals():
             series, measure = parse_series_tag(interval.tag)
-            tallies.setdefault(series, Tally()).histograms[measure].add(interval.histogram)
+            histograms = tallies.setdefault(series, Tally()).histograms
+            if measure not in histograms:
+                raise InputError(f"{self.directory / LOG_NAME}: a generator does not record {measure}: {interval.tag}")
+            histograms[measure].add(interval.histogram)
         for tag, data in (self.last.totals if self.last else {}).items():
             tally, counts = tallies.setdefault(parse_series_tag(tag)[0], Tally()), _decode(self.directory, data)
             tally.due, tally.answered, tally.unsent = counts.due, counts.answered, counts.unsent

@@ -1,4 +1,4 @@
-"""A row of run.json and its parts: the figures of one combination and model, or of one target of it."""
+"""A row of run.json, its parts, and making them from histograms, an SLO and a missing price."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from capacity.errors import InputError
-from capacity.statistics import VerdictStatus
+from capacity.statistics import (
+    Histogram,
+    Slo,
+    VerdictStatus,
+    judge_slo,
+    mean_interval_us,
+    percentile_interval_us,
+    samples_needed,
+)
 
 
 def _to_ns(value: float) -> float:
@@ -174,3 +182,52 @@ class Row(BaseModel):
                 f"{self.answered} answered, {failed} errors, {self.unsent} unsent"
             )
         return self
+
+
+def summarize_histogram(histogram: Histogram, beyond: int = 0, autocorrelation_time: float = 1.0) -> Measure:
+    """A histogram as a Measure, without the percentiles that its sample cannot support.
+
+    `beyond` samples lie above all recorded ones; `autocorrelation_time` is in samples.
+    """
+    total = histogram.count + beyond
+
+    def percentile(p: float) -> float | None:
+        return histogram.percentile_us(p, beyond) if total >= samples_needed(p) else None
+
+    return Measure(
+        samples=total,
+        beyond=beyond,
+        mean=histogram.mean_us,
+        mean_interval=mean_interval_us(histogram, autocorrelation_time),
+        min=histogram.min_us,
+        p50=percentile(50),
+        p90=percentile(90),
+        p95=percentile(95),
+        p99=percentile(99),
+        p999=percentile(99.9),
+        max=histogram.max_us,
+        p90_interval=percentile_interval_us(histogram, 90, beyond, autocorrelation_time),
+        p99_interval=percentile_interval_us(histogram, 99, beyond, autocorrelation_time),
+    )
+
+
+def judge_row(row: Row, slo: Slo, latency: Histogram) -> Row:
+    """The row with the verdict of an SLO; `latency` has its answered requests."""
+    verdict = judge_slo(slo, latency, row.due - row.answered, row.autocorrelation_time)
+    more = verdict.more_samples
+    return row.model_copy(
+        update={
+            "verdict": verdict.status,
+            "verdict_reasons": list(verdict.reasons),
+            "more_samples": more,
+            "more_seconds": round(more / row.offered_rps, 1) if more is not None and row.offered_rps > 0 else None,
+        }
+    )
+
+
+def without_price(row: Row, reason: str) -> Row:
+    """The row without prices; `reason` is under each of them."""
+    unknown = CostPer100k(reasons=dict.fromkeys(("sequential", "saturated", "at_slo"), reason))
+    return row.model_copy(
+        update={"price_per_hour": None, "currency": "", "price_note": reason, "cost_per_100k": unknown}
+    )

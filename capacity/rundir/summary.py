@@ -1,4 +1,4 @@
-"""From tallies to run.json: one row for each combination and model, one for each target, judged by the SLO."""
+"""From tallies to run.json: one row for each combination and model, and one for each target."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from capacity.measures import HardwareCombination, Series, Tally
-from capacity.rundir.row import CostPer100k, Measure, Memory, Row, Saturation, SloRate, Warmup
-from capacity.rundir.run_file import RunFile, SearchResult, TargetEvent, TargetInfo
-from capacity.statistics import (
-    Check,
-    Histogram,
-    Slo,
-    judge_slo,
-    mean_interval_us,
-    percentile_interval_us,
-    samples_needed,
+from capacity.rundir.row import (
+    Memory,
+    Row,
+    Saturation,
+    SloRate,
+    Warmup,
+    judge_row,
+    summarize_histogram,
+    without_price,
 )
+from capacity.rundir.run_file import RunFile, SearchResult, TargetEvent, TargetInfo
+from capacity.statistics import Check, Slo
 
 _CORES_PREFIX = "cpu-"
 # By Little's law some requests were waiting if more than this many were in flight on each accelerator.
@@ -187,47 +188,6 @@ def _row(
     return priced.model_copy(update={"notes": _notes(priced, duration_s)})
 
 
-def summarize_histogram(histogram: Histogram, beyond: int = 0, autocorrelation_time: float = 1.0) -> Measure:
-    """A histogram as a Measure, without the percentiles that its sample cannot support.
-
-    `beyond` samples lie above all recorded ones; `autocorrelation_time` is in samples.
-    """
-    total = histogram.count + beyond
-
-    def percentile(p: float) -> float | None:
-        return histogram.percentile_us(p, beyond) if total >= samples_needed(p) else None
-
-    return Measure(
-        samples=total,
-        beyond=beyond,
-        mean=histogram.mean_us,
-        mean_interval=mean_interval_us(histogram, autocorrelation_time),
-        min=histogram.min_us,
-        p50=percentile(50),
-        p90=percentile(90),
-        p95=percentile(95),
-        p99=percentile(99),
-        p999=percentile(99.9),
-        max=histogram.max_us,
-        p90_interval=percentile_interval_us(histogram, 90, beyond, autocorrelation_time),
-        p99_interval=percentile_interval_us(histogram, 99, beyond, autocorrelation_time),
-    )
-
-
-def judge_row(row: Row, slo: Slo, latency: Histogram) -> Row:
-    """The row with the verdict of an SLO; `latency` has its answered requests."""
-    verdict = judge_slo(slo, latency, row.due - row.answered, row.autocorrelation_time)
-    more = verdict.more_samples
-    return row.model_copy(
-        update={
-            "verdict": verdict.status,
-            "verdict_reasons": list(verdict.reasons),
-            "more_samples": more,
-            "more_seconds": round(more / row.offered_rps, 1) if more is not None and row.offered_rps > 0 else None,
-        }
-    )
-
-
 def pooled_autocorrelation_time(
     members: list[Series], tallies: Mapping[Series, Tally], times: Mapping[Series, float]
 ) -> float:
@@ -235,14 +195,6 @@ def pooled_autocorrelation_time(
     counts = {series: tallies[series].answered for series in members}
     effective = sum(count / times.get(series, 1.0) for series, count in counts.items())
     return max(sum(counts.values()) / effective, 1.0) if effective else 1.0
-
-
-def without_price(row: Row, reason: str) -> Row:
-    """The row without prices; `reason` is under each of them."""
-    unknown = CostPer100k(reasons=dict.fromkeys(("sequential", "saturated", "at_slo"), reason))
-    return row.model_copy(
-        update={"price_per_hour": None, "currency": "", "price_note": reason, "cost_per_100k": unknown}
-    )
 
 
 def _per_second(count: int, duration_s: float) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from capacity.__main__ import main
+from capacity.errors import InputError
 from capacity.measures import HardwareCombination, Series, Tally
 from capacity.merging import find_generator_logs, recover_run
 from capacity.rundir import (
@@ -146,6 +147,18 @@ def test_a_log_whose_first_line_is_truncated_is_empty_and_its_generator_is_named
         ("b", False),
     ]
     assert check(file, "empty logs").detail.endswith(": b")
+
+
+def test_a_measure_that_no_generator_records_is_wrong_input(logs: Path) -> None:
+    path = logs / "a" / LOG_NAME
+    path.write_text(path.read_text().replace("/latency-error,", "/pass-8,"))
+    with pytest.raises(InputError, match=r"a generator does not record pass-8"):
+        recover(logs)
+
+
+def test_a_series_that_the_description_lacks_is_counted(tmp_path: Path) -> None:
+    write(tmp_path / "logs", "a", of=description(tags=[], clients=["a"]))
+    assert recover(tmp_path / "logs").rows[0].answered == 300
 
 
 def test_a_generator_without_a_log_is_named(logs: Path) -> None:
