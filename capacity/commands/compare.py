@@ -16,7 +16,9 @@ from capacity.rundir import Run
 def compare_command(
     first: Annotated[Path, typer.Argument(metavar="A", help="run directory to compare with", show_default=False)],
     second: Annotated[Path, typer.Argument(metavar="B", help="run directory that may be better", show_default=False)],
-    fail_if: Annotated[list[str] | None, typer.Option(help="exit with 1 on such a change: 'p99 > +5%'")] = None,
+    fail_if: Annotated[
+        list[str] | None, typer.Option(help="exit with 1 on a larger change, such as 'p99 > +5%'; repeatable")
+    ] = None,
 ) -> None:
     """Shows in which measures B differs from A, for each combination and model. All intervals hold at once, with 95 %
     confidence: of two runs that are alike, 5 comparisons in 100 report a difference.

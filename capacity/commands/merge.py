@@ -19,13 +19,13 @@ def merge_command(
     out: Annotated[Path, typer.Option(help="the new run directory", show_default=False)],
     catalogue: Annotated[Path | None, typer.Option(help="price by this hardware.toml instead")] = None,
 ) -> None:
-    """Merges whole runs into one, or restores a run from the logs that its generators wrote."""
+    """Merges complete runs into one, or makes a run from the logs that its generators wrote."""
     prices = Catalogue.load(catalogue) if catalogue else None
     logs = [find_generator_logs(directory) for directory in runs]
     if any(logs):
         if not all(logs):
             raise InputError(
-                f"{runs[logs.index([])]} has no generator logs: give either only whole runs, or only generator logs"
+                f"{runs[logs.index([])]} has no generator logs: give either only complete runs, or only generator logs"
             )
         file = recover_run([log for of_directory in logs for log in of_directory], out, prices)
     else:

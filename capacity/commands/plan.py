@@ -39,29 +39,29 @@ def plan_command(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN…", help="run directories, or interference tests", show_default=False)
     ],
-    slo: Annotated[str | None, typer.Option(help="what every fleet must meet  [default: the runs' own]")] = None,
+    slo: Annotated[str | None, typer.Option(help="what every fleet must meet (default: the runs' own)")] = None,
     rate: Annotated[str | None, typer.Option(help="requests a second, such as 2000; or several, 100,1000")] = None,
     demand: Annotated[Path | None, typer.Option(help="a day as CSV: start,rps, such as 06:30,120")] = None,
     survive: Annotated[
         int, typer.Option(min=0, max=3, help="instances that may be lost while the SLO is still met")
     ] = 0,
-    headroom: Annotated[str, typer.Option(help="plan for so much more than each rate, such as 30%")] = "0%",
+    headroom: Annotated[str, typer.Option(help="plan for a rate higher by this share, such as 30%")] = "0%",
     router: Annotated[str, typer.Option(help=", ".join(get_args(Router)))] = "least-outstanding",
     market: Annotated[str, typer.Option(help=f"{', '.join(MARKETS)}; or several")] = MARKETS[0],
     limit: Annotated[
         list[str] | None, typer.Option(help="TYPE=N or TYPE@MARKET=N: at most N of this type; repeatable")
     ] = None,
     max_price: Annotated[float | None, typer.Option(min=0, help="the highest price an hour")] = None,
-    model: Annotated[str | None, typer.Option(help="which of several models")] = None,
+    model: Annotated[str | None, typer.Option(help="the model to plan for, where the runs have several")] = None,
     max_batch_size: Annotated[int, typer.Option(min=0, help="rows that workers batch at most; 0: no batching")] = 0,
     max_queue_delay_us: Annotated[int, typer.Option(min=0, help="how long a request waits for a batch, in µs")] = 0,
     preferred_batch_size: Annotated[str, typer.Option(help="sizes formed as soon as possible, such as 4,8")] = "",
     deadline: Annotated[str | None, typer.Option(help="a request without a reply by then fails, such as 1s")] = None,
     catalogue: Annotated[Path | None, typer.Option(help="price by this hardware.toml")] = None,
-    out: Annotated[Path | None, typer.Option(help="where to write  [default: plan, beside the first run]")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder to write into (default: plan, beside the first run)")] = None,
     seed: Annotated[int, typer.Option(help="of random arrivals and service times")] = 1,
-    verify: Annotated[bool, typer.Option("--verify", help="run the fleet here and compare")] = False,
-    verify_seconds: Annotated[float, typer.Option(min=5, max=3600, help="how long it runs")] = 30.0,
+    verify: Annotated[bool, typer.Option("--verify", help="run the fleet on this machine and compare")] = False,
+    verify_seconds: Annotated[float, typer.Option(min=5, max=3600, help="how long --verify takes, in seconds")] = 30.0,
     model_file: Annotated[Path | None, typer.Option(help="the model, for real workers in --verify")] = None,
 ) -> None:
     """Finds the cheapest fleet for a rate within the SLO, and what would change it."""

@@ -29,7 +29,9 @@ def report_command(
     by: Annotated[str, typer.Option(help="rows by combination, or by target")] = "combination",
     slo: Annotated[str | None, typer.Option(help="judge by this SLO instead, such as p99=50ms,errors=0.1%")] = None,
     catalogue: Annotated[Path | None, typer.Option(help="price by this hardware.toml instead")] = None,
-    out: Annotated[Path | None, typer.Option(help="where to write  [default: the run, or the first's parent]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="folder to write into (default: the run, or the first's parent)")
+    ] = None,
     format_name: Annotated[
         str | None, typer.Option("--format", help=f"the rows as {', '.join(EXPORT_FORMATS)}, to stdout or --out")
     ] = None,

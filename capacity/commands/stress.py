@@ -48,18 +48,18 @@ def stress_command(
     ] = None,
     slo: Annotated[str, typer.Option(help="such as p99=50ms: also simulates the rates within it")] = "",
     for_: Annotated[
-        str, typer.Option("--for", help="length of the scenario's run, such as 30m  [default: its own]")
+        str, typer.Option("--for", help="length of the scenario's run, such as 30m (default: its own)")
     ] = "",
-    at: Annotated[str, typer.Option(help="offered rate as a share of capacity, such as 70%  [default: its own]")] = "",
+    at: Annotated[str, typer.Option(help="offered rate as a share of capacity, such as 70% (default: its own)")] = "",
     in_flight: Annotated[int, typer.Option(min=1, help="requests in flight that saturate an ordinal")] = 2,
     deadline: Annotated[str, typer.Option(help="a request without a reply by then fails")] = "2s",
     fault: Annotated[str, typer.Option("--fault", "--how", help=f"loss: {', '.join(FAULTS)}")] = "kill",
     fault_ordinal: Annotated[
-        str, typer.Option("--fault-ordinal", "--hurt", help="loss: which ordinal  [default: the first]")
+        str, typer.Option("--fault-ordinal", "--hurt", help="loss: which ordinal (default: the first)")
     ] = "",
     trace: Annotated[Path | None, typer.Option(help="burst: arrivals to play instead of a square wave")] = None,
     max_queue_size: Annotated[int, typer.Option(min=1, help="overload: requests that may wait at each worker")] = 16,
-    out: Annotated[Path | None, typer.Option(help="a new directory  [default: stress/SCENARIO-TIME]")] = None,
+    out: Annotated[Path | None, typer.Option(help="a new directory (default: stress/SCENARIO-TIME)")] = None,
 ) -> None:
     """Puts a whole machine under stress in one of six scenarios; exit code 1 where a check fails."""
     if scenario not in SCENARIOS:

@@ -34,7 +34,7 @@ def exit_code(file: RunFile, options: Options) -> int:
 
 
 def print_result(directory: Path, report: Path, by: str) -> None:
-    """Prints the table of a run directory, by combination or by ordinal, and the path of its report."""
+    """Prints the table of a run directory, by combination or by target, and the path of its report."""
     console = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=_WIDTH)
     print_table([Run.load(directory)], console, by=by)
     console.print(f"report: {report}", soft_wrap=True)
