@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m capac
         message = str(error)
     else:
         return
-    print(f"capacity: {message}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 

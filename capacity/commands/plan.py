@@ -116,10 +116,10 @@ def plan_command(
 def _verified(
     file: PlanFile, problem: PlanningProblem, folder: Path, seconds: float, model_file: Path | None
 ) -> PlanFile:
-    """The plan file with the verification of the fleet for the highest rate that has one."""
+    """The plan file with the verification of the fleet for the highest rate that has one; unchanged where none has."""
     plans = [one for one in file.plans if one.rows]
     if not plans:
-        raise InputError(f"there is no fleet to verify: {file.plans[-1].reason}")
+        return file
     verification = verify_plan(problem, plans[-1].rows, plans[-1].required_rps, folder, seconds, model_file)
     return file.model_copy(update={"verification": verification})
 

@@ -79,7 +79,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *w
         main()
     line = capsys.readouterr().err
     assert end.value.code == 2, line
-    assert line.startswith("capacity: ")
+    assert line.startswith("error: ")
     assert line.count("\n") == 1, line
     return line
 

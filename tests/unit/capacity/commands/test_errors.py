@@ -36,7 +36,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     with pytest.raises(SystemExit) as end:
         command_line.main(["report", "run"])
     assert end.value.code == 2
-    assert capsys.readouterr().err == f"capacity: {error}\n"
+    assert capsys.readouterr().err == f"error: {error}\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), OSError("a bug")])

@@ -215,6 +215,8 @@ def test_no_fleet_says_why_and_ends_with_1(
     assert "the limits leave too few" in capsys.readouterr().out
     assert run_main(monkeypatch, tmp_path, article[2], *common, "--rate", "300", "--max-price", "1") == 1
     assert "more than the $1.00 allowed" in capsys.readouterr().out
+    assert run_main(monkeypatch, tmp_path, article[3], *common, "--rate", "10", "--verify") == 1
+    assert "no combination meets p90=15ms even without waiting" in capsys.readouterr().out
 
 
 def test_a_run_that_is_not_valid_plans_nothing(

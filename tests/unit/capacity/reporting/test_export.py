@@ -97,5 +97,5 @@ def test_another_format_is_refused(
 ) -> None:
     make(tmp_path / "a", ARTICLE)
     assert run_main(monkeypatch, "report", "a", "--format", "xlsx") == 2
-    line = "capacity: --format xlsx: unknown format (choose csv, json, markdown, parquet)\n"
+    line = "error: --format xlsx: unknown format (choose csv, json, markdown, parquet)\n"
     assert capsys.readouterr().err == line

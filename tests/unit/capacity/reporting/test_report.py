@@ -328,6 +328,6 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     make(tmp_path / "a", ARTICLE)
     assert run_main(monkeypatch, "report", *words) == 2
     error = capsys.readouterr().err
-    assert error.startswith("capacity: ")
+    assert error.startswith("error: ")
     assert said in error
     assert len(error.splitlines()) == 1
