@@ -26,7 +26,7 @@ SERIES = Series(HardwareCombination("box", ""), "gpt", "cpu:0 @ a:1", False)
 
 
 @dataclass(frozen=True)
-class Shape:
+class LatencyDistribution:
     """Latencies in ms, `draw(generator, n)` in the order in which they ended, with their true P90 and mean."""
 
     draw: Callable[[np.random.Generator, int], NDArray[np.float64]]
@@ -34,18 +34,18 @@ class Shape:
     mean: float
 
 
-def lognormal(variation: float) -> Shape:
+def lognormal(variation: float) -> LatencyDistribution:
     """Independent, of mean 10 ms and this coefficient of variation."""
     sigma = math.sqrt(math.log(1 + variation**2))
     middle = math.log(10) - sigma**2 / 2
-    return Shape(
+    return LatencyDistribution(
         lambda generator, n: generator.lognormal(middle, sigma, n),
         math.exp(middle + sigma * float(norm.ppf(0.9))),
         10.0,
     )
 
 
-def bimodal() -> Shape:
+def bimodal() -> LatencyDistribution:
     """Independent: 17 of 20 about 8 ms, 3 of 20 about 24 ms."""
 
     def draw(generator: np.random.Generator, n: int) -> NDArray[np.float64]:
@@ -53,10 +53,10 @@ def bimodal() -> Shape:
         return np.where(slow, generator.normal(24, 1.5, n), generator.normal(8, 0.5, n))
 
     p90 = brentq(lambda ms: 0.85 * norm.cdf(ms, 8, 0.5) + 0.15 * norm.cdf(ms, 24, 1.5) - 0.9, 10, 40)
-    return Shape(draw, float(p90), 0.85 * 8 + 0.15 * 24)
+    return LatencyDistribution(draw, float(p90), 0.85 * 8 + 0.15 * 24)
 
 
-def queue(utilisation: float, service_ms: float = 5.0) -> Shape:
+def queue(utilisation: float, service_ms: float = 5.0) -> LatencyDistribution:
     """Poisson arrivals at one exponential server, from its steady state on: the time in the system is exponential.
 
     From an empty queue on where there is no steady state; then nothing is true of it.
@@ -71,7 +71,11 @@ def queue(utilisation: float, service_ms: float = 5.0) -> Shape:
         walk = waiting + np.concatenate([[0.0], np.cumsum((service - gaps)[:-1])])
         return walk - np.minimum(np.minimum.accumulate(walk), 0.0) + service
 
-    return Shape(draw, math.log(10) / spare, 1 / spare) if spare else Shape(draw, math.inf, math.inf)
+    return (
+        LatencyDistribution(draw, math.log(10) / spare, 1 / spare)
+        if spare
+        else LatencyDistribution(draw, math.inf, math.inf)
+    )
 
 
 def tally_of(latencies_ms: NDArray[np.float64], bounds_ns: Sequence[int] = ()) -> tuple[Tally, float]:
@@ -118,7 +122,9 @@ def search_probes(
     return summaries
 
 
-def answered_in_a_closed_loop(generator: np.random.Generator, service: Shape, seconds: float) -> NDArray[np.int64]:
+def answered_in_a_closed_loop(
+    generator: np.random.Generator, service: LatencyDistribution, seconds: float
+) -> NDArray[np.int64]:
     """How many answers came in each 50 ms, one after another without a pause."""
     ends = np.cumsum(service.draw(generator, int(2000 * seconds / service.mean)))
     counts, _edges = np.histogram(ends, np.arange(0, 1000 * seconds + 25, 50))

@@ -72,7 +72,7 @@ BROKEN: list[tuple[Callable[[Path], None], str]] = [
 ]
 
 
-def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> str:
+def error_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> str:
     """The one line on stderr of a command that ended with 2."""
     monkeypatch.setattr("sys.argv", ["capacity", *map(str, words)])
     with pytest.raises(SystemExit) as end:
@@ -96,7 +96,7 @@ def test_a_run_directory_that_is_not_whole(
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     damage(run)
-    assert words in said(monkeypatch, capsys, "report", run)
+    assert words in error_line(monkeypatch, capsys, "report", run)
 
 
 CATALOGUES = [
@@ -121,7 +121,7 @@ def test_a_catalogue_that_is_broken(
     catalogue = tmp_path / "hardware.toml"
     if text is not None:
         catalogue.write_text(text)
-    line = said(monkeypatch, capsys, "report", whole, "--catalogue", catalogue, "--out", tmp_path / "out")
+    line = error_line(monkeypatch, capsys, "report", whole, "--catalogue", catalogue, "--out", tmp_path / "out")
     assert words in line
     assert not (tmp_path / "out").exists()
 
@@ -150,7 +150,7 @@ def test_models_that_are_mixed(
         text = (other / name).read_text()
         (other / name).write_text(text.replace('"gpt"', '"resnet18"').replace("/gpt/", "/resnet18/"))
     assert Run.load(other).file.rows[0].model == "resnet18"
-    assert "have no combination and no model in common" in said(monkeypatch, capsys, "compare", whole, other)
+    assert "have no combination and no model in common" in error_line(monkeypatch, capsys, "compare", whole, other)
     same = tmp_path / "same"
     shutil.copytree(whole, same)
     worker = {"label": "cpu:0 @ a:1", "address": "a:1", "model": "gpt"}
@@ -158,7 +158,7 @@ def test_models_that_are_mixed(
     first = tmp_path / "first"
     shutil.copytree(whole, first)
     edited(first, targets=[{**worker, "model_sha256": "1" * 64}])
-    line = said(monkeypatch, capsys, "merge", first, same, "--out", tmp_path / "merged")
+    line = error_line(monkeypatch, capsys, "merge", first, same, "--out", tmp_path / "merged")
     assert "the runs served different files as the model gpt: they cannot be merged" in line
     assert not (tmp_path / "merged").exists()
 
@@ -184,7 +184,7 @@ def test_words_that_make_no_command(
     expected: str,
 ) -> None:
     places = {"RUN": str(whole), "OUT": str(tmp_path / "out")}
-    assert expected in said(monkeypatch, capsys, *(places.get(word, word) for word in words))
+    assert expected in error_line(monkeypatch, capsys, *(places.get(word, word) for word in words))
 
 
 def test_an_error_of_the_program_keeps_its_traceback(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def make(
                 for name in ("latency", "latency-error"):
                     log.write(begins_s + second, 1, series_tag(series, name), gained.histograms[name])
                 tally.add(gained)
-    given: dict[str, Any] = {"conditions": {"transport": "wire"}, "checks": []}
+    defaults: dict[str, Any] = {"conditions": {"transport": "wire"}, "checks": []}
     file = build_run_file(
         started=datetime(2026, 11, 24, tzinfo=UTC),
         options={"arrivals": "poisson"},
@@ -57,26 +57,26 @@ def make(
         slo=None,
         catalogue=CATALOGUE,
         generators=[],
-        **(given | changes),
+        **(defaults | changes),
     )
     file.save(directory)
     return Run.load(directory)
 
 
-def found(first: Run, second: Run) -> dict[str, Difference]:
+def row_differences_of(first: Run, second: Run) -> dict[str, Difference]:
     (pair,) = compare_runs(first, second)
     return {difference.measure: difference for difference in pair.differences}
 
 
 def test_a_run_compared_with_itself_shows_no_difference(tmp_path: Path) -> None:
     run = make(tmp_path / "a")
-    for difference in found(run, run).values():
+    for difference in row_differences_of(run, run).values():
         assert difference.ratio in (None, pytest.approx(1.0))
         assert not difference.distinguishable
 
 
 def test_a_slower_run_is_called_slower_by_how_much(tmp_path: Path) -> None:
-    by = found(make(tmp_path / "a"), make(tmp_path / "b", 1.3, seed=2))
+    by = row_differences_of(make(tmp_path / "a"), make(tmp_path / "b", 1.3, seed=2))
     assert list(by) == list(MEASURES)
     for measure in ("mean", "p50", "p90", "p95", "p99", "cost"):
         ratio, interval = by[measure].ratio, by[measure].interval
@@ -88,7 +88,7 @@ def test_a_slower_run_is_called_slower_by_how_much(tmp_path: Path) -> None:
     assert "more expensive" in by["cost"].sentence
     assert by["throughput"].sentence == "throughput: no significant difference (+0.0 % to +0.0 %)"
     assert by["p999"].sentence == "p999: not enough samples (1500 < 2995)"
-    back = found(make(tmp_path / "c", 1.3, seed=2), make(tmp_path / "d"))
+    back = row_differences_of(make(tmp_path / "c", 1.3, seed=2), make(tmp_path / "d"))
     assert "faster (-" in back["mean"].sentence
 
 
@@ -110,31 +110,31 @@ def test_runs_that_are_alike_are_told_apart_about_as_seldom_as_promised(tmp_path
     (row,) = make(tmp_path / "a").file.rows
     generator, called = np.random.default_rng(4), 0
     for _ in range(100):
-        found = row_differences(row, row, sampled(generator), sampled(generator), generator, 200)
-        called += any(difference.distinguishable for difference in found)
+        result = row_differences(row, row, sampled(generator), sampled(generator), generator, 200)
+        called += any(difference.distinguishable for difference in result)
     assert 1 <= called <= 12
 
 
 def test_errors_are_beyond_the_percentiles_they_reach(tmp_path: Path) -> None:
-    by = found(make(tmp_path / "a"), make(tmp_path / "b", seed=2, failed=10))
+    by = row_differences_of(make(tmp_path / "a"), make(tmp_path / "b", seed=2, failed=10))
     assert by["p50"].distinguishable
     assert by["p90"].sentence == "p90: beyond all answered requests"
 
 
 def test_a_run_too_short_to_tell_says_so(tmp_path: Path) -> None:
-    by = found(make(tmp_path / "a", seconds=5), make(tmp_path / "b", seconds=5))
+    by = row_differences_of(make(tmp_path / "a", seconds=5), make(tmp_path / "b", seconds=5))
     assert by["mean"].sentence == "mean: too short: 5 s, at least 8 s are needed"
 
 
 def test_a_log_that_begins_before_the_measured_part_is_cut_in_the_same_blocks(tmp_path: Path) -> None:
     plain, late = make(tmp_path / "a"), make(tmp_path / "b", 1.3, seed=2)
     shifted = make(tmp_path / "c", 1.3, seed=2, begins_s=100)
-    assert found(plain, late) == found(plain, shifted)
+    assert row_differences_of(plain, late) == row_differences_of(plain, shifted)
 
 
 def test_rows_pair_by_combination_else_by_the_only_model(tmp_path: Path) -> None:
     one, two = make(tmp_path / "a"), make(tmp_path / "b", hardware="box.large + cpu-1c")
-    by = found(one, two)
+    by = row_differences_of(one, two)
     assert by["cost"].ratio == pytest.approx(2 * (by["mean"].ratio or 0))
     both = make(tmp_path / "c", models=("gpt", "resnet18"))
     assert [pair.second.model for pair in compare_runs(both, both)] == ["gpt", "resnet18"]
@@ -183,9 +183,9 @@ def test_the_command_says_it_and_its_exit_code_is_a_gate(
 ) -> None:
     a, b = str(make(tmp_path / "a").directory), str(make(tmp_path / "b", 1.3, seed=2).directory)
     assert run_main(monkeypatch, "compare", a, b) == 0
-    said = capsys.readouterr().out
-    assert "gpt, box + cpu-1c" in said
-    assert "mean: B is 28.3 % slower (+22.6 % to +34.3 %)" in said
+    output = capsys.readouterr().out
+    assert "gpt, box + cpu-1c" in output
+    assert "mean: B is 28.3 % slower (+22.6 % to +34.3 %)" in output
     assert run_main(monkeypatch, "compare", a, b, "--fail-if", "p90 > +10%", "--fail-if", "mean > +60%") == 1
     assert capsys.readouterr().out.count("FAIL") == 1
     assert run_main(monkeypatch, "compare", a, a, "--fail-if", "p90 > +10%") == 0

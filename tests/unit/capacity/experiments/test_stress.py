@@ -176,9 +176,9 @@ def findings(status: str) -> StressResult:
 
 
 def test_findings_are_a_file_for_programs_and_one_page_that_needs_no_network(tmp_path: Path) -> None:
-    found = findings("PASS")
-    assert StressResult.load(found.save(tmp_path)) == found
-    text = write_stress_page(found, tmp_path).read_text()
+    result = findings("PASS")
+    assert StressResult.load(result.save(tmp_path)) == result
+    text = write_stress_page(result, tmp_path).read_text()
     for words in ("simulated", "One was lost.", "noticed", "27.9", "loss/report.html", "Passed", 'class="mark"'):
         assert words in text
     assert "<script>" not in text

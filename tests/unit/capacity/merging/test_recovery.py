@@ -225,9 +225,9 @@ def test_what_does_not_belong_together_is_refused_in_one_line(
         main()
 
     assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert says in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert says in output
+    assert output.count("\n") == 1
     assert not (out / "run.json").exists()
 
 

@@ -134,11 +134,11 @@ def test_limits_and_markets_decide_what_is_bought(
     (tmp_path / "prices.toml").write_text(
         '[hosts."g4dn.xlarge"]\nprice = 0.526\nspot = 0.16\naccelerator = "t4"\naccelerators = 1\n'
     )
-    asked = [*article[:3], "--slo", "p90=15ms", "--rate", "300", "--catalogue", "prices.toml", "--out", str(tmp_path)]
+    options = [*article[:3], "--slo", "p90=15ms", "--rate", "300", "--catalogue", "prices.toml", "--out", str(tmp_path)]
 
-    run_main(monkeypatch, tmp_path, *asked, "--market", "spot,on-demand")
+    run_main(monkeypatch, tmp_path, *options, "--market", "spot,on-demand")
     free = PlanFile.load(tmp_path / "plan.json").plans[0]
-    run_main(monkeypatch, tmp_path, *asked, "--market", "spot,on-demand", "--limit", "g4dn.xlarge@spot=1")
+    run_main(monkeypatch, tmp_path, *options, "--market", "spot,on-demand", "--limit", "g4dn.xlarge@spot=1")
     limited = PlanFile.load(tmp_path / "plan.json").plans[0]
 
     assert {(row.hardware, row.market) for row in free.rows} == {("g4dn.xlarge + t4", "spot")}
@@ -146,7 +146,7 @@ def test_limits_and_markets_decide_what_is_bought(
     assert limited.cost_per_hour is not None
     assert free.cost_per_hour is not None
     assert limited.cost_per_hour > free.cost_per_hour
-    assert any(said.startswith("limit:") for said in limited.constraints)
+    assert any(message.startswith("limit:") for message in limited.constraints)
     assert "no spot price" not in capsys.readouterr().err
 
 
@@ -167,7 +167,7 @@ def test_too_little_memory_and_no_price_are_reasons(
     assert [row.hardware for row in plan.rows] == ["g4dn.xlarge + t4"]
     assert lost["c5.large + eia2.medium"].step == "memory"
     assert lost["own.machine + x1"].step == "price"
-    assert any(said.startswith("memory:") for said in plan.constraints)
+    assert any(message.startswith("memory:") for message in plan.constraints)
     capsys.readouterr()
 
 
@@ -197,11 +197,11 @@ def test_wrong_input_is_one_line(
 ) -> None:
     code = run_main(monkeypatch, tmp_path, article[0], "--slo", "p90=15ms", *arguments)
 
-    said = capsys.readouterr()
+    message = capsys.readouterr()
     assert code == 2
-    assert said.err.count("\n") == 1
-    assert what in said.err
-    assert not said.out
+    assert message.err.count("\n") == 1
+    assert what in message.err
+    assert not message.out
 
 
 def test_no_fleet_says_why_and_ends_with_1(
@@ -249,17 +249,17 @@ def test_no_fleet_that_holds_is_ten_percent_cheaper(tmp_path: Path, seed: int, r
     service = ServiceConditions(Slo.parse(f"p90={draw.uniform(2, 4) * max(means):.2f}ms"), router)
     rate = float(draw.uniform(150, 350))
 
-    found = Planner(PlanningProblem(selection, FleetRequirements(service))).plan(rate)
+    result = Planner(PlanningProblem(selection, FleetRequirements(service))).plan(rate)
 
-    assert found.cost_per_hour is not None
+    assert result.cost_per_hour is not None
     pools, each = SimulatedPools(selection.offers, service), [offer.price for offer in selection.offers]
-    counts_of = {row.hardware: row.instances for row in found.rows}
+    counts_of = {row.hardware: row.instances for row in result.rows}
     chosen = tuple(counts_of.get(offer.instance.name, 0) for offer in selection.offers)
     assert pools.predict(chosen, rate).meets_slo
-    for counts in product(*(range(int(found.cost_per_hour / price) + 1) for price in each)):
+    for counts in product(*(range(int(result.cost_per_hour / price) + 1) for price in each)):
         cost = sum(count * price for count, price in zip(counts, each, strict=True))
         capacity = sum(count * pools.saturation_rate(number) for number, count in enumerate(counts))
-        if cost * 1.1 < found.cost_per_hour and capacity > rate:
+        if cost * 1.1 < result.cost_per_hour and capacity > rate:
             assert not pools.predict(counts, rate).meets_slo, f"{counts} at {cost} holds"
 
 
@@ -286,14 +286,14 @@ def test_a_plan_takes_the_fully_loaded_machine_of_an_interference_test(
     measured_run(tmp_path / "stress" / "alone-eia0", [Measured("c5.large + eia2.medium", 5.0, 0.05)])
     stressed(tmp_path / "stress", "interference", Interference(ordinals=[], neighbours=[], factor=0.526))
 
-    said = []
+    files = []
     for runs in ("stress", "stress/together"):
         assert run_main(monkeypatch, tmp_path, runs, "--slo", "p90=15ms", "--rate", "200", "--out", "plan") == 0
-        said.append(PlanFile.load(tmp_path / "plan" / "plan.json"))
+        files.append(PlanFile.load(tmp_path / "plan" / "plan.json"))
 
-    assert said[0].plans == said[1].plans
-    assert not said[1].notes
-    (note,) = said[0].notes
+    assert files[0].plans == files[1].plans
+    assert not files[1].notes
+    (note,) = files[0].notes
     assert "fully loaded machine, 52.6 % of the throughput of its ordinals alone (stress)" in note
     assert note in capsys.readouterr().out
 

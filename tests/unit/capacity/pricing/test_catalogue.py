@@ -45,15 +45,15 @@ def test_a_host_whose_name_could_not_be_read_back_is_refused(host: str) -> None:
 
 
 def price(catalogue: Catalogue, name: str) -> Price:
-    found = catalogue.price(HardwareCombination.parse(name))
-    assert isinstance(found, Price)
-    return found
+    result = catalogue.price(HardwareCombination.parse(name))
+    assert isinstance(result, Price)
+    return result
 
 
 def why_not(catalogue: Catalogue, name: str) -> str:
-    found = catalogue.price(HardwareCombination.parse(name))
-    assert isinstance(found, UnknownPrice)
-    return found.reason
+    result = catalogue.price(HardwareCombination.parse(name))
+    assert isinstance(result, UnknownPrice)
+    return result.reason
 
 
 @pytest.fixture

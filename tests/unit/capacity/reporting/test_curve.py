@@ -76,7 +76,7 @@ def probe(number: int) -> Probe:
 
 
 def curve(**changes: Any) -> SearchResult:
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "hardware": POOL.name,
         "model": "m",
         "simulated": True,
@@ -87,10 +87,10 @@ def curve(**changes: Any) -> SearchResult:
         "saturation": Saturation(rps=100.0, interval=(98.0, 102.0)),
         "stop_reason": "confirmed",
     }
-    return SearchResult(**(given | changes))
+    return SearchResult(**(defaults | changes))
 
 
-def searched(directory: Path, found: SearchResult | None = None) -> Run:
+def searched(directory: Path, result: SearchResult | None = None) -> Run:
     """A run directory of a search whose log has all four probes."""
     file = build_run_file(
         started=datetime(2026, 11, 24, tzinfo=UTC),
@@ -105,7 +105,7 @@ def searched(directory: Path, found: SearchResult | None = None) -> Run:
         catalogue=Catalogue.load(),
         checks=[],
         generators=[],
-        searches=[found or curve()],
+        searches=[result or curve()],
     )
     file.save(directory)
     with IntervalLogWriter(directory / "run.hlog", 0.0) as writer:
@@ -122,9 +122,14 @@ def test_a_row_is_the_probe_that_is_marked_and_every_probe_can_be_read_again(tmp
     shown = run.histogram(row, "latency")
     assert shown is not None
     assert shown.count == row.answered == 600
-    (found,) = run.file.searches
-    read = run.probe_histograms(found)
-    assert {number: kept["latency"].count for number, kept in read.items()} == {1: 400, 2: 1600, 3: 700, 4: 600}
+    (result,) = run.file.searches
+    read = run.probe_histograms(result)
+    assert {number: measures["latency"].count for number, measures in read.items()} == {
+        1: 400,
+        2: 1600,
+        3: 700,
+        4: 600,
+    }
     assert run.measured_from_s == 40.0
     assert run.timeline is None
 
@@ -177,10 +182,10 @@ def test_searches_do_not_merge(tmp_path: Path) -> None:
 
 
 def test_the_sentence_says_each_rate_once_and_what_is_missing() -> None:
-    said = describe_search(curve())
-    assert said.startswith("60.0/s meets p90=30ms (confirmed by a fresh probe); 160.0/s does not; ")
-    assert "72.0/s (95 % interval 66.0/s to 80.0/s)" in said
-    assert said.endswith("saturated at 100.0/s (98.0/s to 102.0/s)")
+    output = describe_search(curve())
+    assert output.startswith("60.0/s meets p90=30ms (confirmed by a fresh probe); 160.0/s does not; ")
+    assert "72.0/s (95 % interval 66.0/s to 80.0/s)" in output
+    assert output.endswith("saturated at 100.0/s (98.0/s to 102.0/s)")
 
     nothing = curve(slo_rate=SloRate(missed_rps=5.0), saturation=Saturation(), stop_reason="no time left")
     assert describe_search(nothing) == "no tested rate met p90=30ms; 5.00/s does not; stopped: no time left"
@@ -210,10 +215,10 @@ def test_report_and_terminal_say_what_was_found(tmp_path: Path) -> None:
     print_table([run], console)
     page = write_report([run], tmp_path / "a").read_text(encoding="utf-8")
 
-    said = console.export_text()
-    assert "60.0/s meets p90=30ms" in said
-    assert "saturated" in said
-    assert "at SLO" in said
+    output = console.export_text()
+    assert "60.0/s meets p90=30ms" in output
+    assert "saturated" in output
+    assert "at SLO" in output
     assert "<h2>Searches</h2>" in page
     assert page.count("in the table") == 1
     assert "72.0/s" in page

@@ -45,8 +45,8 @@ def test_json_has_the_rows_whole(
     run = make(tmp_path / "a", ARTICLE)
     assert run_main(monkeypatch, "report", "a", "--format", "json", "--by", "target") == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
-    said = [(row["target"], row["latency_us"]["p90"]) for row in rows]
-    assert said == [(row.target, row.latency_us.p90) for row in run.file.target_rows]
+    output = [(row["target"], row["latency_us"]["p90"]) for row in rows]
+    assert output == [(row.target, row.latency_us.p90) for row in run.file.target_rows]
 
 
 def test_markdown_has_the_table_the_prices_and_the_choice(
@@ -85,9 +85,9 @@ def test_parquet_has_the_columns_of_the_csv(tmp_path: Path, monkeypatch: pytest.
 
 def test_parquet_without_pyarrow_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    found = labeled_rows([make(tmp_path / "a", ARTICLE)])
+    result = labeled_rows([make(tmp_path / "a", ARTICLE)])
     with pytest.raises(ValueError, match=r"Parquet needs pyarrow: pip install 'inferload\[parquet\]'"):
-        write_parquet(tmp_path / "x.parquet", found, Slo.parse("p90=15ms"))
+        write_parquet(tmp_path / "x.parquet", result, Slo.parse("p90=15ms"))
     with pytest.raises(ImportError):
         importlib.import_module("pyarrow")
 

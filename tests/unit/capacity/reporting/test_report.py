@@ -132,10 +132,10 @@ def test_where_a_price_comes_from_is_said(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text('[hosts."c5.xlarge"]\nprice = 0.17\nnote = "assumed by make demo"\n')
     run = make(tmp_path / "a", ARTICLE[2:])
-    said = "c5.xlarge: $0.17 an hour (host: on-demand, assumed by make demo)"
-    assert said in printed(run, catalogue=Catalogue.load(own))
+    output = "c5.xlarge: $0.17 an hour (host: on-demand, assumed by make demo)"
+    assert output in printed(run, catalogue=Catalogue.load(own))
     html = write_report(run, tmp_path / "out", catalogue=Catalogue.load(own)).read_text()
-    assert said in html
+    assert output in html
 
 
 def test_a_sample_too_small_says_how_many_are_needed(tmp_path: Path) -> None:
@@ -193,8 +193,8 @@ def test_runs_stand_side_by_side_and_are_kept_apart_by_name(tmp_path: Path) -> N
 
 def test_each_model_has_its_own_choice(tmp_path: Path) -> None:
     run = make(tmp_path / "a", ARTICLE, models=("gpt", "resnet18"))
-    found = choose_per_model(labeled_rows([run]), Slo.parse("p90=15ms"))
-    assert [(choice.model, choice.winner.label if choice.winner else None) for choice in found] == [
+    result = choose_per_model(labeled_rows([run]), Slo.parse("p90=15ms"))
+    assert [(choice.model, choice.winner.label if choice.winner else None) for choice in result] == [
         ("gpt", "c5.large + eia2.medium"),
         ("resnet18", "c5.large + eia2.medium"),
     ]
@@ -237,14 +237,14 @@ def test_the_report_is_one_file_that_needs_no_network(tmp_path: Path) -> None:
     assert "<script" not in html
     assert "$0.205 an hour (host: on-demand, 2020; accelerator: on-demand, 2020)" in html
     assert html.index("<b>Valid<") < html.index("The choice") < html.index("Conditions") < html.index("The table")
-    for said in (
+    for output in (
         "input_ids INT64 (1, 7)",
         "They are no measurements",
         "4 UNAVAILABLE",
         "77.0",
         "prefers-color-scheme",
     ):
-        assert said in html
+        assert output in html
 
 
 def test_pictures_are_well_formed_and_say_what_they_show(tmp_path: Path) -> None:
@@ -256,8 +256,8 @@ def test_pictures_are_well_formed_and_say_what_they_show(tmp_path: Path) -> None
         ET.fromstring(picture)
     chart = ET.fromstring((tmp_path / "out" / "chart.svg").read_text())
     texts = [element.text for element in chart.iter() if element.tag.endswith("text")]
-    for said in ("a & b", "gpt", "SLO 15ms", "$0.06", "$0.08", "Elastic Inference", "c5.xlarge"):
-        assert said in texts
+    for output in ("a & b", "gpt", "SLO 15ms", "$0.06", "$0.08", "Elastic Inference", "c5.xlarge"):
+        assert output in texts
     assert (tmp_path / "out" / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -313,7 +313,7 @@ def test_the_command_prints_and_writes(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "output"),
     [
         (["none"], "none is not a run directory"),
         (["a", "--slo", "p90"], "'p90' in the SLO 'p90' is not like"),
@@ -323,11 +323,11 @@ def test_the_command_prints_and_writes(
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], output: str
 ) -> None:
     make(tmp_path / "a", ARTICLE)
     assert run_main(monkeypatch, "report", *words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert said in error
+    assert output in error
     assert len(error.splitlines()) == 1

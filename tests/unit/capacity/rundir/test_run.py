@@ -47,7 +47,7 @@ def series(ordinal: int, model: str = "gpt", hardware: HardwareCombination = POO
 
 
 def built(tallies: dict[Series, Tally], **changes: Any) -> RunFile:
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "started": datetime(2026, 11, 24, tzinfo=UTC),
         "options": {"arrivals": "closed"},
         "conditions": {"model": "gpt"},
@@ -60,7 +60,7 @@ def built(tallies: dict[Series, Tally], **changes: Any) -> RunFile:
         "checks": [],
         "generators": [],
     }
-    return build_run_file(tallies=tallies, **(given | changes))
+    return build_run_file(tallies=tallies, **(defaults | changes))
 
 
 def test_workers_of_a_pool_make_one_row_and_one_ordinal_each() -> None:
@@ -85,8 +85,8 @@ def test_combinations_and_models_are_kept_apart() -> None:
         series(2, hardware=other): tally([1_000_000] * 30),
         series(3, simulated=True): tally([1_000_000] * 40),
     }
-    found = [(row.model, row.hardware, row.simulated, row.answered) for row in built(tallies).rows]
-    assert found == [
+    result = [(row.model, row.hardware, row.simulated, row.answered) for row in built(tallies).rows]
+    assert result == [
         ("gpt", "box + 2 × cpu-1c", False, 10),
         ("gpt", "box + 2 × cpu-1c", True, 40),
         ("gpt", "box + cpu-2c", False, 30),
@@ -262,7 +262,7 @@ def test_a_failed_check_makes_a_run_invalid_and_a_warning_does_not() -> None:
     assert built(tallies, checks=[check("PASS"), check("WARN")]).valid
     invalid = built(tallies, checks=[check("PASS"), check("FAIL")])
     assert not invalid.valid
-    assert [found.status for found in invalid.failures] == ["FAIL"]
+    assert [result.status for result in invalid.failures] == ["FAIL"]
 
 
 def test_the_slo_is_judged_in_each_row() -> None:
@@ -285,7 +285,7 @@ def test_the_slo_is_judged_in_each_row() -> None:
 def test_a_run_file_is_saved_whole_and_read_back(tmp_path: Path) -> None:
     file = built({series(0): tally([1_234_567] * 40, errors=2), series(1): tally([2_000_000])})
     path = file.save(tmp_path / "run")
-    assert [found.name for found in path.parent.iterdir()] == ["run.json"]
+    assert [result.name for result in path.parent.iterdir()] == ["run.json"]
     assert Run.load(path.parent).file == file
     data = json.loads(path.read_text())
     assert data["schema"] == 2
@@ -357,9 +357,9 @@ def test_histograms_of_a_row_come_from_the_log(tmp_path: Path) -> None:
                 log.write(second, 1, series_tag(key, "latency"), made.histograms["latency"])
     run = Run.load(tmp_path)
     pooled = next(row for row in file.rows if row.model == "gpt")
-    found = run.histogram(pooled, "latency")
-    assert found is not None
-    assert found.exact == (200, 320_000_000, 1_000_000, 2_000_000, 0)
+    result = run.histogram(pooled, "latency")
+    assert result is not None
+    assert result.exact == (200, 320_000_000, 1_000_000, 2_000_000, 0)
     ordinal = next(row for row in file.target_rows if row.target == series(1).target)
     one = run.histogram(ordinal, "latency")
     assert one is not None

@@ -125,15 +125,15 @@ def pool(
 
 
 def test_a_slow_ordinal_is_pointed_at_and_only_it() -> None:
-    found = pool([10, 10, 10.8, 10], seed=1)
-    assert [entry.slower for entry in found] == [False, False, True, False]
-    assert found[2].slower_by == pytest.approx(0.08, abs=0.02)
-    interval = found[2].interval
+    result = pool([10, 10, 10.8, 10], seed=1)
+    assert [entry.slower for entry in result] == [False, False, True, False]
+    assert result[2].slower_by == pytest.approx(0.08, abs=0.02)
+    interval = result[2].interval
     assert interval is not None
     assert interval[0] < 0.08 < interval[1]
-    assert found[2].sentence.startswith("cuda:2 @ h:2 is ")
-    assert "% slower than its siblings (95 % interval" in found[2].sentence
-    assert found[0].sentence == ""
+    assert result[2].sentence.startswith("cuda:2 @ h:2 is ")
+    assert "% slower than its siblings (95 % interval" in result[2].sentence
+    assert result[0].sentence == ""
 
 
 def test_equal_ordinals_are_seldom_pointed_at() -> None:

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import binom
 from tools.experiments import (
     PRICE,
-    Shape,
+    LatencyDistribution,
     answered_in_a_closed_loop,
     bimodal,
     lognormal,
@@ -42,7 +42,7 @@ CASES = [
 ]
 
 
-def held(shape: Shape, n: int, seed: int) -> dict[str, tuple[int, int]]:
+def held(shape: LatencyDistribution, n: int, seed: int) -> dict[str, tuple[int, int]]:
     """Of an interval of each figure: how often it held the truth, and how often there was one."""
     generator = np.random.default_rng((seed, n))
     truth = {"p90": shape.p90 * 1000, "sequential": sequential_per_100k(PRICE, shape.mean * 1000)}
@@ -92,8 +92,8 @@ def test_the_interval_of_the_price_at_the_slo_holds_the_truth() -> None:
     truth = rate_per_100k(PRICE, 1000 / service_ms - math.log(10) / 0.030)
     inside, given, searches = 0, 0, max(EXPERIMENTS // 4, 8)
     for _ in range(searches):
-        found = conclude(search_probes(generator, service_ms, slo))
-        prices = rates_per_100k(PRICE, found.interval)
+        result = conclude(search_probes(generator, service_ms, slo))
+        prices = rates_per_100k(PRICE, result.interval)
         if prices is not None:
             given += 1
             inside += prices[0] <= truth <= prices[1]
@@ -113,7 +113,7 @@ def assert_covers(inside: int, given: int) -> None:
     [(lognormal(0.5), 1500), (queue(0.7), 3000), (queue(0.7), 12_000)],
     ids=["independent", "as under queueing, few", "as under queueing, many"],
 )
-def test_two_runs_that_are_alike_are_seldom_told_apart(shape: Shape, n: int, tmp_path: Path) -> None:
+def test_two_runs_that_are_alike_are_seldom_told_apart(shape: LatencyDistribution, n: int, tmp_path: Path) -> None:
     generator, called = np.random.default_rng(6), 0
     for number in range(EXPERIMENTS):
         pair = [run_of(tmp_path / f"{number}-{side}", shape.draw(generator, n), 30) for side in "ab"]

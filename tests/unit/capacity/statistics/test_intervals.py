@@ -128,16 +128,16 @@ def test_a_bound_on_errors_needs_enough_requests_to_claim() -> None:
 def test_a_heavy_tail_is_said_as_the_interval_that_reaches_past_the_bound() -> None:
     latency = Histogram()
     latency.record_ns([34_000_000] * 212 + [220_000_000] * 21)
-    for lost, said in (
+    for lost, output in (
         (0, "P90 34.02 ms: its 95 % interval reaches 220 ms, past 100ms"),
         (2, "P90 34.02 ms: its 95 % interval reaches 220 ms, past 100ms"),
         (8, "P90 220 ms: its 95 % interval begins at 34 ms, within 100ms"),
     ):
         verdict = judge_slo(Slo.parse("p90=100ms"), latency, lost)
-        assert (verdict.status, verdict.reasons) == ("inconclusive", (said,))
+        assert (verdict.status, verdict.reasons) == ("inconclusive", (output,))
     latency = Histogram()
     latency.record_ns([34_000_000] * 212)
     verdict = judge_slo(Slo.parse("p90=100ms"), latency, 21)
-    said = "P90 34.02 ms: its 95 % interval has no upper end, so it reaches past 100ms"
+    output = "P90 34.02 ms: its 95 % interval has no upper end, so it reaches past 100ms"
     # The greatest value is exact, so here it is 34.
-    assert verdict.reasons == (said.replace("34.02", "34"),)
+    assert verdict.reasons == (output.replace("34.02", "34"),)
