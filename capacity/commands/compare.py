@@ -20,8 +20,8 @@ def compare_command(
         list[str] | None, typer.Option(help="exit with 1 on a larger change, such as 'p99 > +5%'; repeatable")
     ] = None,
 ) -> None:
-    """Shows in which measures B differs from A, for each combination and model. All intervals hold at once, with 95 %
-    confidence: of two runs that are alike, 5 comparisons in 100 report a difference.
+    """Shows in which measures B differs from A, for each combination and model. All intervals hold together, with
+    95 % confidence: of two equal runs, 5 comparisons in 100 report a difference.
     """
     runs = Run.load(first), Run.load(second)
     limits = [ChangeLimit.parse(text) for text in fail_if or []]

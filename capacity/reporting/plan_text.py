@@ -222,7 +222,7 @@ def _percent(share: float | None) -> str:
 
 
 def markdown(file: PlanFile, pictured: bool) -> str:
-    """plan.md: the same as the terminal, for a document; `pictured` where plan.svg stands beside it."""
+    """plan.md: the same as the terminal, for a document; `pictured`: plan.svg is beside it."""
     lines = [f"# Capacity plan: {_title(file)}", "", f"{describe_request(file)}."]
     if file.simulated:
         lines += ["", "**Simulated**: measured on simulated accelerators, not on hardware."]

@@ -1,4 +1,4 @@
-"""A row of run.json, its parts, and making them from histograms, an SLO and a missing price."""
+"""A row of run.json, its parts, and functions that fill it in: measures of histograms, the verdict, missing prices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A distribution of durations as a table of equally likely quantiles: a draw is one look-up, mixing an addition."""
+"""A distribution of durations as a table of equally likely quantiles, from which a value is drawn by one look-up."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def simulate_by_lindley(work: QueueWork) -> QueueResult | None:
         wait = np.maximum.accumulate(due - total + service) + total - service - due
         if (wait >= work.deadline_us).any():
             return None
-        # Sums of millions of services leave a rounding error where nobody waited.
+        # Sums of millions of services leave a rounding error where no request waited.
         wait = np.maximum(wait, 0.0)
         latency[members] = wait + service + np.asarray(work.overheads[ordinal])[work.overhead_quantile[members]]
         busy[ordinal] = float(total[-1]) if members.size else 0.0

@@ -1,4 +1,4 @@
-"""Which of many ordinals has the fewest requests outstanding, without a look at each of them."""
+"""Counts of outstanding requests by ordinal, and the ordinal with the fewest, without reading all counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the optimizer knows of hardware: the supply of each option, and a model of pools made of them."""
+"""The hardware as the optimizer sees it: the supply of each option, and a model of pools made of them."""
 
 from __future__ import annotations
 
