@@ -18,7 +18,7 @@ from loadgen._errors import InputError
 from loadgen.generator import LoadSession
 from loadgen.targets import Route
 from loadgen.transport import UNAVAILABLE
-from worker.wire import parse_duration_ns
+from worker.wire import FormatError, parse_duration_ns
 
 #: How long a user of a closed loop waits after a reply UNAVAILABLE.
 PAUSE_AFTER_UNAVAILABLE_S = 0.1
@@ -110,7 +110,7 @@ class InferenceUser(User):
             return None
         try:
             return parse_duration_ns(self.deadline) / 1e9
-        except ValueError as error:
+        except FormatError as error:
             raise InputError(f"deadline of {type(self).__name__}: {error}") from None
 
     def _next(self, session: LoadSession) -> tuple[Route, bytes] | None:

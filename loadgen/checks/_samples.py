@@ -1,4 +1,4 @@
-"""Whether the samples are enough for what is said of them."""
+"""Checks of the number of samples: are there enough for the percentiles and the verdict."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import gevent
 from gevent.event import Event
 
+from capacity import errors
 from capacity.pricing import Catalogue
 from capacity.reporting import write_report
 from capacity.rundir import Run, RunFile, TelemetryReading
@@ -238,5 +239,5 @@ class Coordinator:
 def _load_catalogue(options: Options) -> Catalogue:
     try:
         return Catalogue.load(options.catalogue)
-    except ValueError as error:
+    except errors.InputError as error:
         raise InputError(str(error)) from None
